@@ -1,0 +1,243 @@
+"""An architecture as plain immutable numbers, its JSON form, and its lowering to a `Graph`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from ghostnas.blocks import BLOCK_TYPES, Block
+from ghostnas.errors import InputError
+from ghostnas.graph import (
+    Activation,
+    ActivationKind,
+    BatchNorm,
+    Builder,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalPool,
+    Graph,
+)
+
+FORMAT = 1
+SMALLEST_LAST_MAP = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stem:
+    """The first convolution, 3x3 with batch norm."""
+
+    channels: int
+    stride: int = 2
+    activation: ActivationKind = "relu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Blocks of one feature-map size; only the first may have a stride."""
+
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What follows the stages: 1x1 convolution, mean over the map, 1x1 convolution, classifier."""
+
+    channels: int
+    features: int
+    activation: ActivationKind = "relu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arch:
+    """A whole network, at the resolution (pixels, square) and number of classes it runs with."""
+
+    stem: Stem
+    stages: tuple[Stage, ...]
+    head: Head
+    classes: int = 1000
+    resolution: int = 224
+
+    @property
+    def id(self) -> str:
+        """Twelve hex digits of a hash of the lowered graph: equal for equal networks."""
+        ops = [(node.op, node.inputs) for node in lower(self).nodes]
+        return hashlib.sha256(repr(ops).encode()).hexdigest()[:12]
+
+
+def lower(arch: Arch) -> Graph:
+    """The network as a graph, nodes named as in the published GhostNet.
+
+    There a stage is two groups of blocks, the first block alone and then the rest: the names go by
+    position and not by stride, so `fit_to` keeps them.
+    """
+    size = arch.resolution
+    graph = Builder((3, size, size))
+    stem, head = arch.stem, arch.head
+    conv = Conv(in_channels=3, out_channels=stem.channels, kernel=3, stride=stem.stride)
+    x = graph.add("conv_stem", conv, 0)
+    x = graph.add("bn1", BatchNorm(channels=stem.channels), x)
+    x = graph.add("act1", Activation(kind=stem.activation), x)
+    group = 0
+    for stage in arch.stages:
+        for blocks in (stage.blocks[:1], stage.blocks[1:]):
+            for index, block in enumerate(blocks):
+                x = block.build(graph, x, f"blocks.{group}.{index}")
+            group += bool(blocks)
+    channels = graph.shape(x)[0]
+    x = graph.add(
+        f"blocks.{group}.0.conv", Conv(in_channels=channels, out_channels=head.channels), x
+    )
+    x = graph.add(f"blocks.{group}.0.bn1", BatchNorm(channels=head.channels), x)
+    x = graph.add(f"blocks.{group}.0.act", Activation(kind=head.activation), x)
+    x = graph.add("global_pool", GlobalPool(), x)
+    features = Conv(in_channels=head.channels, out_channels=head.features, bias=True)
+    x = graph.add("conv_head", features, x)
+    x = graph.add("act2", Activation(kind=head.activation), x)
+    x = graph.add("flatten", Flatten(), x)
+    graph.add("classifier", Dense(in_features=head.features, out_features=arch.classes), x)
+    return graph.build()
+
+
+def fit_to(arch: Arch, *, resolution: int, classes: int) -> Arch:
+    """The same network for other pictures: the weights keep their names, and all but the
+    classifier their shapes.
+
+    Where the pictures are small, strides drop to 1 from the stem on, until the last map keeps at
+    least 4x4.
+    """
+    reduction = arch.stem.stride
+    for stage in arch.stages:
+        reduction *= stage.blocks[0].stride
+    stem, stages = arch.stem, list(arch.stages)
+    if resolution // reduction < SMALLEST_LAST_MAP and stem.stride > 1:
+        reduction //= stem.stride
+        stem = dataclasses.replace(stem, stride=1)
+    for index, stage in enumerate(stages):
+        first = stage.blocks[0]
+        if resolution // reduction < SMALLEST_LAST_MAP and first.stride > 1:
+            reduction //= first.stride
+            first = dataclasses.replace(first, stride=1)
+            stages[index] = Stage(blocks=(first, *stage.blocks[1:]))
+    return dataclasses.replace(
+        arch, stem=stem, stages=tuple(stages), resolution=resolution, classes=classes
+    )
+
+
+def to_json(arch: Arch) -> dict[str, Any]:
+    """A dict of JSON types that `from_json` reads back to an equal `Arch`."""
+    names = {block_type: name for name, block_type in BLOCK_TYPES.items()}
+    stages = [
+        [{"type": names[type(block)], **dataclasses.asdict(block)} for block in stage.blocks]
+        for stage in arch.stages
+    ]
+    return {
+        "format": FORMAT,
+        "resolution": arch.resolution,
+        "classes": arch.classes,
+        "stem": dataclasses.asdict(arch.stem),
+        "stages": stages,
+        "head": dataclasses.asdict(arch.head),
+    }
+
+
+def from_json(document: object) -> Arch:
+    """The `Arch` of a parsed JSON document.
+
+    Raises:
+        InputError: a key is missing, unknown or of the wrong type, or the parts do not fit.
+    """
+    fields = _object(document, "architecture")
+    version = fields.pop("format", None)
+    if version != FORMAT:
+        raise InputError(f"architecture: format is {version!r}, this ghostnas reads {FORMAT}")
+    stages = fields.pop("stages", None)
+    if not isinstance(stages, list) or not stages or not all(stages):
+        raise InputError("architecture: stages must be a list of non-empty lists of blocks")
+    arch = _record(
+        Arch,
+        {
+            **fields,
+            "stem": _record(Stem, fields.get("stem"), "stem"),
+            "head": _record(Head, fields.get("head"), "head"),
+            "stages": tuple(_stage(blocks, index) for index, blocks in enumerate(stages)),
+        },
+        "architecture",
+    )
+    try:
+        lower(arch)
+    except (ValueError, ZeroDivisionError) as error:
+        raise InputError(f"architecture: {error}") from error
+    return arch
+
+
+def load(path: Path) -> Arch:
+    """Read an architecture from a .json file.
+
+    Raises:
+        InputError: there is no such file, or it does not hold an architecture.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON: {error}") from error
+    try:
+        return from_json(document)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _stage(blocks: object, index: int) -> Stage:
+    if not isinstance(blocks, list):
+        raise InputError(f"stages[{index}]: must be a list of blocks")
+    built: list[Block] = []
+    for position, block in enumerate(blocks):
+        where = f"stages[{index}][{position}]"
+        fields = _object(block, where)
+        kind = fields.pop("type", None)
+        if kind not in BLOCK_TYPES:
+            raise InputError(f"{where}: type is {kind!r}, known: {', '.join(BLOCK_TYPES)}")
+        built.append(_record(BLOCK_TYPES[kind], fields, where))
+        if position and built[-1].stride != 1:
+            raise InputError(f"{where}: only the first block of a stage may have a stride")
+    return Stage(blocks=tuple(built))
+
+
+def _object(document: object, where: str) -> dict[str, Any]:
+    if not isinstance(document, dict):
+        raise InputError(f"{where}: must be an object, not {type(document).__name__}")
+    return dict(document)
+
+
+def _record(record: type[Any], document: object, where: str) -> Any:
+    """An instance of a dataclass from an object with exactly its fields, each of its type."""
+    values = _object(document, where)
+    hints = get_type_hints(record)
+    for field in dataclasses.fields(record):
+        optional = field.default is not dataclasses.MISSING
+        if field.name not in values and not optional:
+            raise InputError(f"{where}: {field.name} is missing")
+    for key, value in values.items():
+        if key not in hints:
+            raise InputError(f"{where}: unknown key {key!r}, known: {', '.join(hints)}")
+        _check_value(hints[key], value, f"{where}.{key}")
+    return record(**values)
+
+
+def _check_value(hint: Any, value: object, where: str) -> None:
+    options = getattr(hint, "__args__", ())
+    if hint is int:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not (where.endswith("se_channels") and value == 0):
+                raise InputError(f"{where}: {value!r} is not a positive whole number")
+    elif hint is float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise InputError(f"{where}: {value!r} is not a number from 0 to 1")
+    elif isinstance(value, str) and value not in options:
+        raise InputError(f"{where}: {value!r} is none of {', '.join(options)}")

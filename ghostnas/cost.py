@@ -1,0 +1,67 @@
+"""What a graph costs on any machine: multiply-accumulates, parameters, bytes. No latencies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from ghostnas.graph import BatchNorm, Conv, Dense, Flatten, Graph
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """Counts of a whole network for one picture.
+
+    Attributes:
+        macs: multiply-accumulates of convolutions and dense layers, batch norm folded; what the
+            paper and its tables call FLOPs.
+        params: learned numbers, batch norm's scale and shift among them.
+        peak_activation_bytes: most bytes of float32 maps alive at once when the ops run in order,
+            batch norm and activations in place.
+    """
+
+    macs: int
+    params: int
+    peak_activation_bytes: int
+
+
+def count(graph: Graph) -> Cost:
+    """Costs of `graph`; the published numbers of GhostNet follow to the digit."""
+    macs = params = 0
+    for node in graph.nodes:
+        op = node.op
+        if isinstance(op, Conv):
+            weights = op.in_channels // op.groups * op.out_channels * op.kernel * op.kernel
+            macs += weights * node.shape[1] * node.shape[2]
+            params += weights + op.out_channels * op.bias
+        elif isinstance(op, BatchNorm):
+            params += 2 * op.channels
+        elif isinstance(op, Dense):
+            macs += op.in_features * op.out_features
+            params += (op.in_features + 1) * op.out_features
+    return Cost(macs=macs, params=params, peak_activation_bytes=4 * _peak_elements(graph))
+
+
+def _peak_elements(graph: Graph) -> int:
+    """Most elements alive at once. An op with one input of its own output's size, which nothing
+    reads later, works in place.
+    """
+    nodes = graph.nodes
+    last_use = list(range(len(nodes)))
+    for index, node in enumerate(nodes):
+        for source in node.inputs:
+            last_use[source] = index
+    sizes = [prod(node.shape) for node in nodes]
+    alive = peak = sizes[0]
+    for index, node in enumerate(nodes):
+        if not index:
+            continue
+        freed = sum(sizes[source] for source in set(node.inputs) if last_use[source] == index)
+        in_place = isinstance(node.op, Flatten) or (
+            len(node.inputs) == 1
+            and freed == sizes[index]
+            and not isinstance(node.op, Conv | Dense)
+        )
+        peak = max(peak, alive + (0 if in_place else sizes[index]))
+        alive += sizes[index] - freed
+    return peak

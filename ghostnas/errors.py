@@ -1,0 +1,21 @@
+"""The errors a user can cause or meet; anything else that escapes is a defect."""
+
+
+class GhostnasError(Exception):
+    """Base of all: one line that says what is wrong and what would be right."""
+
+
+class InputError(GhostnasError):
+    """A file, a name or a number that the user gave cannot be used."""
+
+
+class BudgetError(GhostnasError):
+    """No architecture of the space meets the budget."""
+
+
+class MissingOpError(GhostnasError):
+    """A latency table has nothing that an op could be predicted from."""
+
+
+class ExportError(GhostnasError):
+    """A written model does not agree with the network it was written from."""

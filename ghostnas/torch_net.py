@@ -1,0 +1,194 @@
+"""A graph as a PyTorch module whose state_dict keys are the node names. Knows no training."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from ghostnas.errors import InputError
+from ghostnas.graph import (
+    BATCH_NORM_EPS,
+    Activation,
+    ActivationKind,
+    Add,
+    Array,
+    BatchNorm,
+    Concat,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalPool,
+    Graph,
+    Input,
+    Multiply,
+    Narrow,
+    Op,
+    Weights,
+)
+
+
+class Net(nn.Module):
+    """Runs the nodes of a graph in order: (batch, 3, height, width) to (batch, classes).
+
+    A fully convolutional graph takes pictures of other sizes too, as usual in PyTorch.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.graph = graph
+        self._modules_of_nodes: list[nn.Module | None] = []
+        for node in graph.nodes:
+            module = _module(node.op)
+            if module is not None:
+                _attach(self, node.name, module)
+            self._modules_of_nodes.append(module)
+        last_reader = {
+            source: index for index, node in enumerate(graph.nodes) for source in node.inputs
+        }
+        self._done_with = [
+            tuple(source for source, last in last_reader.items() if last == index)
+            for index in range(len(graph.nodes))
+        ]
+
+    def forward(self, images: Tensor) -> Tensor:
+        values: list[Tensor | None] = [images]
+        steps = zip(self.graph.nodes, self._modules_of_nodes, self._done_with, strict=True)
+        for node, module, done_with in list(steps)[1:]:
+            inputs = [_alive(values[source]) for source in node.inputs]
+            values.append(_run_op(node.op, module, inputs))
+            for source in done_with:
+                values[source] = None
+        return _alive(values[-1])
+
+
+def net_of(graph: Graph, weights: Weights) -> Net:
+    """A network with these weights, in evaluation mode.
+
+    Raises:
+        InputError: a key is missing, unknown, or of another shape.
+    """
+    net = Net(graph)
+    load_weights(net, weights)
+    return net.eval()
+
+
+def load_weights(net: Net, weights: Weights) -> None:
+    """Copy weights in; every key of the network must be there and no other.
+
+    Batch norm's ``num_batches_tracked``, which counts training steps, may be missing.
+
+    Raises:
+        InputError: a key is missing, unknown, or of another shape.
+    """
+    own = net.state_dict()
+    needed = {key for key in own if not key.endswith("num_batches_tracked")}
+    if missing := sorted(needed - set(weights)):
+        raise InputError(f"weights: {len(missing)} missing, the first is {missing[0]}")
+    if unknown := sorted(set(weights) - set(own)):
+        raise InputError(f"weights: {len(unknown)} unknown, the first is {unknown[0]}")
+    for key, array in weights.items():
+        if tuple(array.shape) != tuple(own[key].shape):
+            raise InputError(
+                f"weights: {key} has shape {tuple(array.shape)}, needs {tuple(own[key].shape)}"
+            )
+    tensors = {key: torch.from_numpy(np.array(array)) for key, array in weights.items()}
+    net.load_state_dict({**own, **tensors}, strict=True)
+
+
+def weights_of(net: Net) -> dict[str, Array]:
+    """The network's weights as float32 arrays, without the training's step counters."""
+    return {
+        key: tensor.detach().float().cpu().contiguous().numpy().copy()
+        for key, tensor in net.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+
+
+def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Put `module` at a dotted path, with empty modules on the way."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        if not hasattr(root, parent):
+            root.add_module(parent, nn.Module())
+        root = getattr(root, parent)
+    root.add_module(name, module)
+
+
+def _module(op: Op) -> nn.Module | None:
+    """The module that holds the op's weights, if it has any."""
+    match op:
+        case Conv():
+            return nn.Conv2d(
+                op.in_channels,
+                op.out_channels,
+                op.kernel,
+                op.stride,
+                op.padding,
+                groups=op.groups,
+                bias=op.bias,
+            )
+        case Dense():
+            return nn.Linear(op.in_features, op.out_features)
+        case BatchNorm():
+            return nn.BatchNorm2d(op.channels, eps=BATCH_NORM_EPS)
+        case Input() | Activation() | Add() | Multiply() | Concat():
+            return None
+        case Narrow() | GlobalPool() | Flatten():
+            return None
+        case _:
+            assert_never(op)
+
+
+def _run_op(op: Op, module: nn.Module | None, inputs: list[Tensor]) -> Tensor:
+    x = inputs[0]
+    match op:
+        case Conv() | Dense():
+            assert module is not None
+            return _activate(module(x), op.activation)
+        case BatchNorm():
+            assert module is not None
+            y: Tensor = module(x)
+            return y
+        case Activation():
+            return _activate(x, op.kind)
+        case Add():
+            return _activate(x + inputs[1], op.activation)
+        case Multiply():
+            return x * inputs[1]
+        case Concat():
+            return torch.cat(inputs, 1)
+        case Narrow():
+            return x[:, : op.channels]
+        case GlobalPool():
+            return x.mean((2, 3), keepdim=True)
+        case Flatten():
+            return x.flatten(1)
+        case Input():
+            return x
+        case _:
+            assert_never(op)
+
+
+def _activate(x: Tensor, kind: ActivationKind) -> Tensor:
+    match kind:
+        case "none":
+            return x
+        case "relu":
+            return F.relu(x)
+        case "relu6":
+            return F.relu6(x)
+        case "hard_swish":
+            return F.hardswish(x)
+        case "hard_sigmoid":
+            return F.hardsigmoid(x)
+        case _:
+            assert_never(kind)
+
+
+def _alive(value: Tensor | None) -> Tensor:
+    assert value is not None
+    return value
