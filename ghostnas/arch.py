@@ -7,7 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from ghostnas.blocks import BLOCK_TYPES, Block
 from ghostnas.errors import InputError
@@ -22,6 +22,8 @@ from ghostnas.graph import (
     GlobalPool,
     Graph,
 )
+
+T = TypeVar("T")
 
 FORMAT = 1
 SMALLEST_LAST_MAP = 4
@@ -215,29 +217,30 @@ def _object(document: object, where: str) -> dict[str, Any]:
     return dict(document)
 
 
-def _record(record: type[Any], document: object, where: str) -> Any:
+def _record(record: type[T], document: object, where: str) -> T:
     """An instance of a dataclass from an object with exactly its fields, each of its type."""
     values = _object(document, where)
     hints = get_type_hints(record)
-    for field in dataclasses.fields(record):
-        optional = field.default is not dataclasses.MISSING
-        if field.name not in values and not optional:
-            raise InputError(f"{where}: {field.name} is missing")
+    fields = {field.name: field for field in dataclasses.fields(record)}  # type: ignore[arg-type]
     for key, value in values.items():
-        if key not in hints:
-            raise InputError(f"{where}: unknown key {key!r}, known: {', '.join(hints)}")
-        _check_value(hints[key], value, f"{where}.{key}")
+        if key not in fields:
+            raise InputError(f"{where}: unknown key {key!r}, known: {', '.join(fields)}")
+        lowest = 0 if fields[key].default == 0 else 1
+        _check_value(hints[key], value, f"{where}.{key}", lowest)
+    for key, field in fields.items():
+        if key not in values and field.default is dataclasses.MISSING:
+            raise InputError(f"{where}: {key} is missing")
     return record(**values)
 
 
-def _check_value(hint: Any, value: object, where: str) -> None:
+def _check_value(hint: Any, value: object, where: str, lowest: int) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
     options = getattr(hint, "__args__", ())
     if hint is int:
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            if not (where.endswith("se_channels") and value == 0):
-                raise InputError(f"{where}: {value!r} is not a positive whole number")
+        if not (number and isinstance(value, int) and value >= lowest):
+            raise InputError(f"{where}: {value!r} is not a whole number of at least {lowest}")
     elif hint is float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        if not (number and 0 <= value <= 1):  # type: ignore[operator]
             raise InputError(f"{where}: {value!r} is not a number from 0 to 1")
-    elif isinstance(value, str) and value not in options:
+    elif options and isinstance(options[0], str) and value not in options:
         raise InputError(f"{where}: {value!r} is none of {', '.join(options)}")

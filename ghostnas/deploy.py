@@ -1,7 +1,7 @@
 """The pass from a network as it trains to the network as it runs: batch norm folded, ReLUs fused.
 
-Latency, TFLite and ONNX read a deployed graph. It is a `Graph` like any other; its convolutions have
-a bias, and convolutions, dense layers and sums carry the ReLU that followed them.
+Latency, TFLite and ONNX read a deployed graph. It is a `Graph` like any other; its convolutions
+have a bias, and convolutions, dense layers and sums carry the ReLU that followed them.
 """
 
 from __future__ import annotations

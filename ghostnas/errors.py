@@ -19,3 +19,7 @@ class MissingOpError(GhostnasError):
 
 class ExportError(GhostnasError):
     """A written model does not agree with the network it was written from."""
+
+
+class TrainingError(GhostnasError):
+    """A training cannot go on: its loss is no number any more."""

@@ -94,8 +94,8 @@ class _Writer:
                 raise ValueError(f"{name}: {op} is no op of a deployed graph")
 
     def model(self, graph: Graph) -> onnx.ModelProto:
-        image = ["N", *graph.input_shape]
-        logits = ["N", *graph.output_shape]
+        image: list[str | int | None] = ["N", *graph.input_shape]
+        logits: list[str | int | None] = ["N", *graph.output_shape]
         body = helper.make_graph(
             self._nodes,
             "ghostnas",

@@ -47,7 +47,8 @@ def _run_node(node: Node, inputs: list[Array], weights: Weights) -> Array:
     op, x = node.op, inputs[0]
 
     def weight(key: str) -> Array:
-        return weights[f"{node.name}.{key}"].astype(np.float64)
+        array: Array = weights[f"{node.name}.{key}"].astype(np.float64)
+        return array
 
     match op:
         case Input():
@@ -58,7 +59,8 @@ def _run_node(node: Node, inputs: list[Array], weights: Weights) -> Array:
                 y = y + weight("bias")[:, None, None]
             return activate(y, op.activation)
         case Dense():
-            return activate(x @ weight("weight").T + weight("bias"), op.activation)
+            y = x @ weight("weight").T + weight("bias")
+            return activate(y, op.activation)
         case BatchNorm():
             scale = weight("weight") / np.sqrt(weight("running_var") + BATCH_NORM_EPS)
             shift = weight("bias") - weight("running_mean") * scale
@@ -74,7 +76,7 @@ def _run_node(node: Node, inputs: list[Array], weights: Weights) -> Array:
         case Narrow():
             return x[:, : op.channels]
         case GlobalPool():
-            return x.mean(axis=(2, 3), keepdims=True)
+            return np.asarray(x.mean(axis=(2, 3), keepdims=True))
         case Flatten():
             return x.reshape(len(x), -1)
         case _:
@@ -88,7 +90,7 @@ def convolve(x: Array, kernel: Array, stride: int, groups: int) -> Array:
         x: (batch, in, height, width).
         kernel: (out, in / groups, k, k).
     """
-    batch, channels, height, width = x.shape
+    batch, _, height, width = x.shape
     out, group_in, k, _ = kernel.shape
     pad = k // 2
     padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
@@ -98,9 +100,7 @@ def convolve(x: Array, kernel: Array, stride: int, groups: int) -> Array:
     y = np.zeros((batch, groups, out // groups, rows, columns))
     for i in range(k):
         for j in range(k):
-            window = grouped[
-                ..., i : i + stride * rows : stride, j : j + stride * columns : stride
-            ]
+            window = grouped[..., i : i + stride * rows : stride, j : j + stride * columns : stride]
             y += np.einsum("bgihw,goi->bgohw", window, taps[..., i, j], optimize=True)
     return y.reshape(batch, out, rows, columns)
 
@@ -115,8 +115,13 @@ def activate(x: Array, kind: ActivationKind) -> Array:
         case "relu6":
             return np.clip(x, 0, 6)
         case "hard_sigmoid":
-            return np.clip(x + 3, 0, 6) / 6
+            return _hard_sigmoid(x)
         case "hard_swish":
-            return x * np.clip(x + 3, 0, 6) / 6
+            return x * _hard_sigmoid(x)
         case _:
             assert_never(kind)
+
+
+def _hard_sigmoid(x: Array) -> Array:
+    gate: Array = np.clip(x + 3, 0, 6) / 6
+    return gate

@@ -11,13 +11,13 @@ import random
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ghostnas.arch import Arch, Head, Stage, Stem
 from ghostnas.blocks import BLOCK_TYPES, Block, GhostBlock, MBConv, make_divisible
 from ghostnas.errors import InputError
+from ghostnas.files import shipped
 
 Value: TypeAlias = int | float
 Pick: TypeAlias = Callable[[str, Sequence[Any]], Any]
@@ -201,10 +201,9 @@ def load(name: str) -> Space:
     path = Path(name)
     if path.suffix == ".toml":
         return parse(_read(path), path.stem, str(path))
-    for folder in shipped("search_spaces"):
-        candidate = folder / f"{name}.toml"
-        if candidate.is_file():
-            return parse(_read(candidate), name, str(candidate))
+    if name in names():
+        path = shipped("search_spaces") / f"{name}.toml"
+        return parse(_read(path), name, str(path))
     raise InputError(
         f"unknown space {name!r}; known: {', '.join(names())}, or the path of a .toml file"
     )
@@ -212,9 +211,7 @@ def load(name: str) -> Space:
 
 def names() -> list[str]:
     """The spaces that ship with ghostnas."""
-    return sorted(
-        {path.stem for folder in shipped("search_spaces") for path in folder.glob("*.toml")}
-    )
+    return sorted(path.stem for path in shipped("search_spaces").glob("*.toml"))
 
 
 def parse(text: str, name: str, where: str) -> Space:
@@ -249,16 +246,7 @@ def parse(text: str, name: str, where: str) -> Space:
                 choices[prefix + key] = value
             else:
                 numbers[prefix + key] = value
-    return Space(
-        name=str(title), block=block, groups=len(groups), numbers=numbers, choices=choices
-    )
-
-
-def shipped(folder: str) -> list[Path]:
-    """Where the project's data files of a kind lie: inside the wheel, or in a checkout's root."""
-    inside = Path(str(resources.files("ghostnas"))) / folder
-    checkout = Path(__file__).parent.parent / folder
-    return [path for path in (inside, checkout) if path.is_dir()][:1]
+    return Space(name=str(title), block=block, groups=len(groups), numbers=numbers, choices=choices)
 
 
 def _read(path: Path) -> str:

@@ -40,7 +40,10 @@ _FUSED: dict[ActivationKind, int] = {
     "relu": schema.ActivationFunctionType.RELU,
     "relu6": schema.ActivationFunctionType.RELU6,
 }
-_TYPES = {np.dtype(np.float32): schema.TensorType.FLOAT32, np.dtype(np.int32): schema.TensorType.INT32}
+_TYPES = {
+    np.dtype(np.float32): schema.TensorType.FLOAT32,
+    np.dtype(np.int32): schema.TensorType.INT32,
+}
 _OPERATOR = schema.BuiltinOperator
 
 
@@ -120,7 +123,10 @@ class _Writer:
         subgraph.outputs = np.array(self.values[-1:], np.int32)
         signature = schema.SignatureDefT()
         signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
-        signature.inputs = [_tensor_map(INPUT, self._inputs[0])]
+        signature.inputs = [
+            _tensor_map(INPUT if index == 0 else f"{INPUT}{index}", tensor)
+            for index, tensor in enumerate(self._inputs)
+        ]
         signature.outputs = [_tensor_map(OUTPUT, self.values[-1])]
         model = schema.ModelT()
         model.version = SCHEMA_VERSION
@@ -188,7 +194,9 @@ class _Writer:
             case _:
                 raise ValueError(f"{name}: {kind} is no activation of TFLite")
 
-    def _operator(self, code: int, inputs: list[int], options: Any, *, name: str, shape: Shape) -> int:
+    def _operator(
+        self, code: int, inputs: list[int], options: Any, *, name: str, shape: Shape
+    ) -> int:
         operator = schema.OperatorT()
         operator.opcodeIndex = self._codes.setdefault(code, len(self._codes))
         output = self._tensor(name, shape)

@@ -49,6 +49,8 @@ def run(parts: Path, command: Sequence[str], text: str) -> subprocess.CompletedP
     """Runs a program of the parts folder, in it and with no other environment than its libraries.
 
     The environment and relative paths lie on the guest's stack, whose addresses decide misses."""
+    if not (parts / command[0]).is_file():
+        raise EmulationError(f"no {parts / command[0]}: delete {parts} and run setup again")
     environment = {"LD_LIBRARY_PATH": "lib"}
     return subprocess.run(
         command, check=False, input=text, capture_output=True, text=True, cwd=parts, env=environment
@@ -179,7 +181,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         costs = emulate(arguments.parts, arguments.models)
-    except EmulationError as failure:
+    except (EmulationError, OSError, sqlite3.Error) as failure:
         print(f"emulate: {failure}", file=sys.stderr)
         return 2
     json.dump(costs, sys.stdout, indent=1)
