@@ -13,7 +13,6 @@ from ghostnas.blocks import BLOCK_TYPES, Block
 from ghostnas.errors import InputError
 from ghostnas.graph import (
     Activation,
-    ActivationKind,
     BatchNorm,
     Builder,
     Conv,
@@ -21,12 +20,14 @@ from ghostnas.graph import (
     Flatten,
     GlobalPool,
     Graph,
+    Nonlinearity,
 )
 
 T = TypeVar("T")
 
 FORMAT = 1
 SMALLEST_LAST_MAP = 4
+LARGEST = 65536  # number in an architecture's file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class Stem:
 
     channels: int
     stride: int = 2
-    activation: ActivationKind = "relu"
+    activation: Nonlinearity = "relu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,18 +52,22 @@ class Head:
 
     channels: int
     features: int
-    activation: ActivationKind = "relu"
+    activation: Nonlinearity = "relu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arch:
-    """A whole network, at the resolution (pixels, square) and number of classes it runs with."""
+    """A whole network, at the resolution (pixels, square) and number of classes it runs with.
+
+    `dropped_strides` counts the strides of 2, from the stem on, that run as 1 for small pictures.
+    """
 
     stem: Stem
     stages: tuple[Stage, ...]
     head: Head
     classes: int = 1000
     resolution: int = 224
+    dropped_strides: int = 0
 
     @property
     def id(self) -> str:
@@ -74,13 +79,21 @@ class Arch:
 def lower(arch: Arch) -> Graph:
     """The network as a graph, nodes named as in the published GhostNet.
 
-    There a stage is two groups of blocks, the first block alone and then the rest: the names go by
-    position and not by stride, so `fit_to` keeps them.
+    There a stage is two groups of blocks, the first block alone and then the rest.
     """
     size = arch.resolution
+    to_drop = arch.dropped_strides
+
+    def running(stride: int) -> int:
+        nonlocal to_drop
+        if stride == 1 or not to_drop:
+            return stride
+        to_drop -= 1
+        return 1
+
     graph = Builder((3, size, size))
     stem, head = arch.stem, arch.head
-    conv = Conv(in_channels=3, out_channels=stem.channels, kernel=3, stride=stem.stride)
+    conv = Conv(in_channels=3, out_channels=stem.channels, kernel=3, stride=running(stem.stride))
     x = graph.add("conv_stem", conv, 0)
     x = graph.add("bn1", BatchNorm(channels=stem.channels), x)
     x = graph.add("act1", Activation(kind=stem.activation), x)
@@ -88,7 +101,8 @@ def lower(arch: Arch) -> Graph:
     for stage in arch.stages:
         for blocks in (stage.blocks[:1], stage.blocks[1:]):
             for index, block in enumerate(blocks):
-                x = block.build(graph, x, f"blocks.{group}.{index}")
+                stride = running(block.stride)
+                x = block.build(graph, x, f"blocks.{group}.{index}", stride)
             group += bool(blocks)
     channels = graph.shape(x)[0]
     x = graph.add(
@@ -106,27 +120,18 @@ def lower(arch: Arch) -> Graph:
 
 
 def fit_to(arch: Arch, *, resolution: int, classes: int) -> Arch:
-    """The same network for other pictures: the weights keep their names, and all but the
-    classifier their shapes.
+    """The same network for other pictures: all weights but the classifier's fit both.
 
-    Where the pictures are small, strides drop to 1 from the stem on, until the last map keeps at
+    Where the pictures are small, strides are dropped from the stem on, until the last map keeps at
     least 4x4.
     """
-    reduction = arch.stem.stride
-    for stage in arch.stages:
-        reduction *= stage.blocks[0].stride
-    stem, stages = arch.stem, list(arch.stages)
-    if resolution // reduction < SMALLEST_LAST_MAP and stem.stride > 1:
-        reduction //= stem.stride
-        stem = dataclasses.replace(stem, stride=1)
-    for index, stage in enumerate(stages):
-        first = stage.blocks[0]
-        if resolution // reduction < SMALLEST_LAST_MAP and first.stride > 1:
-            reduction //= first.stride
-            first = dataclasses.replace(first, stride=1)
-            stages[index] = Stage(blocks=(first, *stage.blocks[1:]))
+    strides = [arch.stem.stride, *(stage.blocks[0].stride for stage in arch.stages)]
+    strided = sum(stride > 1 for stride in strides)
+    dropped = 0
+    while dropped < strided and -(-resolution // 2 ** (strided - dropped)) < SMALLEST_LAST_MAP:
+        dropped += 1
     return dataclasses.replace(
-        arch, stem=stem, stages=tuple(stages), resolution=resolution, classes=classes
+        arch, resolution=resolution, classes=classes, dropped_strides=dropped
     )
 
 
@@ -141,6 +146,7 @@ def to_json(arch: Arch) -> dict[str, Any]:
         "format": FORMAT,
         "resolution": arch.resolution,
         "classes": arch.classes,
+        "dropped_strides": arch.dropped_strides,
         "stem": dataclasses.asdict(arch.stem),
         "stages": stages,
         "head": dataclasses.asdict(arch.head),
@@ -172,7 +178,7 @@ def from_json(document: object) -> Arch:
     )
     try:
         lower(arch)
-    except (ValueError, ZeroDivisionError) as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(f"architecture: {error}") from error
     return arch
 
@@ -187,7 +193,7 @@ def load(path: Path) -> Arch:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON: {error}") from error
     try:
         return from_json(document)
@@ -203,7 +209,7 @@ def _stage(blocks: object, index: int) -> Stage:
         where = f"stages[{index}][{position}]"
         fields = _object(block, where)
         kind = fields.pop("type", None)
-        if kind not in BLOCK_TYPES:
+        if not isinstance(kind, str) or kind not in BLOCK_TYPES:
             raise InputError(f"{where}: type is {kind!r}, known: {', '.join(BLOCK_TYPES)}")
         built.append(_record(BLOCK_TYPES[kind], fields, where))
         if position and built[-1].stride != 1:
@@ -227,6 +233,8 @@ def _record(record: type[T], document: object, where: str) -> T:
             raise InputError(f"{where}: unknown key {key!r}, known: {', '.join(fields)}")
         lowest = 0 if fields[key].default == 0 else 1
         _check_value(hints[key], value, f"{where}.{key}", lowest)
+        if key.endswith("kernel") and value % 2 == 0:
+            raise InputError(f"{where}.{key}: {value} is not odd")
     for key, field in fields.items():
         if key not in values and field.default is dataclasses.MISSING:
             raise InputError(f"{where}: {key} is missing")
@@ -237,8 +245,8 @@ def _check_value(hint: Any, value: object, where: str, lowest: int) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     options = getattr(hint, "__args__", ())
     if hint is int:
-        if not (number and isinstance(value, int) and value >= lowest):
-            raise InputError(f"{where}: {value!r} is not a whole number of at least {lowest}")
+        if not (number and isinstance(value, int) and lowest <= value <= LARGEST):
+            raise InputError(f"{where}: {value!r} is not a whole number from {lowest} to {LARGEST}")
     elif hint is float:
         if not (number and 0 <= value <= 1):  # type: ignore[operator]
             raise InputError(f"{where}: {value!r} is not a number from 0 to 1")

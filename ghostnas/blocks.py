@@ -1,6 +1,7 @@
 """Block types as ops: each is a few numbers and a `build` that appends its ops to a graph.
 
-`Builder` names follow the PyTorch modules of the published networks, so that their weights fit.
+Node names follow the PyTorch modules of the published networks, so that their weights fit. For
+small pictures a block of stride 2 keeps its ops and weights and runs them with stride 1.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from typing import TypeAlias
 
 from ghostnas.graph import (
     Activation,
-    ActivationKind,
     Add,
     BatchNorm,
     Builder,
@@ -20,6 +20,7 @@ from ghostnas.graph import (
     GlobalPool,
     Multiply,
     Narrow,
+    Nonlinearity,
 )
 
 
@@ -54,13 +55,17 @@ class GhostBlock:
     ghost_ratio: int = 2
     cheap_kernel: int = 3
 
-    def build(self, graph: Builder, x: int, name: str) -> int:
-        """Append the block's ops after node `x`, named under `name`; return the output's index."""
+    def build(self, graph: Builder, x: int, name: str, stride: int | None = None) -> int:
+        """Append the block's ops after node `x`, named under `name`; return the output's index.
+
+        It runs with its own stride unless another is given.
+        """
+        stride = self.stride if stride is None else stride
         in_channels = graph.shape(x)[0]
         hidden = self.hidden_channels
         y = ghost_module(graph, x, f"{name}.ghost1", hidden, self, relu=True)
         if self.stride > 1:
-            y = graph.add(f"{name}.conv_dw", _depthwise(hidden, self.kernel, self.stride), y)
+            y = graph.add(f"{name}.conv_dw", _depthwise(hidden, self.kernel, stride), y)
             y = graph.add(f"{name}.bn_dw", BatchNorm(channels=hidden), y)
         if self.se_ratio:
             reduced = make_divisible(hidden * self.se_ratio)
@@ -68,7 +73,7 @@ class GhostBlock:
         y = ghost_module(graph, y, f"{name}.ghost2", self.out_channels, self, relu=False)
         shortcut = x
         if not self.keeps_shape(in_channels):
-            depthwise = _depthwise(in_channels, self.kernel, self.stride)
+            depthwise = _depthwise(in_channels, self.kernel, stride)
             pointwise = Conv(in_channels=in_channels, out_channels=self.out_channels)
             shortcut = graph.add(f"{name}.shortcut.0", depthwise, shortcut)
             shortcut = graph.add(f"{name}.shortcut.1", BatchNorm(channels=in_channels), shortcut)
@@ -98,10 +103,14 @@ class MBConv:
     kernel: int = 3
     stride: int = 1
     se_channels: int = 0
-    activation: ActivationKind = "relu6"
+    activation: Nonlinearity = "relu6"
 
-    def build(self, graph: Builder, x: int, name: str) -> int:
-        """Append the block's ops after node `x`, named under `name`; return the output's index."""
+    def build(self, graph: Builder, x: int, name: str, stride: int | None = None) -> int:
+        """Append the block's ops after node `x`, named under `name`; return the output's index.
+
+        It runs with its own stride unless another is given.
+        """
+        stride = self.stride if stride is None else stride
         in_channels = graph.shape(x)[0]
         hidden, act = self.hidden_channels, Activation(kind=self.activation)
         y = x
@@ -110,7 +119,7 @@ class MBConv:
             y = graph.add(f"{name}.conv_pw", expand, y)
             y = graph.add(f"{name}.bn1", BatchNorm(channels=hidden), y)
             y = graph.add(f"{name}.act1", act, y)
-        y = graph.add(f"{name}.conv_dw", _depthwise(hidden, self.kernel, self.stride), y)
+        y = graph.add(f"{name}.conv_dw", _depthwise(hidden, self.kernel, stride), y)
         y = graph.add(f"{name}.bn2", BatchNorm(channels=hidden), y)
         y = graph.add(f"{name}.act2", act, y)
         if self.se_channels:

@@ -7,6 +7,8 @@ from math import prod
 
 from ghostnas.graph import BatchNorm, Conv, Dense, Flatten, Graph
 
+BYTES_A_NODE = 162  # names, shapes and options in a .tflite file, for each node of a graph
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
@@ -16,30 +18,40 @@ class Cost:
         macs: multiply-accumulates of convolutions and dense layers, batch norm folded; what the
             paper and its tables call FLOPs.
         params: learned numbers, batch norm's scale and shift among them.
+        model_bytes: about the size of the float32 .tflite file.
         peak_activation_bytes: most bytes of float32 maps alive at once when the ops run in order,
             batch norm and activations in place.
     """
 
     macs: int
     params: int
+    model_bytes: int
     peak_activation_bytes: int
 
 
 def count(graph: Graph) -> Cost:
     """Costs of `graph`; the published numbers of GhostNet follow to the digit."""
-    macs = params = 0
+    macs = params = folded = 0
     for node in graph.nodes:
         op = node.op
         if isinstance(op, Conv):
             weights = op.in_channels // op.groups * op.out_channels * op.kernel * op.kernel
             macs += weights * node.shape[1] * node.shape[2]
             params += weights + op.out_channels * op.bias
+            folded += weights + op.out_channels
         elif isinstance(op, BatchNorm):
             params += 2 * op.channels
         elif isinstance(op, Dense):
             macs += op.in_features * op.out_features
-            params += (op.in_features + 1) * op.out_features
-    return Cost(macs=macs, params=params, peak_activation_bytes=4 * _peak_elements(graph))
+            weights = (op.in_features + 1) * op.out_features
+            params += weights
+            folded += weights
+    return Cost(
+        macs=macs,
+        params=params,
+        model_bytes=4 * folded + BYTES_A_NODE * len(graph.nodes),
+        peak_activation_bytes=4 * _peak_elements(graph),
+    )
 
 
 def _peak_elements(graph: Graph) -> int:

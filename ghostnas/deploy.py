@@ -57,7 +57,12 @@ def _fuse(graph: Graph) -> tuple[Graph, dict[str, str]]:
         inputs = tuple(moved[source] for source in node.inputs)
         if isinstance(op, BatchNorm | Activation) and readers[node.inputs[0]] == 1:
             producer = nodes[inputs[0]]
-            if isinstance(op, BatchNorm) and isinstance(producer.op, Conv):
+            if (
+                isinstance(op, BatchNorm)
+                and isinstance(producer.op, Conv)
+                and producer.op.activation == "none"
+                and producer.name not in norms
+            ):
                 nodes[inputs[0]] = producer._replace(op=replace(producer.op, bias=True))
                 norms[producer.name] = node.name
                 moved.append(inputs[0])

@@ -18,7 +18,8 @@ import numpy.typing as npt
 Shape: TypeAlias = tuple[int, ...]
 Array: TypeAlias = npt.NDArray[Any]
 Weights: TypeAlias = Mapping[str, Array]
-ActivationKind: TypeAlias = Literal["none", "relu", "relu6", "hard_swish", "hard_sigmoid"]
+Nonlinearity: TypeAlias = Literal["relu", "relu6", "hard_swish", "hard_sigmoid"]
+ActivationKind: TypeAlias = Literal["none"] | Nonlinearity
 
 BATCH_NORM_EPS = 1e-5
 
@@ -75,7 +76,7 @@ class BatchNorm:
 class Activation:
     """An elementwise nonlinearity; the hard ones as in MobileNetV3 (Howard et al., 2019)."""
 
-    kind: ActivationKind
+    kind: Nonlinearity
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +199,8 @@ def output_shape(op: Op, shapes: list[Shape]) -> Shape | None:
         case Conv():
             [(channels, height, width)] = shapes
             if channels != op.in_channels or op.out_channels % op.groups or channels % op.groups:
+                return None
+            if not op.kernel % 2:
                 return None
             if op.stride == 1:  # odd kernels keep the size
                 return (op.out_channels, height, width)

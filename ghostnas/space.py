@@ -74,7 +74,13 @@ class Space:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def pin(self, **numbers: Value) -> Space:
-        """The same space with some of its searched numbers fixed."""
+        """The same space with some of its searched numbers fixed.
+
+        Raises:
+            InputError: the space has no number of that name.
+        """
+        if unknown := sorted(set(numbers) - set(self.choices) - set(self.numbers)):
+            raise InputError(f"space {self.name} has no number {unknown[0]!r}")
         choices = {name: options for name, options in self.choices.items() if name not in numbers}
         return replace(self, numbers={**self.numbers, **numbers}, choices=choices)
 
@@ -225,7 +231,7 @@ def parse(text: str, name: str, where: str) -> Space:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{where}: is not TOML: {error}") from error
     block = document.pop("block", None)
-    if block not in BLOCK_TYPES:
+    if not isinstance(block, str) or block not in BLOCK_TYPES:
         raise InputError(f"{where}: block is {block!r}; known: {', '.join(BLOCK_TYPES)}")
     title = document.pop("name", name)
     groups = document.pop("group", [])

@@ -1,15 +1,20 @@
 """A set of ten classes of 32x32 pictures that is drawn here: no download, and not easy.
 
-A picture holds one figure of its class at a random place, size, turn and colour, on a ground of
-random stripes, under noise, and beside two smaller figures of any class. Colour and brightness
-say nothing about the class; only shape does.
+A picture holds one light figure of its class at a random place, size, turn and colour, on a dark
+ground of random stripes, under noise, with a smaller figure of any class beneath or beside it.
+Colour and brightness say nothing about the class; only shape does.
 """
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
+import numpy.typing as npt
 
 from ghostnas.graph import Array
+
+Floats: TypeAlias = npt.NDArray[np.float64]
 
 SIZE = 32
 TRAIN_PICTURES = 5000
@@ -18,11 +23,8 @@ CLASSES = (
     *("disc", "ring", "square", "frame", "triangle"),
     *("cross", "bars", "star", "crescent", "checker"),
 )
-import os
-NOISE = float(os.environ.get('N','0.08'))
-DISTRACTORS=int(os.environ.get('D','2'))
-STRIPES=float(os.environ.get('S','1'))
-BIG=float(os.environ.get('B','6'))
+NOISE = 0.06
+DISTRACTORS = 1
 
 
 def draw(pictures: int, seed: int) -> tuple[Array, Array]:
@@ -41,7 +43,7 @@ def _picture(label: int, rng: np.random.Generator) -> Array:
     for _ in range(DISTRACTORS):
         other = int(rng.integers(len(CLASSES)))
         image = _put(image, _figure(other, rng, size=rng.uniform(2.5, 4.0), margin=2.0), rng)
-    image = _put(image, _figure(label, rng, size=rng.uniform(BIG, 12.0), margin=BIG+3), rng)
+    image = _put(image, _figure(label, rng, size=rng.uniform(8.0, 12.0), margin=11.0), rng)
     image = image + rng.normal(0.0, NOISE, image.shape)
     return (np.clip(image, 0.0, 1.0) * 255).astype(np.uint8)
 
@@ -50,7 +52,7 @@ def _ground(rng: np.random.Generator) -> Array:
     """Two colours in soft stripes of a random direction and width."""
     y, x = np.mgrid[:SIZE, :SIZE]
     angle, period, phase = rng.uniform(0, np.pi), rng.uniform(4, 24), rng.uniform(0, 2 * np.pi)
-    wave = 0.5 + 0.5 * STRIPES * np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period + phase)
+    wave = 0.5 + 0.5 * np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period + phase)
     first, second = rng.uniform(0, 0.45, 3), rng.uniform(0, 0.45, 3)
     ground: Array = wave[..., None] * first + (1 - wave[..., None]) * second
     return ground
@@ -76,16 +78,17 @@ def _figure(label: int, rng: np.random.Generator, size: float, margin: float) ->
     return mask
 
 
-def _distance(name: str, u: Array, v: Array) -> Array:
+def _distance(name: str, u: Floats, v: Floats) -> Floats:
     """About the signed distance to the figure's edge, negative inside; the figure fills -1 to 1."""
-    radius, box = np.hypot(u, v), np.maximum(np.abs(u), np.abs(v))
+    radius: Floats = np.hypot(u, v)
+    box: Floats = np.maximum(np.abs(u), np.abs(v))
     match name:
         case "disc":
-            return np.asarray(radius - 0.95)
+            return radius - 0.95
         case "ring":
             return np.abs(radius - 0.72) - 0.22
         case "square":
-            return np.asarray(box - 0.85)
+            return box - 0.85
         case "frame":
             return np.abs(box - 0.66) - 0.2
         case "triangle":
@@ -95,7 +98,7 @@ def _distance(name: str, u: Array, v: Array) -> Array:
         case "bars":
             return np.maximum(np.abs(np.abs(u) - 0.6) - 0.25, np.abs(v) - 0.9)
         case "star":
-            return np.asarray(radius - 0.62 - 0.33 * np.cos(5 * np.arctan2(v, u)))
+            return radius - 0.62 - 0.33 * np.cos(5 * np.arctan2(v, u))
         case "crescent":
             return np.maximum(radius - 0.95, 0.8 - np.hypot(u - 0.5, v))
         case "checker":

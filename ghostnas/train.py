@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ghostnas.data import Pictures
 from ghostnas.errors import TrainingError
-from ghostnas.graph import Array, Graph
+from ghostnas.graph import Add, Array, BatchNorm, Concat, Graph, Narrow
 from ghostnas.torch_net import Net, weights_of
 
 EVALUATION_BATCH = 250
+RESIDUAL_SCALE = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,7 @@ class Recipe:
             then falls to zero on a cosine.
         crop_padding: pictures move by up to so many pixels.
         flip: whether half of them are mirrored left to right.
+        test_pictures: how many of the test pictures a final score is taken on; None for all.
     """
 
     train_pictures: int | None
@@ -44,6 +46,7 @@ class Recipe:
     label_smoothing: float = 0.0
     crop_padding: int = 2
     flip: bool = True
+    test_pictures: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ class Trained:
 RECIPES = {
     # Minutes for a whole search on two cores: for a first look and for `synthetic`.
     "quick": Recipe(
-        train_pictures=1600,
+        train_pictures=1280,
         validation_pictures=1000,
         epochs=2,
         batch_size=32,
@@ -96,16 +99,9 @@ def train(
     started = time.perf_counter()
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    net = Net(graph).to(memory_format=torch.channels_last).train()
-    import os
-    if os.environ.get("ZG"):
-        for n, m in net.named_modules():
-            if "ghost2" in n and isinstance(m, torch.nn.BatchNorm2d):
-                torch.nn.init.constant_(m.weight, float(os.environ["ZG"]))
-    if os.environ.get("ZC"): torch.nn.init.zeros_(net.classifier.weight)
-    if os.environ.get("KN"):
-        for n, m in net.named_modules():
-            if isinstance(m, torch.nn.Conv2d): torch.nn.init.kaiming_normal_(m.weight)
+    net = Net(graph)
+    _initialise(net)
+    net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     normalise = _normaliser(normalisation)
     decayed = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim == 1]
@@ -155,6 +151,37 @@ def evaluate(
     return right / len(pictures)
 
 
+def _initialise(net: Net) -> None:
+    """He-normal kernels, and residual branches that start small.
+
+    A block's last batch norms start at RESIDUAL_SCALE (Goyal et al., 2017, start them at 0): in a
+    hundred steps GhostNet 0.5x then gets to 0.51 +- 0.07 on `synthetic` instead of 0.31 +- 0.06.
+    """
+    residual = _residual_norms(net)
+    for name, module in net.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+        elif name in residual:
+            torch.nn.init.constant_(module.weight, RESIDUAL_SCALE)
+
+
+def _residual_norms(net: Net) -> set[str]:
+    """Names of the batch norms that a sum's first input ends in, through a concatenation or not."""
+    nodes = net.graph.nodes
+    names: set[str] = set()
+    for node in nodes:
+        if not isinstance(node.op, Add):
+            continue
+        reached = [node.inputs[0]]
+        while reached:
+            producer = nodes[reached.pop()]
+            if isinstance(producer.op, BatchNorm):
+                names.add(producer.name)
+            elif isinstance(producer.op, Concat | Narrow):
+                reached.extend(producer.inputs)
+    return names
+
+
 def _schedule(progress: float, warmup: float) -> float:
     """Share of the highest learning rate at a share of the steps."""
     if progress < warmup:
@@ -166,8 +193,8 @@ def _augment(images: Array, recipe: Recipe, rng: np.random.Generator) -> Array:
     """Pictures moved by a few pixels, zeros around them, and half of them mirrored."""
     pad, (count, height, width, _) = recipe.crop_padding, images.shape
     if recipe.flip:
-        mirrored = rng.random(count) < 0.5
-        images = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+        mirrored = rng.random((count, 1, 1, 1)) < 0.5
+        images = np.where(mirrored, images[:, :, ::-1], images)
     padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     top, left = rng.integers(0, 2 * pad + 1, (2, count))
     rows = top[:, None] + np.arange(height)

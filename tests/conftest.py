@@ -1,0 +1,12 @@
+"""What all tests share: one thread, and hypothesis draws the same examples on every run."""
+
+import os
+
+# Before numpy and torch load. Torch's idle threads spin: where the cores are shared, two of them
+# take ten times as long as one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from hypothesis import settings
+
+settings.register_profile("ghostnas", derandomize=True, deadline=None, database=None)
+settings.load_profile("ghostnas")

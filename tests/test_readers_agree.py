@@ -1,0 +1,196 @@
+"""Random networks on which torch, the reference, ONNX and TFLite give the same logits."""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ghostnas import onnx_model, reference, space, tflite, torch_net, zoo
+from ghostnas.arch import Arch, Head, Stage, Stem, lower
+from ghostnas.blocks import GhostBlock, MBConv
+from ghostnas.deploy import deploy, fold
+from ghostnas.graph import Narrow, random_weights
+
+TOLERANCE = 1e-4  # of the largest logit; float32 against float64
+
+
+def run_torch(graph, weights, images):
+    with torch.no_grad():
+        return torch_net.net_of(graph, weights)(torch.from_numpy(images)).numpy()
+
+
+def onnx_session(model):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def run_onnx(model, images):
+    return onnx_session(model).run(None, {onnx_model.INPUT: images})[0]
+
+
+def interpreter(model, *, xnnpack):
+    kind = "AUTO" if xnnpack else "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
+    loaded = Interpreter(
+        model_content=model, num_threads=1, experimental_op_resolver_type=OpResolverType[kind]
+    )
+    loaded.allocate_tensors()
+    return loaded
+
+
+def ops(loaded):
+    return [op["op_name"] for op in loaded._get_ops_details()]
+
+
+def run_tflite(model, images, *, xnnpack):
+    """Checks on the way that XNNPACK took the whole graph, or that nothing did."""
+    loaded = interpreter(model, xnnpack=xnnpack)
+    delegates = [op for op in loaded._get_ops_details() if op["op_name"] == "DELEGATE"]
+    assert len(delegates) == xnnpack
+    for delegate in delegates:
+        (output,) = loaded.get_output_details()
+        assert list(delegate["outputs"]) == [output["index"]]
+    run = loaded.get_signature_runner("serving_default")
+    nhwc = images.transpose(0, 2, 3, 1)
+    return np.concatenate([run(**{tflite.INPUT: image[None]})[tflite.OUTPUT] for image in nhwc])
+
+
+def assert_readers_agree(arch, seed=0, contrast=1.0):
+    graph = lower(arch)
+    weights = random_weights(graph, seed)
+    shape = (2, *graph.input_shape)
+    images = np.random.default_rng(seed).normal(0, contrast, shape).astype(np.float32)
+    expected = reference.run(graph, weights, images)
+    deployed, folded = fold(graph, weights)
+    onnx_bytes, tflite_bytes = onnx_model.write(graph, weights), tflite.write(graph, weights)
+    readers = {
+        "torch": run_torch(graph, weights, images),
+        "torch, deployed": run_torch(deployed, folded, images),
+        "reference, deployed": reference.run(deployed, folded, images),
+        "onnx": run_onnx(onnx_bytes, images),
+        "tflite": run_tflite(tflite_bytes, images, xnnpack=False),
+        "tflite, XNNPACK": run_tflite(tflite_bytes, images, xnnpack=True),
+    }
+    for reader, logits in readers.items():
+        assert logits.shape == (2, arch.classes), reader
+        difference = np.abs(logits - expected).max()
+        assert difference <= TOLERANCE * np.abs(expected).max(), (reader, difference)
+    assert deploy(deployed) == deployed
+
+
+@pytest.mark.parametrize(
+    "seed", [pytest.param(n, marks=pytest.mark.slow if n >= 4 else ()) for n in range(50)]
+)
+def test_on_architectures_of_the_shipped_space(seed):
+    rng = random.Random(seed)
+    searched = space.load("ghostnet")
+    arch = searched.build(lambda _, options: rng.choice(options), classes=10)
+    assert_readers_agree(replace(arch, resolution=rng.choice([32, 33, 35, 48])), seed)
+
+
+@pytest.mark.parametrize("resolution", [32, 33])
+@pytest.mark.parametrize("name", sorted(zoo.ZOO))
+def test_on_the_named_networks(name, resolution):
+    assert_readers_agree(zoo.named(name, resolution=resolution))
+
+
+channels = st.integers(1, 24)
+kernels = st.sampled_from([1, 3, 5, 7])
+activations = st.sampled_from(["relu", "relu6", "hard_swish", "hard_sigmoid"])
+ghosts = st.builds(
+    GhostBlock,
+    hidden_channels=channels,
+    out_channels=channels,
+    kernel=kernels,
+    stride=st.integers(1, 2),
+    se_ratio=st.sampled_from([0.0, 0.25]),
+    ghost_ratio=st.integers(1, 4),
+    cheap_kernel=kernels,
+)
+mbconvs = st.builds(
+    MBConv,
+    hidden_channels=channels,
+    out_channels=channels,
+    kernel=kernels,
+    stride=st.integers(1, 2),
+    se_channels=st.integers(0, 8),
+    activation=activations,
+)
+archs = st.builds(
+    Arch,
+    stem=st.builds(Stem, channels=channels, stride=st.integers(1, 2), activation=activations),
+    stages=st.lists(
+        st.builds(Stage, blocks=st.tuples(ghosts | mbconvs)), min_size=1, max_size=4
+    ).map(tuple),
+    head=st.builds(Head, channels=channels, features=channels, activation=activations),
+    classes=st.integers(2, 10),
+    resolution=st.integers(5, 24),
+)
+
+
+@settings(max_examples=100)
+@given(arch=archs, seed=st.integers(0, 100), contrast=st.sampled_from([1.0, 20.0]))
+def test_on_networks_of_any_numbers(arch, seed, contrast):
+    assert_readers_agree(arch, seed, contrast)  # at 20, maps pass where relu6 and hard ones end
+
+
+def test_where_a_ghost_module_drops_maps():
+    block = GhostBlock(hidden_channels=20, out_channels=16, stride=2, ghost_ratio=3)
+    arch = Arch(
+        stem=Stem(channels=8),
+        stages=(Stage(blocks=(block,)),),
+        head=Head(channels=24, features=16),
+        resolution=33,
+        classes=5,
+    )
+    assert sum(isinstance(node.op, Narrow) for node in lower(arch).nodes) == 2
+    assert_readers_agree(arch)
+
+
+def test_where_there_is_no_activation():
+    arch = Arch(
+        stem=Stem(channels=8, activation="none"),
+        stages=(Stage(blocks=(MBConv(hidden_channels=16, out_channels=8, activation="none"),)),),
+        head=Head(channels=24, features=16, activation="none"),
+        resolution=16,
+        classes=5,
+    )
+    assert_readers_agree(arch)
+
+
+@pytest.mark.parametrize(("resolution", "pads"), [(33, 0), (32, 9)])
+def test_tflite_pads_only_where_same_differs(resolution, pads):
+    # At 33 pixels every strided map is of odd size, and SAME is symmetric there; at 32 none is:
+    # the stem, and a depthwise convolution and a shortcut in each of four blocks.
+    graph = lower(zoo.ghostnet(0.5, resolution, 10))
+    model = tflite.write(graph, random_weights(graph, 0))
+    assert ops(interpreter(model, xnnpack=False)).count("PAD") == pads
+
+
+def test_onnx_takes_any_batch():
+    graph = lower(zoo.ghostnet(0.5, 33, 10))
+    weights = random_weights(graph, 0)
+    session = onnx_session(onnx_model.write(graph, weights))
+    (image,), (logits,) = session.get_inputs(), session.get_outputs()
+    assert (image.name, image.shape) == ("image", ["N", 3, 33, 33])
+    assert (logits.name, logits.shape) == ("logits", ["N", 10])
+    images = np.random.default_rng(0).normal(size=(5, 3, 33, 33)).astype(np.float32)
+    (together,) = session.run(None, {"image": images})
+    alone = [session.run(None, {"image": picture[None]})[0] for picture in images]
+    np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-5)
+
+
+@pytest.mark.parametrize("writer", [onnx_model, tflite], ids=["onnx", "tflite"])
+def test_files_are_reproducible_and_a_missing_weight_is_a_key_error(writer):
+    graph = lower(zoo.ghostnet(0.25, 32, 10))
+    weights = random_weights(graph, 0)
+    assert writer.write(graph, weights) == writer.write(graph, weights)
+    del weights["classifier.bias"]
+    with pytest.raises(KeyError, match=r"classifier\.bias"):
+        writer.write(graph, weights)
