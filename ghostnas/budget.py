@@ -1,9 +1,9 @@
-"""Budgets: amounts with a unit, and whether a network keeps within them."""
+"""Budgets: amounts with a unit, and how much of one a network has."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ghostnas.cost import Cost
@@ -55,21 +55,13 @@ def parse(text: str) -> Budget:
     return Budget(text=text.strip(), quantity=quantity, limit=limit, target=match[3])
 
 
-def exceeded(
-    budgets: Sequence[Budget], cost: Cost, latency_ms: Callable[[str | None], float]
-) -> list[tuple[Budget, float]]:
-    """The budgets that a network breaks, each with what the network has.
+def amount(budget: Budget, cost: Cost, latency_ms: Callable[[str | None], float]) -> float:
+    """What a network has of a budget's quantity.
 
     Args:
         latency_ms: the network's latency on a target (None for the search's own); it is only
             called for a budget of latency.
     """
-    broken = []
-    for budget in budgets:
-        if budget.quantity == "latency_ms":
-            amount = latency_ms(budget.target)
-        else:
-            amount = float(getattr(cost, budget.quantity))
-        if amount > budget.limit:
-            broken.append((budget, amount))
-    return broken
+    if budget.quantity == "latency_ms":
+        return latency_ms(budget.target)
+    return float(getattr(cost, budget.quantity))

@@ -81,9 +81,9 @@ def load(spec: str) -> Dataset:
     return read(folder)
 
 
-def usages() -> list[str]:
-    """How each kind of data is written on the command line."""
-    return [f"{kind}:DIR" if needs else kind for kind, (needs, _, _) in KINDS.items()]
+def usages() -> dict[str, str]:
+    """How each kind of data is written on the command line, and what it is."""
+    return {f"{kind}:DIR" if needs else kind: what for kind, (needs, what, _) in KINDS.items()}
 
 
 def subset(pictures: Pictures, size: int | None, seed: int) -> tuple[Pictures, Pictures]:

@@ -1,10 +1,16 @@
-"""Files: those that ship with the project, and writing one whole or not at all."""
+"""Files: those that ship with the project, whole or not at all, one process at a time."""
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from ghostnas.errors import InputError
 
 
 def shipped(folder: str) -> Path:
@@ -27,3 +33,27 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def toml_value(value: object) -> str:
+    """A string, number, truth value or list of such as TOML writes it."""
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    if isinstance(value, str | bool):
+        return json.dumps(value, ensure_ascii=False)  # TOML's basic strings have JSON's escapes
+    return repr(value)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; the lock goes with it, however it ends.
+
+    Raises:
+        InputError: another process holds the folder.
+    """
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"{folder}: another process is at work there") from error
+        yield

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 from ghostnas.deploy import deploy
 from ghostnas.errors import InputError, MissingOpError
-from ghostnas.files import shipped, write_whole
+from ghostnas.files import shipped, toml_value, write_whole
 from ghostnas.graph import (
     Activation,
     Add,
@@ -185,7 +185,7 @@ def to_text(table: Table) -> str:
     out.write(f"# format = {FORMAT}\n# rows = {len(table.rows)}\n")
     for key in get_type_hints(Origin):
         value = getattr(table.origin, key)
-        out.write(f"# {key} = {_toml(value)}\n")
+        out.write(f"# {key} = {toml_value(value)}\n")
     out.write(",".join((*OpSignature._fields, *Timing._fields)) + "\n")
     for signature in sorted(table.rows):
         timing = table.rows[signature]
@@ -237,10 +237,3 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    return repr(value)

@@ -46,6 +46,15 @@ def write(graph: Graph, weights: Weights) -> bytes:
     return writer.model(deployed).SerializeToString()  # type: ignore[no-any-return]
 
 
+def run(model: bytes, images: Array) -> Array:
+    """Logits (n, classes) of `images` (n, 3, height, width), by onnxruntime."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    logits: Array = session.run([OUTPUT], {INPUT: images.astype(np.float32)})[0]
+    return logits
+
+
 class _Writer:
     """Gathers nodes and initializers. `values` holds the ONNX name of each graph node's output."""
 

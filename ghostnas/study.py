@@ -51,19 +51,16 @@ class WithinBudget(BaseSampler):
     Where the other one proposes nothing yet (at the start, or for a number that no trial has asked
     for) options are drawn evenly. After `PROPOSALS` misses one is made to fit: number by number, in
     random order, it takes the options of the smallest network until it keeps within the budget.
-
-    Raises:
-        BudgetError: on construction, if the smallest network found is over the budget.
     """
 
-    def __init__(self, inner: BaseSampler, space: Space, strain: Strain, seed: int) -> None:
+    def __init__(
+        self, inner: BaseSampler, space: Space, strain: Strain, smallest: Params, seed: int
+    ) -> None:
         self._inner = inner
         self._space = space
         self._strain = strain
+        self._smallest = smallest
         self._rng = random.Random(seed)
-        self.smallest, smallest_strain = smallest(space, strain)
-        if smallest_strain > 1:
-            raise BudgetError(f"it needs {smallest_strain:.3g} times the budget")
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -118,15 +115,19 @@ class WithinBudget(BaseSampler):
         for name in names:
             if self._strain(self._space.decode(params)) <= 1:
                 break
-            params = {**params, name: self.smallest[name]}
+            params = {**params, name: self._smallest[name]}
         return params
 
 
-def smallest(space: Space, strain: Strain) -> tuple[Params, float]:
-    """The parameters of least strain that one number after the other leads to, and that strain."""
+def find_smallest(space: Space, strain: Strain) -> Params:
+    """The parameters of least strain that changing one number after the other leads to.
+
+    Raises:
+        BudgetError: even that network is over the budget.
+    """
     params: Params = {name: options[0] for name, options in space.choices.items()}
-    best = strain(space.decode(params))
-    while True:
+    best, before = strain(space.decode(params)), float("inf")
+    while best < before:
         before = best
         for name, options in space.choices.items():
             for option in options:
@@ -134,18 +135,30 @@ def smallest(space: Space, strain: Strain) -> tuple[Params, float]:
                 amount = strain(space.decode(candidate))
                 if amount < best:
                     params, best = candidate, amount
-        if best == before:
-            return params, best
+    if best > 1:
+        raise BudgetError(
+            f"no network of space {space.name} meets the budget: the smallest one found needs "
+            f"{best:.3g} times as much"
+        )
+    return params
 
 
 def open_study(
-    storage: str, settings: Mapping[str, Any], sampler: str, seed: int, space: Space, strain: Strain
+    storage: str,
+    settings: Mapping[str, Any],
+    sampler: str,
+    seed: int,
+    space: Space,
+    strain: Strain,
+    smallest: Params,
 ) -> optuna.Study:
     """The study in `storage`, made there if there is none; it remembers `settings`.
 
+    Args:
+        smallest: what `find_smallest` found.
+
     Raises:
         InputError: the study there was started with other settings, or cannot be opened.
-        BudgetError: nothing in the space meets the budget.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
@@ -159,7 +172,7 @@ def open_study(
                 n_startup_trials=FEWEST_STARTUP,
                 seed=seed,
             )
-    within = WithinBudget(inner, space, strain, seed)
+    within = WithinBudget(inner, space, strain, smallest, seed)
     try:
         study = optuna.create_study(
             storage=storage,
@@ -173,7 +186,7 @@ def open_study(
     remembered = study.user_attrs.get("settings")
     if remembered is None:
         study.set_user_attr("settings", dict(settings))
-        study.enqueue_trial(_start(space, strain, within.smallest))
+        study.enqueue_trial(_start(space, strain, smallest))
     elif remembered != dict(settings):
         differing = [key for key in settings if settings[key] != remembered.get(key)]
         raise InputError(
@@ -186,7 +199,6 @@ def open_study(
 def run(
     study: optuna.Study,
     space: Space,
-    strain: Strain,
     submit: Submit,
     *,
     trials: int,
@@ -194,11 +206,11 @@ def run(
     classes: int,
     until: float = float("inf"),
     report: Callable[[ScoredArch], None] = lambda scored: None,
-) -> int:
-    """Ask and tell until the study has `trials` finished trials or the clock passes `until`.
+) -> None:
+    """The search loop: ask and tell until `trials` trials are finished or the clock passes `until`.
 
     A trial that an earlier process left unfinished is closed as failed; its network may be
-    proposed anew. Returns how many networks over budget were trained, which is 0.
+    proposed anew.
 
     Raises:
         TrainingError: trainings fail one after the other.
@@ -206,20 +218,19 @@ def run(
     for stale in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(stale.number, state=TrialState.FAIL)
     running: dict[Future[float], tuple[optuna.Trial, Arch, float]] = {}
-    infeasible = failures = 0
+    failures = 0
     try:
         while True:
             wanted = trials - len(finished(study)) - len(running)
             while wanted > 0 and len(running) < at_once and time.monotonic() < until:
                 trial = study.ask()
                 arch = space.build(trial.suggest_categorical, classes)
-                infeasible += strain(arch) > 1
                 trial.set_user_attr("arch", json.dumps(to_json(arch)))
                 trial.set_user_attr("id", arch.id)
                 running[submit(arch)] = (trial, arch, time.monotonic())
                 wanted -= 1
             if not running:
-                return infeasible
+                return
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 trial, arch, started = running.pop(future)
@@ -256,7 +267,7 @@ def finished(study: optuna.Study) -> list[ScoredArch]:
     ]
 
 
-def _start(space: Space, strain: Strain, smallest_params: Params) -> Params:
+def _start(space: Space, strain: Strain, smallest: Params) -> Params:
     """The published network as the first proposal, at the largest alpha that the budget allows."""
     published: Params = {name: options[0] for name, options in space.choices.items()}
     for alpha in sorted(space.choices.get("alpha", ()), reverse=True):
@@ -264,4 +275,4 @@ def _start(space: Space, strain: Strain, smallest_params: Params) -> Params:
         if strain(space.decode(params)) <= 1:
             return params
     fits = strain(space.decode(published)) <= 1
-    return published if fits else smallest_params
+    return published if fits else smallest

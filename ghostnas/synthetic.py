@@ -82,26 +82,28 @@ def _distance(name: str, u: Floats, v: Floats) -> Floats:
     """About the signed distance to the figure's edge, negative inside; the figure fills -1 to 1."""
     radius: Floats = np.hypot(u, v)
     box: Floats = np.maximum(np.abs(u), np.abs(v))
+    distance: Floats
     match name:
         case "disc":
-            return radius - 0.95
+            distance = radius - 0.95
         case "ring":
-            return np.abs(radius - 0.72) - 0.22
+            distance = np.abs(radius - 0.72) - 0.22
         case "square":
-            return box - 0.85
+            distance = box - 0.85
         case "frame":
-            return np.abs(box - 0.66) - 0.2
+            distance = np.abs(box - 0.66) - 0.2
         case "triangle":
-            return np.maximum(np.abs(u) * 0.87 + v * 0.5, -v) - 0.5
+            distance = np.maximum(np.abs(u) * 0.87 + v * 0.5, -v) - 0.5
         case "cross":
-            return np.maximum(np.minimum(np.abs(u), np.abs(v)) - 0.26, box - 0.95)
+            distance = np.maximum(np.minimum(np.abs(u), np.abs(v)) - 0.26, box - 0.95)
         case "bars":
-            return np.maximum(np.abs(np.abs(u) - 0.6) - 0.25, np.abs(v) - 0.9)
+            distance = np.maximum(np.abs(np.abs(u) - 0.6) - 0.25, np.abs(v) - 0.9)
         case "star":
-            return radius - 0.62 - 0.33 * np.cos(5 * np.arctan2(v, u))
+            distance = radius - 0.62 - 0.33 * np.cos(5 * np.arctan2(v, u))
         case "crescent":
-            return np.maximum(radius - 0.95, 0.8 - np.hypot(u - 0.5, v))
+            distance = np.maximum(radius - 0.95, 0.8 - np.hypot(u - 0.5, v))
         case "checker":
-            return np.maximum(box - 0.9, np.minimum(np.abs(u), np.abs(v)) * -np.sign(-u * v))
+            distance = np.maximum(box - 0.9, np.minimum(np.abs(u), np.abs(v)) * -np.sign(-u * v))
         case _:
             raise ValueError(name)
+    return distance

@@ -14,6 +14,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from ghostnas.deploy import fold
+from ghostnas.errors import GhostnasError
 from ghostnas.graph import (
     Activation,
     ActivationKind,
@@ -58,6 +59,34 @@ def write(graph: Graph, weights: Weights) -> bytes:
     for node in deployed.nodes:
         writer.values.append(writer.op(node, [writer.values[source] for source in node.inputs]))
     return writer.model()
+
+
+def run(model: bytes, images: Array, *, xnnpack: bool = True) -> Array:
+    """Logits (n, classes) of `images` (n, 3, height, width), one picture after the other.
+
+    Raises:
+        GhostnasError: with `xnnpack`, if that delegate did not take the graph as one.
+    """
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = Interpreter(
+        model_content=model, num_threads=1, experimental_op_resolver_type=resolver
+    )
+    interpreter.allocate_tensors()
+    delegates = [op["op_name"] for op in interpreter._get_ops_details()].count("DELEGATE")
+    if xnnpack and delegates != 1:
+        raise GhostnasError(f"XNNPACK took the .tflite model in {delegates} parts, not in one")
+    source, target = (
+        details[0]["index"]
+        for details in (interpreter.get_input_details(), interpreter.get_output_details())
+    )
+    logits = []
+    for image in images.astype(np.float32):
+        interpreter.set_tensor(source, image.transpose(1, 2, 0)[None])
+        interpreter.invoke()
+        logits.append(interpreter.get_tensor(target)[0])
+    return np.stack(logits)
 
 
 class _Writer:

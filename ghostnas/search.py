@@ -1,0 +1,447 @@
+"""The main job: from a space, a target and budgets to the best network, scored and exported.
+
+A run folder holds everything: settings (search.toml), the study, what was trained, the result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import statistics
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ghostnas
+from ghostnas import budget, cost, data, export, latency, report, space, study, weights
+from ghostnas.arch import Arch, load, lower, to_json
+from ghostnas.cost import Cost
+from ghostnas.errors import BudgetError, InputError
+from ghostnas.files import locked, toml_value, write_whole
+from ghostnas.predict import Prediction, Predictor
+from ghostnas.proxy import ProxyPool, Score
+from ghostnas.space import Space
+from ghostnas.study import ScoredArch
+from ghostnas.train import RECIPES
+from ghostnas.zoo import ghostnet
+
+FINALISTS = 2
+BASELINE_WIDTHS = [width / 20 for width in range(40, 1, -1)]
+PACKAGES = ("torch", "optuna", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a search is asked to do; kept in the run folder's search.toml.
+
+    `trials`, `timeout_s` and `workers` may change when a search goes on; the others may not.
+    `seeds` is how often the finalists and the baseline are trained anew.
+    """
+
+    target: str
+    budgets: tuple[str, ...]
+    space: str = "ghostnet"
+    data: str = "synthetic"
+    recipe: str = "quick"
+    sampler: str = "tpe"
+    seed: int = 0
+    seeds: int = 2
+    resolution: int = 0
+    storage: str = ""
+    trials: int = 6
+    timeout_s: float = 0.0
+    workers: int = 2
+
+
+CHANGEABLE = {"trials", "timeout_s", "workers"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A network with its costs, and its accuracies (0 to 1) over trainings from several seeds."""
+
+    name: str
+    arch: Arch
+    cost: Cost
+    latency: Prediction
+    validation: tuple[float, ...]
+    test: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "id": self.arch.id,
+            "params": self.cost.params,
+            "macs": self.cost.macs,
+            "latency_ms": round(self.latency.latency_ms, 4),
+            "latency_low_ms": round(self.latency.low_ms, 4),
+            "latency_high_ms": round(self.latency.high_ms, 4),
+            "accuracy": round(statistics.fmean(self.test), 5),
+            "accuracy_std": round(statistics.stdev(self.test), 5) if len(self.test) > 1 else None,
+            "validation_accuracy": round(statistics.fmean(self.validation), 5),
+            "seeds": len(self.test),
+        }
+
+
+class Judge:
+    """What networks cost on the target, and how far they use up the budgets."""
+
+    def __init__(self, target: str, budgets: Sequence[str]) -> None:
+        self.budgets = [budget.parse(text) for text in budgets]
+        if not self.budgets:
+            raise InputError("a search needs at least one --budget, like 150MFLOPs or 20ms")
+        self._target = target
+        names = {target, *(b.target for b in self.budgets if b.target)}
+        self._predictors = {name: Predictor(latency.load(name)) for name in sorted(names)}
+        self._strains: dict[Arch, float] = {}
+
+    def strain(self, arch: Arch) -> float:
+        """The largest share of a budget that `arch` uses up; over 1 is over budget."""
+        if arch not in self._strains:
+            graph = lower(arch)
+            counted = cost.count(graph)
+
+            def latency_ms(target: str | None) -> float:
+                return self._predictors[target or self._target].predict(graph).latency_ms
+
+            self._strains[arch] = max(
+                budget.amount(each, counted, latency_ms) / each.limit for each in self.budgets
+            )
+        return self._strains[arch]
+
+    def cost_of(self, arch: Arch) -> tuple[Cost, Prediction]:
+        graph = lower(arch)
+        return cost.count(graph), self._predictors[self._target].predict(graph)
+
+
+def start(settings: Settings, folder: Path, say: Say) -> dict[str, Any]:
+    """Search anew in `folder`; returns what ``result.json`` holds.
+
+    Raises:
+        InputError: the folder holds a search already, or something the settings name is wrong.
+        BudgetError: nothing in the space meets the budgets.
+    """
+    if (folder / "search.toml").exists():
+        raise InputError(f"{folder}: holds a search already; go on with it by --resume")
+    prepared = _Prepared(settings)  # every name and file is looked at before a folder is made
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "search.toml", _settings_text(settings).encode())
+    return _search(prepared, folder, say)
+
+
+def resume(folder: Path, changes: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    """Go on with the search in `folder`, with `changes` to its settings.
+
+    Raises:
+        InputError: there is none, or a change is not to one of CHANGEABLE.
+    """
+    settings = _read_settings(folder / "search.toml")
+    for key, value in changes.items():
+        if key not in CHANGEABLE and value != getattr(settings, key):
+            raise InputError(
+                f"{folder}: was started with {key} = {getattr(settings, key)!r}, not {value!r}; "
+                "leave it out, or start anew in another --out"
+            )
+    settings = dataclasses.replace(settings, **changes)
+    prepared = _Prepared(settings)
+    write_whole(folder / "search.toml", _settings_text(settings).encode())
+    return _search(prepared, folder, say)
+
+
+class _Prepared:
+    """All that a search reads, read and checked."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        if settings.recipe not in RECIPES:
+            raise InputError(f"unknown recipe {settings.recipe!r}; known: {', '.join(RECIPES)}")
+        self.judge = Judge(settings.target, settings.budgets)
+        self.space = space.load(settings.space)
+        self.dataset = data.load(settings.data)
+        self.space = _at_resolution(self.space, settings.resolution, self.dataset.resolution)
+        self.classes = len(self.dataset.classes)
+        self.smallest = study.find_smallest(self.space, self.strain)
+
+    def strain(self, arch: Arch) -> float:
+        """How far a network uses up the budgets with the data's classes."""
+        return self.judge.strain(dataclasses.replace(arch, classes=self.classes))
+
+
+def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
+    """The search loop: ask and score, repeat the best from other seeds, export the winner."""
+    settings, dataset = prepared.settings, prepared.dataset
+    began = time.monotonic()
+    for line in dataset.skipped[:5]:
+        say(f"skipped {line}")
+    if len(dataset.skipped) > 5:
+        say(f"skipped {len(dataset.skipped)} pictures in all")
+    with locked(folder):
+        storage = settings.storage or f"sqlite:///{folder.resolve()}/study.db"
+        optuna_study = study.open_study(
+            storage,
+            {"space": prepared.space.hash, "budgets": list(settings.budgets)},
+            settings.sampler,
+            settings.seed,
+            prepared.space,
+            prepared.strain,
+            prepared.smallest,
+        )
+        done = study.finished(optuna_study)
+        say(
+            f"{len(done)} of {settings.trials} trials done; {dataset.name}: {len(dataset.train)} "
+            f"pictures of {prepared.classes} classes, {dataset.resolution} px; "
+            f"budgets {', '.join(settings.budgets)}; target {settings.target}"
+        )
+        pool = ProxyPool(settings.data, settings.recipe, settings.workers)
+        try:
+            progress = _Progress(prepared, done, say)
+            study.run(
+                optuna_study,
+                prepared.space,
+                lambda arch: pool.submit(arch, settings.seed),
+                trials=settings.trials,
+                at_once=settings.workers,
+                classes=prepared.classes,
+                until=began + settings.timeout_s if settings.timeout_s else float("inf"),
+                report=progress,
+            )
+            done = study.finished(optuna_study)
+            if not done:
+                raise BudgetError("no trial finished in the time given; raise --timeout")
+            _write_trials(folder, done, prepared)
+            say(
+                f"training the best {FINALISTS} and GhostNet from {settings.seeds} other seeds each"
+            )
+            judged = _judge_finalists(prepared, folder, done, pool, say)
+        finally:
+            pool.close()
+        return _conclude(prepared, folder, judged, done, time.monotonic() - began)
+
+
+class _Progress:
+    """Says after each trial how it went, what is best so far and how long the rest will take."""
+
+    def __init__(self, prepared: _Prepared, done: Sequence[ScoredArch], say: Say) -> None:
+        self._prepared = prepared
+        self._done = list(done)
+        self._before = len(done)
+        self._began = time.monotonic()
+        self._say = say
+
+    def __call__(self, scored: ScoredArch) -> None:
+        self._done.append(scored)
+        best = max(self._done, key=lambda each: each.accuracy)
+        trials = self._prepared.settings.trials
+        pace = (time.monotonic() - self._began) / (len(self._done) - self._before)
+        counted, predicted = self._prepared.judge.cost_of(scored.arch)
+        left = _minutes(pace * (trials - len(self._done)))
+        self._say(
+            f"trial {len(self._done)}/{trials}: {scored.accuracy:.1%}, {counted.macs / 1e6:.0f} "
+            f"MFLOPs, {predicted.latency_ms:.1f} ms; best {best.accuracy:.1%} "
+            f"(trial {best.trial + 1}); {left} left"
+        )
+
+
+def _judge_finalists(
+    prepared: _Prepared, folder: Path, done: Sequence[ScoredArch], pool: ProxyPool, say: Say
+) -> list[Judged]:
+    """The best networks and the baseline, each trained from fresh seeds and tested.
+
+    The seeds took no part in choosing the finalists, whose own scores flatter them. What an earlier
+    process trained is read from the run folder.
+    """
+    settings = prepared.settings
+    ranked = sorted(done, key=lambda each: -each.accuracy)[:FINALISTS]
+    entrants = {f"trial {each.trial + 1}": each.arch for each in ranked}
+    entrants.update(_baseline(prepared))
+    seeds = range(settings.seed + 1, settings.seed + 1 + settings.seeds)
+    scores: dict[tuple[str, int], Score] = {}
+    running: dict[tuple[str, int], Future[Score]] = {}
+    for arch in {arch.id: arch for arch in entrants.values()}.values():
+        for seed in seeds:
+            path = _weights_path(folder, arch, seed)
+            record = path.with_suffix(".json")
+            if record.exists():
+                scores[arch.id, seed] = Score(**json.loads(record.read_text()))
+            else:
+                running[arch.id, seed] = pool.submit_test(arch, seed, path)
+    for (arch_id, seed), future in running.items():
+        score = future.result()
+        scores[arch_id, seed] = score
+        record = folder / "weights" / f"{arch_id}-{seed}.json"
+        write_whole(record, json.dumps(dataclasses.asdict(score)).encode())
+        say(f"{arch_id}, seed {seed}: {score.test_accuracy:.1%} on test pictures")
+    judged = []
+    for name, arch in entrants.items():
+        counted, predicted = prepared.judge.cost_of(arch)
+        own = [scores[arch.id, seed] for seed in seeds]
+        judged.append(
+            Judged(
+                name=name,
+                arch=arch,
+                cost=counted,
+                latency=predicted,
+                validation=tuple(score.accuracy for score in own),
+                test=tuple(score.test_accuracy or 0.0 for score in own),
+            )
+        )
+    return judged
+
+
+def _baseline(prepared: _Prepared) -> dict[str, Arch]:
+    """GhostNet at the largest width that meets the budgets; nothing if none does."""
+    resolution = prepared.space.decode({}).resolution
+    for width in BASELINE_WIDTHS:
+        arch = ghostnet(width, resolution, prepared.classes)
+        if prepared.strain(arch) <= 1:
+            return {f"GhostNet {width:g}x": arch}
+    return {}
+
+
+def _conclude(
+    prepared: _Prepared,
+    folder: Path,
+    judged: Sequence[Judged],
+    done: Sequence[ScoredArch],
+    seconds: float,
+) -> dict[str, Any]:
+    """Choose the winner on the validation pictures, export it and write the result."""
+    settings = prepared.settings
+    candidates = [each for each in judged if each.name.startswith("trial")]
+    baselines = [each for each in judged if each not in candidates]
+    best = max(candidates, key=lambda each: statistics.fmean(each.validation))
+    best_seed = settings.seed + 1 + best.validation.index(max(best.validation))
+    values = weights.load(_weights_path(folder, best.arch, best_seed))
+    exported = export.export(best.arch, values, list(export.FORMATS), folder / "export")
+    write_whole(folder / "best.json", json.dumps(to_json(best.arch), indent=1).encode())
+    result = {
+        "run": str(folder),
+        "best": best.to_json(),
+        "baseline": baselines[0].to_json() if baselines else None,
+        "trials": len(done),
+        "infeasible_trained": sum(prepared.strain(each.arch) > 1 for each in done),
+        "seconds": round(seconds, 1),
+        "data": settings.data,
+        "target": settings.target,
+        "budgets": list(settings.budgets),
+        "exported": [
+            {
+                "file": str(each.path),
+                "bytes": each.size_bytes,
+                "difference_from_torch": each.difference,
+            }
+            for each in exported
+        ],
+    }
+    rows = _trial_rows(done, prepared)
+    write_whole(folder / "result.json", json.dumps(result, indent=1).encode())
+    write_whole(folder / "report.html", report.page(result, rows).encode())
+    return result
+
+
+def _write_trials(folder: Path, done: Sequence[ScoredArch], prepared: _Prepared) -> None:
+    """trials.csv, and in pareto.csv those that no other one beats at once in accuracy and cost."""
+    import pandas as pd
+
+    rows = _trial_rows(done, prepared)
+    pareto = [
+        row
+        for row in rows
+        if not any(
+            other["accuracy"] >= row["accuracy"]
+            and other["latency_ms"] <= row["latency_ms"]
+            and other["macs"] <= row["macs"]
+            and other != row
+            for other in rows
+        )
+    ]
+    for name, table in (("trials.csv", rows), ("pareto.csv", pareto)):
+        write_whole(folder / name, pd.DataFrame(table).to_csv(index=False).encode())
+
+
+def _trial_rows(done: Sequence[ScoredArch], prepared: _Prepared) -> list[dict[str, Any]]:
+    rows = []
+    for each in done:
+        counted, predicted = prepared.judge.cost_of(each.arch)
+        rows.append(
+            {
+                "trial": each.trial + 1,
+                "id": each.arch.id,
+                "accuracy": each.accuracy,
+                "macs": counted.macs,
+                "params": counted.params,
+                "latency_ms": round(predicted.latency_ms, 4),
+                "model_bytes": counted.model_bytes,
+                "peak_activation_bytes": counted.peak_activation_bytes,
+                "seconds": each.seconds,
+                "arch": json.dumps(to_json(each.arch)),
+            }
+        )
+    return rows
+
+
+def best_of(folder: Path) -> tuple[Arch, dict[str, Any]]:
+    """The winner of a finished run, and the run's result.
+
+    Raises:
+        InputError: the folder holds no finished search.
+    """
+    try:
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder}: holds no finished search; a stopped one goes on by "
+            f"ghostnas search --resume --out {folder}"
+        ) from error
+    return load(folder / "best.json"), result
+
+
+def _at_resolution(searched: Space, wanted: int, data_resolution: int) -> Space:
+    """The space at one resolution: the one asked for, or the published one where the pictures are
+    smaller than any that is searched, so that no training could tell the resolutions apart.
+    """
+    options = searched.choices.get("resolution", ())
+    if wanted:
+        return searched.pin(resolution=wanted)
+    if options and data_resolution < max(options):
+        return searched.pin(resolution=options[0])
+    return searched
+
+
+def _weights_path(folder: Path, arch: Arch, seed: int) -> Path:
+    return folder / "weights" / f"{arch.id}-{seed}.safetensors"
+
+
+def _settings_text(settings: Settings) -> str:
+    lines = ["# What this search was asked to do; ghostnas search --resume reads it."]
+    for key, value in dataclasses.asdict(settings).items():
+        lines.append(f"{key} = {toml_value(value)}")
+    lines += ["", "[versions]", f"ghostnas = {toml_value(ghostnas.__version__)}"]
+    lines += [f"python = {toml_value(platform.python_version())}"]
+    lines += [f"{name} = {toml_value(version(name))}" for name in PACKAGES]
+    return "\n".join(lines) + "\n"
+
+
+def _read_settings(path: Path) -> Settings:
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path.parent}: holds no search to go on with") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is damaged: {error}") from error
+    fields.pop("versions", None)
+    try:
+        return Settings(**{**fields, "budgets": tuple(fields["budgets"])})
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{path}: is damaged: {error}") from error
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"

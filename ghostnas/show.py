@@ -1,0 +1,89 @@
+"""Finds the network that a user names, and describes it: its counts and its predicted latency."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ghostnas import cost, latency, weights, zoo
+from ghostnas.arch import Arch, fit_to, load, lower
+from ghostnas.errors import InputError
+from ghostnas.graph import Array
+from ghostnas.predict import Predictor
+
+
+def find(name: str, width: float | None = None, resolution: int | None = None) -> Arch:
+    """The network of the zoo, of a .json file, or the best one of a run folder.
+
+    Raises:
+        InputError: there is none of that name, or `width` is given for one that has its own.
+    """
+    path = Path(name)
+    if name in zoo.ZOO:
+        return zoo.named(name, width or 1.0, resolution or 224)
+    if width is not None:
+        raise InputError(f"--width is for the named networks: {', '.join(sorted(zoo.ZOO))}")
+    if path.is_dir():
+        if not (path / "best.json").exists():
+            raise InputError(f"{path}: holds no finished search (no best.json)")
+        path = path / "best.json"
+    elif path.suffix != ".json":
+        known = ", ".join(sorted(zoo.ZOO))
+        raise InputError(f"unknown network {name!r}: {known}, a .json file or a run folder")
+    arch = load(path)
+    if resolution is not None:
+        arch = fit_to(arch, resolution=resolution, classes=arch.classes)
+    return arch
+
+
+def find_with_weights(
+    name: str, width: float | None, resolution: int | None, file: Path | None
+) -> tuple[Arch, Mapping[str, Array]]:
+    """The network and its weights: from `file`, or those that its run exported.
+
+    Raises:
+        InputError: as `find`, or there are no weights.
+    """
+    arch = find(name, width, resolution)
+    if file is None and Path(name).is_dir():
+        file = Path(name) / "export" / "model.safetensors"
+    if file is None:
+        raise InputError(f"{name} has no weights of its own; name a .safetensors file by --weights")
+    return arch, weights.load(file)
+
+
+def describe(arch: Arch, target: str | None) -> dict[str, Any]:
+    """Counts of a network and, for a target, its latency with the range it may lie in."""
+    graph = lower(arch)
+    described: dict[str, Any] = {"id": arch.id, **dataclasses.asdict(cost.count(graph))}
+    described["resolution"] = arch.resolution
+    if target is not None:
+        predicted = Predictor(latency.load(target)).predict(graph)
+        described |= {
+            "target": target,
+            "latency_ms": predicted.latency_ms,
+            "latency_low_ms": predicted.low_ms,
+            "latency_high_ms": predicted.high_ms,
+            "missing_ops": [str(signature) for signature in predicted.interpolated],
+        }
+    return described
+
+
+def text(described: Mapping[str, Any]) -> str:
+    """A description for people."""
+    lines = [
+        f"{described['id']} at {described['resolution']} px",
+        f"{described['macs'] / 1e6:.1f} MFLOPs ({described['macs']:,} multiply-accumulates)",
+        f"{described['params']:,} parameters, {described['model_bytes'] / 1e6:.1f} MB as .tflite",
+        f"{described['peak_activation_bytes'] / 1e6:.2f} MB of activations at the peak",
+    ]
+    if "target" in described:
+        lines.append(
+            f"{described['latency_ms']:.2f} ms on {described['target']} "
+            f"({described['latency_low_ms']:.2f} to {described['latency_high_ms']:.2f})"
+        )
+        if missing := described["missing_ops"]:
+            lines.append(f"{len(missing)} ops are not in the table and were interpolated")
+    return "\n".join(lines)
