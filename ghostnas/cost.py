@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from ghostnas.graph import BatchNorm, Conv, Dense, Flatten, Graph
+from ghostnas.graph import BatchNorm, Conv, Dense, Graph
 
 BYTES_A_NODE = 162  # names, shapes and options in a .tflite file, for each node of a graph
 
@@ -65,15 +65,14 @@ def _peak_elements(graph: Graph) -> int:
             last_use[source] = index
     sizes = [prod(node.shape) for node in nodes]
     alive = peak = sizes[0]
-    for index, node in enumerate(nodes):
-        if not index:
-            continue
-        freed = sum(sizes[source] for source in set(node.inputs) if last_use[source] == index)
-        in_place = isinstance(node.op, Flatten) or (
-            len(node.inputs) == 1
-            and freed == sizes[index]
-            and not isinstance(node.op, Conv | Dense)
-        )
-        peak = max(peak, alive + (0 if in_place else sizes[index]))
-        alive += sizes[index] - freed
+    for index, node in enumerate(nodes[1:], 1):
+        size, freed = sizes[index], 0
+        for source in set(node.inputs) if len(node.inputs) > 1 else node.inputs:
+            if last_use[source] == index:
+                freed += sizes[source]
+        in_place = freed == size and len(node.inputs) == 1 and not isinstance(node.op, Conv | Dense)
+        during = alive if in_place else alive + size
+        if during > peak:
+            peak = during
+        alive += size - freed
     return peak

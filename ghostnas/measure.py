@@ -39,7 +39,8 @@ from ghostnas.zoo import ZOO
 EVICTED_BYTES = 32 << 20  # more than the last cache: in a network an op's weights are cold
 WARM_UP_RUNS = 3
 ZOO_WIDTHS = (0.5, 0.75, 1.0, 1.3)
-CLASS_COUNTS = (2, 10, 100, 1000)
+HEAD_FEATURES = (16, 64, 256, 640, 1280, 1920)  # a space or a dataset may ask for any
+CLASS_COUNTS = (2, 10, 50, 100, 400, 1000)
 
 
 def ops_of(space: Space, networks: int, seed: int = 0) -> list[OpSignature]:
@@ -48,15 +49,15 @@ def ops_of(space: Space, networks: int, seed: int = 0) -> list[OpSignature]:
     Deterministic: the same space, number and seed give the same list.
     """
     rng = random.Random(seed)
-    archs = [
-        build(width, 224, classes)
-        for build in ZOO.values()
-        for width in ZOO_WIDTHS
-        for classes in CLASS_COUNTS
-    ]
+    archs = [build(width, 224, 1000) for build in ZOO.values() for width in ZOO_WIDTHS]
     archs.append(space.decode({}))
     archs += [space.decode(space.sample(rng)) for _ in range(networks)]
-    return sorted({signature for arch in archs for signature in signatures(lower(arch))})
+    found = {signature for arch in archs for signature in signatures(lower(arch))}
+    for features in HEAD_FEATURES:
+        found.add(OpSignature("flatten", 1, 1, features, features, 0, 0, "none"))
+        for classes in CLASS_COUNTS:
+            found.add(OpSignature("dense", 1, 1, features, classes, 0, 0, "none"))
+    return sorted(found)
 
 
 def op_model(signature: OpSignature) -> bytes:

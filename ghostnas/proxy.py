@@ -41,6 +41,10 @@ class ProxyPool:
             initializer=_start_worker,
             initargs=(data, recipe, threads, os.getpid()),
         )
+        # Ctrl-C is this process's to handle: workers inherit that it is ignored, from their start.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._executor.submit(int)
+        signal.signal(signal.SIGINT, handler)
 
     def submit(self, arch: Arch, seed: int) -> Future[float]:
         """Start a training; the future holds the accuracy on the validation pictures."""
@@ -66,7 +70,6 @@ def _start_worker(data: str, recipe: str, threads: int, parent: int) -> None:
     global _dataset, _recipe  # a worker process has one job and keeps its data
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
     _dataset, _recipe = load(data), RECIPES[recipe]

@@ -168,6 +168,7 @@ class _Prepared:
         self.space = _at_resolution(self.space, settings.resolution, self.dataset.resolution)
         self.classes = len(self.dataset.classes)
         self.smallest = study.find_smallest(self.space, self.strain)
+        self.judge.cost_of(self.space.decode(self.smallest))  # the target's table knows its ops
 
     def strain(self, arch: Arch) -> float:
         """How far a network uses up the budgets with the data's classes."""

@@ -37,7 +37,14 @@ def with_block(block, *, in_channels=12):
 
 
 @pytest.mark.parametrize(
-    "arch", [SMALL, zoo.ghostnet(1.3, 96, 7), zoo.mobilenetv3_large()], ids=["small", "g", "m"]
+    "arch",
+    [
+        SMALL,
+        zoo.ghostnet(1.3, 96, 7),
+        zoo.mobilenetv3_large(),
+        fit_to(zoo.ghostnet(), resolution=32, classes=10),
+    ],
+    ids=["small", "g", "m", "dropped"],
 )
 def test_json_round_trip(arch):
     text = json.dumps(to_json(arch))
@@ -48,7 +55,7 @@ def test_json_round_trip(arch):
 
 def test_what_has_a_default_may_be_left_out_of_json():
     document = to_json(SMALL)
-    for key in ("classes", "resolution"):
+    for key in ("classes", "resolution", "dropped_strides"):
         del document[key]
     del document["stem"]["stride"]
     assert from_json(document) == replace(SMALL, classes=1000, resolution=224)
@@ -84,6 +91,9 @@ BAD_VALUES = [
     ("stages.0.0.type", ["ghost"], r"stages\[0\]\[0\]: type is \['ghost'\]"),
     ("stages.0.1.stride", 2, r"stages\[0\]\[1\].*stride"),
     ("stem.activation", "swish", "stem.activation: 'swish'.*hard_swish"),
+    ("stem.activation", "none", "stem.activation: 'none'.*relu"),
+    ("head.activation", "none", "head.activation: 'none'.*relu"),
+    ("stages.0.1.activation", "none", r"stages\[0\]\[1\]\.activation: 'none'.*relu"),
     ("stages.0.1.activation", 3, r"stages\[0\]\[1\]\.activation: 3"),
     ("resolution", "32", "resolution: '32'"),
     ("resolution", 32.0, "resolution: 32.0"),
@@ -91,7 +101,12 @@ BAD_VALUES = [
     ("classes", 0, "classes: 0"),
     ("stem.channels", True, "stem.channels: True"),
     ("stem.channels", -8, "stem.channels: -8"),
+    ("dropped_strides", -1, "dropped_strides: -1"),
+    ("dropped_strides", True, "dropped_strides: True"),
+    ("dropped_strides", 1.0, "dropped_strides: 1.0"),
     ("stem.stride", 0, "stem.stride: 0"),
+    ("stem.stride", 3, "stem.stride: 3"),
+    ("stages.0.0.stride", 3, r"stages\[0\]\[0\]\.stride: 3"),
     ("head.features", None, "head.features: None"),
     ("stages.0.0.se_ratio", True, r"stages\[0\]\[0\]\.se_ratio: True"),
     ("stages.0.0.se_ratio", -0.25, r"stages\[0\]\[0\]\.se_ratio: -0.25"),
@@ -201,6 +216,8 @@ def test_ids_are_equal_where_a_difference_changes_no_op(one, other):
     [
         replace(SMALL, classes=11),
         replace(SMALL, resolution=33),
+        replace(SMALL, dropped_strides=1),
+        replace(SMALL, dropped_strides=2),
         replace(SMALL, stem=replace(SMALL.stem, channels=12)),
         replace(SMALL, stem=replace(SMALL.stem, stride=1)),
         replace(SMALL, stem=replace(SMALL.stem, activation="hard_swish")),
@@ -258,52 +275,60 @@ def last_map(arch):
 
 
 def strides(arch):
-    return [arch.stem.stride, *(stage.blocks[0].stride for stage in arch.stages)]
+    """Of the stem and of the blocks' depthwise convolutions, as they run."""
+    nodes = lower(arch).nodes
+    return [node.op.stride for node in nodes if node.name.endswith(("conv_stem", "conv_dw"))]
 
 
 @pytest.mark.parametrize(
     ("resolution", "expected"),
     [
-        (224, [2, 1, 2, 2, 2, 2]),
-        (128, [2, 1, 2, 2, 2, 2]),
-        (112, [2, 1, 2, 2, 2, 2]),  # the map is 4x4 there: sizes round up
-        (64, [1, 1, 2, 2, 2, 2]),
-        (32, [1, 1, 1, 2, 2, 2]),
-        (28, [1, 1, 1, 2, 2, 2]),
-        (16, [1, 1, 1, 1, 2, 2]),
-        (3, [1, 1, 1, 1, 1, 1]),
+        (224, [2, 2, 2, 2, 2]),
+        (128, [2, 2, 2, 2, 2]),
+        (112, [2, 2, 2, 2, 2]),  # the map is 4x4 there: sizes round up
+        (64, [1, 2, 2, 2, 2]),
+        (32, [1, 1, 2, 2, 2]),
+        (28, [1, 1, 2, 2, 2]),
+        (16, [1, 1, 1, 2, 2]),
+        (3, [1, 1, 1, 1, 1]),
     ],
 )
 def test_fit_to_drops_strides_from_the_stem_on(resolution, expected):
     fitted = fit_to(zoo.ghostnet(0.5), resolution=resolution, classes=10)
     assert strides(fitted) == expected
+    assert fitted.dropped_strides == expected.count(1)
     assert (fitted.resolution, fitted.classes) == (resolution, 10)
 
 
+@pytest.mark.parametrize("arch", [zoo.ghostnet(0.25), zoo.mobilenetv3_large(0.25)], ids=["g", "m"])
 @given(resolution=st.integers(4, 260))
-def test_fit_to_drops_as_few_strides_as_keep_the_last_map_at_4x4(resolution):
-    arch = zoo.ghostnet(0.25)
+def test_fit_to_drops_as_few_strides_as_keep_the_last_map_at_4x4(arch, resolution):
     fitted = fit_to(arch, resolution=resolution, classes=10)
-    kept = fitted.stem.stride, *(stage.blocks[0].stride for stage in fitted.stages)
     assert last_map(fitted) >= 4
-    strided = [i for i, stride in enumerate(strides(arch)) if stride > 1]
-    dropped = [i for i in strided if kept[i] == 1]
-    assert dropped == strided[: len(dropped)]
-    if dropped:  # one fewer would be too few
-        size = resolution
-        for i in strided[len(dropped) - 1 :]:
-            size = -(-size // strides(arch)[i])
-        assert size < 4
+    own, running = strides(arch), strides(fitted)
+    strided = [index for index, stride in enumerate(own) if stride > 1]
+    dropped = [index for index in strided if running[index] == 1]
+    assert dropped == strided[: fitted.dropped_strides]
+    if dropped:
+        assert last_map(replace(fitted, dropped_strides=len(dropped) - 1)) < 4
 
 
 @pytest.mark.parametrize("resolution", [16, 32, 33, 64, 224])
 @pytest.mark.parametrize("arch", [zoo.ghostnet(0.5), zoo.mobilenetv3_large(0.5)], ids=["g", "m"])
 def test_fit_to_keeps_every_weight_but_the_classifiers(arch, resolution):
     before = weights(lower(arch))
+    assert weights(lower(fit_to(arch, resolution=resolution, classes=1000))) == before
     after = weights(lower(fit_to(arch, resolution=resolution, classes=10)))
     assert after.keys() == before.keys()
     changed = {key for key in before if before[key] != after[key]}
     assert changed == {"classifier.weight", "classifier.bias"}
+
+
+def test_fit_to_changes_no_block_and_can_be_undone():
+    arch = zoo.ghostnet()
+    small = fit_to(arch, resolution=32, classes=10)
+    assert (small.stem, small.stages, small.head) == (arch.stem, arch.stages, arch.head)
+    assert fit_to(small, resolution=224, classes=1000) == arch
 
 
 def test_fit_to_changes_nothing_where_the_pictures_are_the_same():

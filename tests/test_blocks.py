@@ -6,9 +6,9 @@ from ghostnas.blocks import GhostBlock, MBConv, make_divisible
 from ghostnas.graph import Activation, Builder, Concat, Conv, Narrow, weight_shapes
 
 
-def build(block, channels=16, size=8):
+def build(block, channels=16, size=8, stride=None):
     builder = Builder((channels, size, size))
-    block.build(builder, 0, "b")
+    block.build(builder, 0, "b", stride)
     return builder.build()
 
 
@@ -128,6 +128,22 @@ def test_a_ghost_ratio_of_1_is_a_plain_convolution():
     graph = build(GhostBlock(hidden_channels=32, out_channels=16, ghost_ratio=1))
     assert not any("cheap" in node.name or isinstance(node.op, Concat) for node in graph.nodes)
     assert graph.output_shape == (16, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        GhostBlock(hidden_channels=48, out_channels=16, kernel=5, stride=2, se_ratio=0.25),
+        MBConv(hidden_channels=32, out_channels=16, kernel=5, stride=2, se_channels=8),
+    ],
+    ids=["ghost", "mbconv"],
+)
+def test_a_block_whose_stride_is_dropped_keeps_its_ops_and_weights_and_the_size(block):
+    dropped, own = build(block, stride=1), build(block)
+    assert (dropped.output_shape, own.output_shape) == ((16, 8, 8), (16, 4, 4))
+    assert weights(dropped) == weights(own)
+    assert [node.name for node in dropped.nodes] == [node.name for node in own.nodes]
+    assert {op.stride for op in ops(dropped).values() if isinstance(op, Conv)} == {1}
 
 
 def test_an_mbconv_expands_convolves_and_projects():

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from ghostnas import cost, zoo
+from ghostnas import cost, tflite, zoo
 from ghostnas.arch import lower
 from ghostnas.deploy import deploy
 from ghostnas.graph import (
@@ -17,6 +17,7 @@ from ghostnas.graph import (
     GlobalPool,
     Multiply,
     Narrow,
+    random_weights,
 )
 from ghostnas.torch_net import Net
 
@@ -73,6 +74,13 @@ def test_costs_by_hand():
     counted = cost.count(builder.build())
     assert counted.macs == 9 * 4 * 3 * 9 + 9 * 8 * 25 + 8 * 10
     assert counted.params == (4 * 3 * 9 + 4) + 2 * 4 + 8 * 25 + (8 + 1) * 10
+
+
+@NETWORKS
+def test_model_bytes_are_about_those_of_the_tflite_file(arch):
+    graph = lower(arch)
+    written = len(tflite.write(graph, random_weights(graph, 0)))
+    assert cost.count(graph).model_bytes == pytest.approx(written, rel=0.03)
 
 
 # Each builds on an input of 2x4x4 = 32 numbers; the peak is counted in numbers of 4 bytes.

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ghostnas import onnx_model, reference, space, tflite, torch_net, zoo
-from ghostnas.arch import Arch, Head, Stage, Stem, lower
+from ghostnas.arch import Arch, Head, Stage, Stem, fit_to, lower
 from ghostnas.blocks import GhostBlock, MBConv
 from ghostnas.deploy import deploy, fold
 from ghostnas.graph import Narrow, random_weights
@@ -131,6 +131,7 @@ archs = st.builds(
     head=st.builds(Head, channels=channels, features=channels, activation=activations),
     classes=st.integers(2, 10),
     resolution=st.integers(5, 24),
+    dropped_strides=st.integers(0, 2),
 )
 
 
@@ -153,14 +154,10 @@ def test_where_a_ghost_module_drops_maps():
     assert_readers_agree(arch)
 
 
-def test_where_there_is_no_activation():
-    arch = Arch(
-        stem=Stem(channels=8, activation="none"),
-        stages=(Stage(blocks=(MBConv(hidden_channels=16, out_channels=8, activation="none"),)),),
-        head=Head(channels=24, features=16, activation="none"),
-        resolution=16,
-        classes=5,
-    )
+@pytest.mark.parametrize("name", sorted(zoo.ZOO))
+def test_where_strides_are_dropped(name):
+    arch = fit_to(zoo.named(name, width=0.25), resolution=18, classes=5)
+    assert arch.dropped_strides
     assert_readers_agree(arch)
 
 

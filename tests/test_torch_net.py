@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ghostnas import zoo
-from ghostnas.arch import lower
+from ghostnas.arch import fit_to, lower
 from ghostnas.errors import InputError
 from ghostnas.graph import random_weights
 from ghostnas.torch_net import Net, load_weights, net_of, weights_of
@@ -185,6 +185,17 @@ def test_published_keys_and_shapes():
         "classifier.weight": (1000, 1280),
     }
     assert published.items() <= shapes.items()
+
+
+def test_at_32_pixels_all_weights_but_the_classifiers_are_those_of_224():
+    small = fit_to(zoo.ghostnet(), resolution=32, classes=10)
+    shapes, published = (
+        {key: tensor.shape for key, tensor in Net(lower(arch)).state_dict().items()}
+        for arch in (small, zoo.ghostnet())
+    )
+    assert shapes.keys() == published.keys()
+    differing = {key for key in shapes if shapes[key] != published[key]}
+    assert differing == {"classifier.weight", "classifier.bias"}
 
 
 @pytest.fixture

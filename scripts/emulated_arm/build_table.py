@@ -7,6 +7,8 @@ An op takes its cycles at the core's clock, and MISS_NS for each line that it mu
 memory: its weights, which are cold when their turn comes, and its maps only where they are too
 large for the last cache. It is deterministic and was fitted to nothing. Against it speak: caches
 and prefetching of a real chip, its clock under load, and everything that is not a core.
+
+Ops that the file has already are kept, so that a table grows by what it lacks.
 """
 
 from __future__ import annotations
@@ -38,6 +40,21 @@ def milliseconds(signature: OpSignature, cost: dict[str, float]) -> float:
     return cost["cycles"] / (1e3 * CLOCK_MHZ) + 1e-6 * MISS_NS * misses
 
 
+def time_ops(wanted: list[OpSignature], parts: Path) -> dict[OpSignature, Timing]:
+    if not wanted:
+        return {}
+    with tempfile.TemporaryDirectory(prefix="ghostnas-ops-") as folder:
+        models = [Path(folder) / f"{index:06}.tflite" for index in range(len(wanted))]
+        for path, signature in zip(models, wanted, strict=True):
+            path.write_bytes(measure.op_model(signature))
+        costs = emulate.emulate(parts, models)
+    rows = {}
+    for path, signature in zip(models, wanted, strict=True):
+        ms = milliseconds(signature, costs[str(path)])
+        rows[signature] = Timing(ms, ms, ms, 1)
+    return rows
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -50,18 +67,11 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         wanted = measure.ops_of(space.load(arguments.space), arguments.networks)
-        with tempfile.TemporaryDirectory(prefix="ghostnas-ops-") as folder:
-            models = [Path(folder) / f"{index:06}.tflite" for index in range(len(wanted))]
-            for path, signature in zip(models, wanted, strict=True):
-                path.write_bytes(measure.op_model(signature))
-            costs = emulate.emulate(arguments.parts, models)
+        rows = dict(latency.load(str(arguments.out)).rows) if arguments.out.exists() else {}
+        rows |= time_ops([op for op in wanted if op not in rows], arguments.parts)
     except (GhostnasError, emulate.EmulationError) as error:
         print(f"build_table: {error}", file=sys.stderr)
         return 2
-    rows = {}
-    for path, signature in zip(models, wanted, strict=True):
-        ms = milliseconds(signature, costs[str(path)])
-        rows[signature] = Timing(ms, ms, ms, 1)
     origin = latency.Origin(
         device="emulated, Raspberry Pi 5 class",
         soc="none",

@@ -1,0 +1,48 @@
+"""What end-to-end tests share: a small space and small pictures, so that a search takes seconds."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SPACE = """
+block = "ghost"
+alpha = 1.0
+resolution = [32, 64]
+round_to = 4
+
+[stem]
+channels = 8
+
+[[group]]
+stride = 2
+depth = [1, 2]
+width = [8, 12, 16]
+expansion = [1, 2]
+se = [0, 0.25]
+ghost_ratio = [2, 3]
+cheap_kernel = [3, 5]
+kernel = [3, 5]
+
+[head]
+channels = [16, 32]
+features = 32
+"""
+
+
+def write_space(folder: Path) -> Path:
+    path = folder / "small.toml"
+    path.write_text(SPACE)
+    return path
+
+
+def write_pictures(folder: Path, a_class: int = 24, size: int = 16) -> Path:
+    """Bright and dark pictures, a folder a class, some as PNG and some as JPEG."""
+    rng = np.random.default_rng(0)
+    for name, level in (("bright", 200), ("dark", 50)):
+        place = folder / "pictures" / name
+        place.mkdir(parents=True)
+        for index in range(a_class):
+            pixels = np.clip(rng.normal(level, 20, (size, size, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(place / f"{index}.{'jpg' if index % 2 else 'png'}")
+    return folder / "pictures"
