@@ -1,0 +1,352 @@
+import functools
+import itertools
+import json
+import random
+from concurrent.futures import Future
+
+import pytest
+from optuna.trial import TrialState
+
+from ghostnas import cost, space, study
+from ghostnas.arch import from_json, lower
+from ghostnas.errors import BudgetError, InputError, TrainingError
+
+SPACE = space.parse(
+    """
+block = "ghost"
+alpha = [1.0, 0.5, 0.75, 1.5]
+resolution = [32, 24, 16]
+round_to = 4
+stem = {channels = 8}
+head = {channels = 16, features = 32}
+
+[[group]]
+stride = 1
+depth = [1, 2]
+width = 8
+expansion = [2, 3]
+se = [0, 0.25]
+ghost_ratio = [2, 1]
+cheap_kernel = 3
+kernel = 3
+
+[[group]]
+stride = 2
+depth = [2, 1, 3]
+width = [16, 12, 24]
+expansion = [3, 2, 4]
+se = 0
+ghost_ratio = 2
+cheap_kernel = [3, 5]
+kernel = [3, 5]
+""",
+    "small",
+    "small.toml",
+)
+TINY = SPACE.pin(
+    **{name: options[0] for name, options in SPACE.choices.items() if name.startswith("group1")},
+    **{"group2.cheap_kernel": 3, "group2.kernel": 3, "group2.depth": 1, "group2.expansion": 2},
+    resolution=16,
+)
+SETTINGS = {"space": "small", "seed": 0, "budgets": ["1MFLOPs"]}
+TIGHT, LOOSE = 58_400, 500_000  # MACs: about 100 of the 19,584 networks fit the first
+
+
+@functools.cache
+def macs(arch):
+    return cost.count(lower(arch)).macs
+
+
+def strain_of(limit):
+    return lambda arch: macs(arch) / limit
+
+
+def ready(value):
+    future = Future()
+    future.set_result(value)
+    return future
+
+
+def failed(error):
+    future = Future()
+    future.set_exception(error)
+    return future
+
+
+def score(arch):
+    """At once, and always the same for an architecture."""
+    return ready(int(arch.id, 16) % 1000 / 1000)
+
+
+def opened(
+    storage="sqlite:///:memory:", *, limit=LOOSE, sampler="random", seed=0, settings=SETTINGS,
+    searched=SPACE,
+):  # fmt: skip
+    strain = strain_of(limit)
+    smallest = study.find_smallest(searched, strain)
+    return study.open_study(storage, settings, sampler, seed, searched, strain, smallest)
+
+
+def run(opened_study, trials, submit=score, searched=SPACE, at_once=1, classes=1000, **others):
+    """The ids of the finished trials' networks, in order."""
+    study.run(
+        opened_study, searched, submit, trials=trials, at_once=at_once, classes=classes, **others
+    )
+    return [scored.arch.id for scored in study.finished(opened_study)]
+
+
+def states(opened_study):
+    return [trial.state.name for trial in opened_study.get_trials(deepcopy=False)]
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return f"sqlite:///{tmp_path / 'study.db'}"
+
+
+# What is proposed
+
+
+@pytest.mark.parametrize("limit", [TIGHT, LOOSE], ids=["tight", "loose"])
+@pytest.mark.parametrize("sampler", study.SAMPLERS)
+def test_no_trial_is_over_budget_and_none_is_a_repetition(sampler, limit):
+    current = opened(limit=limit, sampler=sampler)
+    ids = run(current, 60)
+    stored = [from_json(json.loads(t.user_attrs["arch"])) for t in current.get_trials()]
+    assert len(stored) == len(ids) == 60
+    assert max(macs(arch) for arch in stored) <= limit
+    assert len(set(ids)) == 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mega", [12, 150])
+@pytest.mark.parametrize("sampler", study.SAMPLERS)
+def test_the_same_holds_in_the_shipped_space(sampler, mega):
+    searched = space.load("ghostnet")
+    current = opened(limit=mega * 1e6, sampler=sampler, searched=searched)
+    assert len(set(run(current, 60, searched=searched))) == 60
+    assert max(macs(scored.arch) for scored in study.finished(current)) <= mega * 1e6
+
+
+@pytest.mark.parametrize("classes", [10, 1000])
+def test_a_space_is_searched_to_its_end_without_repetition(classes):
+    networks = {
+        TINY.decode(dict(zip(TINY.choices, options, strict=True))).id
+        for options in itertools.product(*TINY.choices.values())
+    }
+    ids = run(opened(searched=TINY), len(networks), searched=TINY, classes=classes)
+    assert len(set(ids)) == len(networks)
+
+
+def test_networks_that_train_at_the_same_time_are_different():
+    waiting = []
+
+    def submit(arch):
+        waiting.append((arch, Future()))
+        if len(waiting) == 4:
+            for each, future in waiting:
+                future.set_result(score(each).result())
+            waiting.clear()
+        return waiting[-1][1] if waiting else ready(0.5)
+
+    assert len(set(run(opened(searched=TINY), 8, submit, searched=TINY, at_once=4))) == 8
+
+
+@pytest.mark.parametrize(
+    ("limit", "alpha"), [(10**9, 1.5), (LOOSE, 1.0), (327_935, 0.75), (150_000, 0.5)]
+)
+def test_the_first_proposal_is_the_published_network_at_the_largest_alpha_that_fits(limit, alpha):
+    current = opened(limit=limit)
+    (first,) = run(current, 1)
+    published = SPACE.decode({"alpha": alpha})
+    assert first == published.id
+    assert macs(published) <= limit
+    wider = [option for option in SPACE.choices["alpha"] if option > alpha]
+    assert all(macs(SPACE.decode({"alpha": option})) > limit for option in wider)
+
+
+def test_where_the_published_network_fits_at_no_alpha_the_first_proposal_is_the_smallest():
+    (first,) = run(opened(limit=TIGHT), 1)
+    assert first == SPACE.decode(study.find_smallest(SPACE, strain_of(TIGHT))).id
+
+
+def test_the_smallest_network_is_smaller_than_random_ones():
+    strain = strain_of(LOOSE)
+    smallest = strain(SPACE.decode(study.find_smallest(SPACE, strain)))
+    rng = random.Random(0)
+    assert all(smallest <= strain(SPACE.decode(SPACE.sample(rng))) for _ in range(200))
+
+
+def test_an_impossible_budget_is_refused_with_how_much_is_needed():
+    with pytest.raises(BudgetError, match=r"space small.*needs 5\.09e\+04 times"):
+        study.find_smallest(SPACE, strain_of(1))
+
+
+@pytest.mark.parametrize("sampler", study.SAMPLERS)
+def test_the_same_seed_proposes_the_same_networks_and_another_proposes_others(sampler):
+    once, again, other = (run(opened(sampler=sampler, seed=seed), 25) for seed in (3, 3, 4))
+    assert once == again
+    assert once[0] == other[0]
+    assert len(set(once) & set(other)) < 5
+
+
+def test_tpe_comes_nearer_to_what_scores_well_than_chance():
+    def wide(arch):
+        return ready(arch.stages[-1].blocks[0].out_channels / 100)
+
+    tpe, chance = opened(sampler="tpe", limit=10**9), opened(limit=10**9)
+    means = []
+    for current in (tpe, chance):
+        run(current, 50, wide)
+        late = study.finished(current)[25:]
+        means.append(sum(scored.accuracy for scored in late) / len(late))
+    assert means[0] > means[1] + 0.05
+
+
+# What a trial leaves
+
+
+def test_a_finished_trial_holds_its_network_for_the_datas_classes_and_its_accuracy():
+    current, reports = opened(), []
+    run(current, 5, classes=7, report=reports.append)
+    assert study.finished(current) == [
+        study.ScoredArch(
+            trial=each.trial, arch=each.arch, accuracy=each.accuracy, seconds=round(each.seconds, 3)
+        )
+        for each in reports
+    ]
+    assert [each.trial for each in reports] == [0, 1, 2, 3, 4]
+    assert {each.arch.classes for each in reports} == {7}
+    assert all(each.accuracy == score(each.arch).result() for each in reports)
+
+
+def test_no_more_trials_run_at_once_than_asked():
+    running = most = 0
+
+    class Scorer(Future):
+        def result(self, timeout=None):
+            nonlocal running
+            running -= 1
+            return super().result(timeout)
+
+    def submit(_arch):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        future = Scorer()
+        future.set_result(0.5)
+        return future
+
+    run(opened(), 10, submit, at_once=3)
+    assert most == 3
+
+
+def test_no_trial_starts_after_the_time_is_up():
+    current = opened()
+    assert run(current, 5, until=0.0) == []
+    assert "RUNNING" not in states(current)
+
+
+# Going on
+
+
+def test_a_study_goes_on_to_the_number_asked_for(storage):
+    first = run(opened(storage), 4)
+    assert run(opened(storage), 4) == first
+    more = run(opened(storage), 7)
+    assert more[:4] == first
+    assert len(set(more)) == 7
+
+
+def test_what_an_earlier_process_left_running_is_closed_and_may_be_tried_again(storage):
+    networks = len(TINY.choices["alpha"]) * len(TINY.choices["group2.width"])
+    current = opened(storage, searched=TINY)
+    run(current, 2, searched=TINY)
+    trial = current.ask()
+    arch = TINY.build(trial.suggest_categorical)
+    trial.set_user_attr("id", arch.id)
+    current = opened(storage, searched=TINY)
+    ids = run(current, networks, searched=TINY)
+    assert states(current).count("FAIL") == 1
+    assert "RUNNING" not in states(current)
+    assert len(set(ids)) == networks
+    assert arch.id in ids
+
+
+def test_a_trial_that_was_killed_before_it_had_a_network_is_closed(storage):
+    opened(storage).ask()
+    current = opened(storage)
+    assert len(run(current, 3)) == 3
+    assert states(current) == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (SETTINGS | {"seed": 1}, "seed = 0, not 1"),
+        (SETTINGS | {"budgets": ["20ms"]}, r"budgets = \['1MFLOPs'\], not \['20ms'\]"),
+        (SETTINGS | {"colour": "red"}, "colour"),
+        ({key: SETTINGS[key] for key in ("space", "seed")}, "budgets"),
+    ],
+    ids=["changed", "list", "more", "fewer"],
+)
+def test_other_settings_are_refused_by_name(storage, settings, message):
+    opened(storage)
+    with pytest.raises(InputError, match=message):
+        opened(storage, settings=settings)
+
+
+@pytest.mark.parametrize("place", ["nowhere/study.db", "damaged.db"])
+def test_a_storage_that_cannot_be_opened_is_refused_in_one_line(tmp_path, place):
+    (tmp_path / "damaged.db").write_bytes(b"this is no database" * 100)
+    with pytest.raises(InputError, match=rf"{place}: cannot be opened") as caught:
+        opened(f"sqlite:///{tmp_path / place}")
+    assert "\n" not in str(caught.value)
+
+
+# What goes wrong
+
+
+def test_one_failed_training_does_not_end_the_study():
+    scorers = iter([score, score, lambda _: failed(TrainingError("the loss is nan"))])
+    current = opened()
+    ids = run(current, 6, lambda arch: next(scorers, score)(arch))
+    assert len(set(ids)) == 6
+    assert states(current).count("FAIL") == 1
+
+
+def test_trainings_that_fail_one_after_the_other_end_the_study():
+    current = opened()
+    with pytest.raises(TrainingError, match="the loss is nan"):
+        run(current, 6, lambda _: failed(TrainingError("the loss is nan")), at_once=2)
+    assert set(states(current)) == {"FAIL"}
+
+
+def interrupt(_):
+    raise KeyboardInterrupt
+
+
+INTERRUPTED = {
+    "future": {"submit": lambda _: failed(KeyboardInterrupt())},
+    "report": {"report": interrupt},
+    "submit": {"submit": interrupt},
+    "worker": {"submit": lambda _: failed(RuntimeError("the pool is broken"))},
+}
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+@pytest.mark.parametrize("arguments", INTERRUPTED.values(), ids=INTERRUPTED.keys())
+def test_an_interrupt_leaves_no_trial_running_and_the_study_can_go_on(storage, arguments, at_once):
+    current = opened(storage)
+    run(current, 2)
+    with pytest.raises((KeyboardInterrupt, RuntimeError)):
+        run(current, 9, at_once=at_once, **arguments)
+    assert current.get_trials(states=(TrialState.RUNNING,)) == []
+    current = opened(storage)
+    assert len(set(run(current, 9))) == 9
+
+
+def test_an_interrupt_of_the_first_trial_does_not_lose_the_published_network(storage):
+    with pytest.raises(KeyboardInterrupt):
+        run(opened(storage), 3, lambda _: failed(KeyboardInterrupt()))
+    assert SPACE.decode({}).id in run(opened(storage), 3)
