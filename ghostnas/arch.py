@@ -233,6 +233,8 @@ def _record(record: type[T], document: object, where: str) -> T:
             raise InputError(f"{where}: unknown key {key!r}, known: {', '.join(fields)}")
         lowest = 0 if fields[key].default == 0 else 1
         _check_value(hints[key], value, f"{where}.{key}", lowest)
+        if key == "stride" and value > 2:
+            raise InputError(f"{where}.{key}: {value} is not 1 or 2")
         if key.endswith("kernel") and value % 2 == 0:
             raise InputError(f"{where}.{key}: {value} is not odd")
     for key, field in fields.items():

@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _search(args: argparse.Namespace) -> None:
-    from ghostnas import search
+    from ghostnas import report, search
+    from ghostnas.settings import Settings
 
     if args.out is None:
         if args.resume:
@@ -63,8 +64,8 @@ def _search(args: argparse.Namespace) -> None:
     else:
         if missing := [key for key in ("target", "budgets") if key not in given]:
             raise InputError(f"a search needs --{missing[0].removesuffix('s')}; see --help")
-        result = search.start(search.Settings(**given), args.out, _say)
-    _show(args, result, _search_text)
+        result = search.start(Settings(**given), args.out, _say)
+    _show(args, result, report.text)
 
 
 def _show_arch(args: argparse.Namespace) -> None:
@@ -280,32 +281,6 @@ def _show(
     text: Callable[[Mapping[str, Any]], str],
 ) -> None:
     print(json.dumps(result) if args.json else text(result))
-
-
-def _search_text(result: Mapping[str, Any]) -> str:
-    lines = [_network_text(result["best"])]
-    if result["baseline"]:
-        lines.append(_network_text(result["baseline"]))
-    lines += [
-        f"{each['file']}: {each['bytes'] / 1e6:.1f} MB, logits within "
-        f"{each['difference_from_torch']:.0e} of PyTorch's"
-        for each in result["exported"]
-    ]
-    lines.append(
-        f"{result['run']}/report.html: {result['trials']} trials, {result['seconds']:.0f} s"
-    )
-    return "\n".join(lines)
-
-
-def _network_text(network: Mapping[str, Any]) -> str:
-    std = network["accuracy_std"]
-    spread = "" if std is None else f" +- {100 * std:.1f}"
-    return (
-        f"{network['name']} ({network['id']}): {100 * network['accuracy']:.1f}{spread} % over "
-        f"{network['seeds']} seeds, {network['macs'] / 1e6:.1f} MFLOPs, "
-        f"{network['params'] / 1e6:.2f} M parameters, {network['latency_ms']:.1f} ms "
-        f"({network['latency_low_ms']:.1f} to {network['latency_high_ms']:.1f})"
-    )
 
 
 def _export_text(result: Mapping[str, Any]) -> str:

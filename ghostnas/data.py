@@ -22,6 +22,7 @@ PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"}
 FOLDER_TEST_SHARE = 0.2
 LARGEST_RESOLUTION = 96  # of a folder's pictures as they are kept in memory
 FEWEST_A_CLASS = 2
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +196,7 @@ def _common_size(paths: list[Path]) -> int:
         try:
             with Image.open(path) as picture:
                 sides.append(min(picture.size))
-        except OSError:
+        except UNREADABLE:
             continue  # named when it is decoded
     if not sides:
         raise InputError(f"{paths[0].parent}: none of the pictures tried can be read")
@@ -211,7 +212,7 @@ def _decode(
         for path in files.get(name, []):
             try:
                 images.append(_square(path, size))
-            except (OSError, ValueError, SyntaxError) as error:
+            except UNREADABLE as error:
                 skipped.append(f"{path}: {error}")
                 continue
             labels.append(label)
@@ -224,13 +225,22 @@ def _square(path: Path, size: int) -> Array:
     """The middle of a picture, its short side scaled to `size`, (size, size, 3) uint8."""
     with Image.open(path) as picture:
         picture.draft("RGB", (size, size))
-        rgb = picture.convert("RGB")
+        rgb = _eight_bits(picture).convert("RGB")
         scale = size / min(rgb.size)
         scaled = rgb.resize(
             (max(size, round(rgb.width * scale)), max(size, round(rgb.height * scale)))
         )
         left, top = (scaled.width - size) // 2, (scaled.height - size) // 2
         return np.asarray(scaled.crop((left, top, left + size, top + size)))
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """A 16-bit grey picture by its high bytes, which Pillow would cut off at 255; others as is."""
+    if not picture.mode.startswith("I"):
+        return picture
+    return Image.fromarray(
+        (np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+    )
 
 
 # Kind to: whether it takes a folder, what it is, and how it is read.

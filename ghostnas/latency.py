@@ -1,4 +1,4 @@
-"""Latency tables and the predictor: what each op of a network takes on one device setting.
+"""Latency tables: what each op of a network takes on one device setting, and their files.
 
 A table is measured by `ghostnas.measure` or computed elsewhere; nothing here knows a device.
 """
@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from ghostnas.deploy import deploy
 from ghostnas.errors import InputError, MissingOpError
@@ -27,9 +27,17 @@ from ghostnas.graph import (
     Input,
     Multiply,
     Narrow,
+    Nonlinearity,
 )
 
 FORMAT = 1
+NONLINEARITIES = get_args(Nonlinearity)
+ACTIVATIONS = ("none", *NONLINEARITIES)
+OPS = (
+    *("conv", "depthwise", "dense", "add", "multiply", "concat", "narrow", "pool", "flatten"),
+    *NONLINEARITIES,
+)
+WANTED = {str: "text", int: "a whole number", float: "a number from 0 to 1"}
 
 
 class OpSignature(NamedTuple):
@@ -210,8 +218,8 @@ def _parse_origin(text: str, where: str) -> dict[str, Any]:
     for key, value in fields.items():
         if key not in hints:
             raise InputError(f"{where}: unknown key {key!r} in the origin")
-        if not isinstance(value, hints[key]):
-            raise InputError(f"{where}: {key} in the origin must be {hints[key].__name__}")
+        if type(value) is not hints[key] or (key == "op_error" and not 0 <= value <= 1):
+            raise InputError(f"{where}: {key} in the origin must be {WANTED[hints[key]]}")
     if missing := sorted(set(hints) - set(fields) - {"notes"}):
         raise InputError(f"{where}: the origin lacks {', '.join(missing)}")
     return fields
@@ -227,6 +235,10 @@ def _parse_row(line: str, where: str) -> tuple[OpSignature, Timing]:
         timing = Timing(*map(float, cells[8:11]), int(cells[11]))  # type: ignore[call-arg, arg-type]
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
+    if signature.op not in OPS or signature.activation not in ACTIVATIONS:
+        raise InputError(f"{where}: {signature.op} {signature.activation} is no op that is known")
+    if min(signature[1:5]) < 1 or min(signature[5:7]) < 0 or timing.runs < 1:
+        raise InputError(f"{where}: sizes, channels and runs must be at least 1")
     if not 0 < timing.p10_ms <= timing.median_ms <= timing.p90_ms < float("inf"):
         raise InputError(f"{where}: needs 0 < p10_ms <= median_ms <= p90_ms")
     return signature, timing

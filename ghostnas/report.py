@@ -1,4 +1,4 @@
-"""The page of a search for people: one HTML file that needs nothing else."""
+"""What a search found, for people: a few lines, and an HTML page that needs nothing else."""
 
 from __future__ import annotations
 
@@ -40,6 +40,33 @@ deviation over seeds that took no part in the choice. Latency is predicted, with
 size it will be used with, before it is shipped.</p>
 </html>
 """
+
+
+def text(result: Mapping[str, Any]) -> str:
+    """A run's result in a few lines, for a terminal."""
+    lines = [_network_text(result["best"])]
+    if result["baseline"]:
+        lines.append(_network_text(result["baseline"]))
+    lines += [
+        f"{each['file']}: {each['bytes'] / 1e6:.1f} MB, logits within "
+        f"{each['difference_from_torch']:.0e} of PyTorch's"
+        for each in result["exported"]
+    ]
+    lines.append(
+        f"{result['run']}/report.html: {result['trials']} trials, {result['seconds']:.0f} s"
+    )
+    return "\n".join(lines)
+
+
+def _network_text(network: Mapping[str, Any]) -> str:
+    std = network["accuracy_std"]
+    spread = "" if std is None else f" +- {100 * std:.1f}"
+    return (
+        f"{network['name']} ({network['id']}): {100 * network['accuracy']:.1f}{spread} % over "
+        f"{network['seeds']} seeds, {network['macs'] / 1e6:.1f} MFLOPs, "
+        f"{network['params'] / 1e6:.2f} M parameters, {network['latency_ms']:.1f} ms "
+        f"({network['latency_low_ms']:.1f} to {network['latency_high_ms']:.1f})"
+    )
 
 
 def _table(networks: Sequence[Mapping[str, Any]]) -> str:

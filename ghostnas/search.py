@@ -7,25 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
 import statistics
 import time
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import ghostnas
-from ghostnas import budget, cost, data, export, latency, report, space, study, weights
-from ghostnas.arch import Arch, load, lower, to_json
-from ghostnas.cost import Cost
+from ghostnas import data, export, report, space, study, weights
+from ghostnas.arch import Arch, to_json
 from ghostnas.errors import BudgetError, InputError
-from ghostnas.files import locked, toml_value, write_whole
-from ghostnas.predict import Prediction, Predictor
+from ghostnas.files import locked, write_whole
+from ghostnas.judge import Judge, Judged
 from ghostnas.proxy import ProxyPool, Score
+from ghostnas.settings import CHANGEABLE, Settings, read, to_text
 from ghostnas.space import Space
 from ghostnas.study import ScoredArch
 from ghostnas.train import RECIPES
@@ -33,92 +28,7 @@ from ghostnas.zoo import ghostnet
 
 FINALISTS = 2
 BASELINE_WIDTHS = [width / 20 for width in range(40, 1, -1)]
-PACKAGES = ("torch", "optuna", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What a search is asked to do; kept in the run folder's search.toml.
-
-    `trials`, `timeout_s` and `workers` may change when a search goes on; the others may not.
-    `seeds` is how often the finalists and the baseline are trained anew.
-    """
-
-    target: str
-    budgets: tuple[str, ...]
-    space: str = "ghostnet"
-    data: str = "synthetic"
-    recipe: str = "quick"
-    sampler: str = "tpe"
-    seed: int = 0
-    seeds: int = 2
-    resolution: int = 0
-    storage: str = ""
-    trials: int = 6
-    timeout_s: float = 0.0
-    workers: int = 2
-
-
-CHANGEABLE = {"trials", "timeout_s", "workers"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """A network with its costs, and its accuracies (0 to 1) over trainings from several seeds."""
-
-    name: str
-    arch: Arch
-    cost: Cost
-    latency: Prediction
-    validation: tuple[float, ...]
-    test: tuple[float, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "id": self.arch.id,
-            "params": self.cost.params,
-            "macs": self.cost.macs,
-            "latency_ms": round(self.latency.latency_ms, 4),
-            "latency_low_ms": round(self.latency.low_ms, 4),
-            "latency_high_ms": round(self.latency.high_ms, 4),
-            "accuracy": round(statistics.fmean(self.test), 5),
-            "accuracy_std": round(statistics.stdev(self.test), 5) if len(self.test) > 1 else None,
-            "validation_accuracy": round(statistics.fmean(self.validation), 5),
-            "seeds": len(self.test),
-        }
-
-
-class Judge:
-    """What networks cost on the target, and how far they use up the budgets."""
-
-    def __init__(self, target: str, budgets: Sequence[str]) -> None:
-        self.budgets = [budget.parse(text) for text in budgets]
-        if not self.budgets:
-            raise InputError("a search needs at least one --budget, like 150MFLOPs or 20ms")
-        self._target = target
-        names = {target, *(b.target for b in self.budgets if b.target)}
-        self._predictors = {name: Predictor(latency.load(name)) for name in sorted(names)}
-        self._strains: dict[Arch, float] = {}
-
-    def strain(self, arch: Arch) -> float:
-        """The largest share of a budget that `arch` uses up; over 1 is over budget."""
-        if arch not in self._strains:
-            graph = lower(arch)
-            counted = cost.count(graph)
-
-            def latency_ms(target: str | None) -> float:
-                return self._predictors[target or self._target].predict(graph).latency_ms
-
-            self._strains[arch] = max(
-                budget.amount(each, counted, latency_ms) / each.limit for each in self.budgets
-            )
-        return self._strains[arch]
-
-    def cost_of(self, arch: Arch) -> tuple[Cost, Prediction]:
-        graph = lower(arch)
-        return cost.count(graph), self._predictors[self._target].predict(graph)
 
 
 def start(settings: Settings, folder: Path, say: Say) -> dict[str, Any]:
@@ -132,7 +42,7 @@ def start(settings: Settings, folder: Path, say: Say) -> dict[str, Any]:
         raise InputError(f"{folder}: holds a search already; go on with it by --resume")
     prepared = _Prepared(settings)  # every name and file is looked at before a folder is made
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "search.toml", _settings_text(settings).encode())
+    write_whole(folder / "search.toml", to_text(settings).encode())
     return _search(prepared, folder, say)
 
 
@@ -142,7 +52,7 @@ def resume(folder: Path, changes: Mapping[str, Any], say: Say) -> dict[str, Any]
     Raises:
         InputError: there is none, or a change is not to one of CHANGEABLE.
     """
-    settings = _read_settings(folder / "search.toml")
+    settings = read(folder / "search.toml")
     for key, value in changes.items():
         if key not in CHANGEABLE and value != getattr(settings, key):
             raise InputError(
@@ -151,7 +61,7 @@ def resume(folder: Path, changes: Mapping[str, Any], say: Say) -> dict[str, Any]
             )
     settings = dataclasses.replace(settings, **changes)
     prepared = _Prepared(settings)
-    write_whole(folder / "search.toml", _settings_text(settings).encode())
+    write_whole(folder / "search.toml", to_text(settings).encode())
     return _search(prepared, folder, say)
 
 
@@ -165,14 +75,11 @@ class _Prepared:
         self.judge = Judge(settings.target, settings.budgets)
         self.space = space.load(settings.space)
         self.dataset = data.load(settings.data)
-        self.space = _at_resolution(self.space, settings.resolution, self.dataset.resolution)
         self.classes = len(self.dataset.classes)
-        self.smallest = study.find_smallest(self.space, self.strain)
+        self.space = dataclasses.replace(self.space, classes=self.classes)
+        self.space = _at_resolution(self.space, settings.resolution, self.dataset.resolution)
+        self.smallest = study.find_smallest(self.space, self.judge.strain)
         self.judge.cost_of(self.space.decode(self.smallest))  # the target's table knows its ops
-
-    def strain(self, arch: Arch) -> float:
-        """How far a network uses up the budgets with the data's classes."""
-        return self.judge.strain(dataclasses.replace(arch, classes=self.classes))
 
 
 def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
@@ -191,7 +98,7 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
             settings.sampler,
             settings.seed,
             prepared.space,
-            prepared.strain,
+            prepared.judge.strain,
             prepared.smallest,
         )
         done = study.finished(optuna_study)
@@ -209,7 +116,6 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
                 lambda arch: pool.submit(arch, settings.seed),
                 trials=settings.trials,
                 at_once=settings.workers,
-                classes=prepared.classes,
                 until=began + settings.timeout_s if settings.timeout_s else float("inf"),
                 report=progress,
             )
@@ -301,7 +207,7 @@ def _baseline(prepared: _Prepared) -> dict[str, Arch]:
     resolution = prepared.space.decode({}).resolution
     for width in BASELINE_WIDTHS:
         arch = ghostnet(width, resolution, prepared.classes)
-        if prepared.strain(arch) <= 1:
+        if prepared.judge.strain(arch) <= 1:
             return {f"GhostNet {width:g}x": arch}
     return {}
 
@@ -327,7 +233,7 @@ def _conclude(
         "best": best.to_json(),
         "baseline": baselines[0].to_json() if baselines else None,
         "trials": len(done),
-        "infeasible_trained": sum(prepared.strain(each.arch) > 1 for each in done),
+        "infeasible_trained": sum(prepared.judge.strain(each.arch) > 1 for each in done),
         "seconds": round(seconds, 1),
         "data": settings.data,
         "target": settings.target,
@@ -388,22 +294,6 @@ def _trial_rows(done: Sequence[ScoredArch], prepared: _Prepared) -> list[dict[st
     return rows
 
 
-def best_of(folder: Path) -> tuple[Arch, dict[str, Any]]:
-    """The winner of a finished run, and the run's result.
-
-    Raises:
-        InputError: the folder holds no finished search.
-    """
-    try:
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{folder}: holds no finished search; a stopped one goes on by "
-            f"ghostnas search --resume --out {folder}"
-        ) from error
-    return load(folder / "best.json"), result
-
-
 def _at_resolution(searched: Space, wanted: int, data_resolution: int) -> Space:
     """The space at one resolution: the one asked for, or the published one where the pictures are
     smaller than any that is searched, so that no training could tell the resolutions apart.
@@ -418,30 +308,6 @@ def _at_resolution(searched: Space, wanted: int, data_resolution: int) -> Space:
 
 def _weights_path(folder: Path, arch: Arch, seed: int) -> Path:
     return folder / "weights" / f"{arch.id}-{seed}.safetensors"
-
-
-def _settings_text(settings: Settings) -> str:
-    lines = ["# What this search was asked to do; ghostnas search --resume reads it."]
-    for key, value in dataclasses.asdict(settings).items():
-        lines.append(f"{key} = {toml_value(value)}")
-    lines += ["", "[versions]", f"ghostnas = {toml_value(ghostnas.__version__)}"]
-    lines += [f"python = {toml_value(platform.python_version())}"]
-    lines += [f"{name} = {toml_value(version(name))}" for name in PACKAGES]
-    return "\n".join(lines) + "\n"
-
-
-def _read_settings(path: Path) -> Settings:
-    try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path.parent}: holds no search to go on with") from error
-    except ValueError as error:
-        raise InputError(f"{path}: is damaged: {error}") from error
-    fields.pop("versions", None)
-    try:
-        return Settings(**{**fields, "budgets": tuple(fields["budgets"])})
-    except (TypeError, KeyError) as error:
-        raise InputError(f"{path}: is damaged: {error}") from error
 
 
 def _minutes(seconds: float) -> str:

@@ -60,6 +60,7 @@ class Space:
         groups: how many [[group]] tables the file has.
         numbers: what is fixed, by name (``alpha``, ``head.channels``, ``group3.depth``).
         choices: what is searched, by name, with its options.
+        classes: of the architectures it builds.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Space:
     groups: int
     numbers: Mapping[str, Value]
     choices: Mapping[str, tuple[Value, ...]]
+    classes: int = 1000
 
     @property
     def hash(self) -> str:
@@ -84,7 +86,7 @@ class Space:
         choices = {name: options for name, options in self.choices.items() if name not in numbers}
         return replace(self, numbers={**self.numbers, **numbers}, choices=choices)
 
-    def build(self, pick: Pick, classes: int = 1000) -> Arch:
+    def build(self, pick: Pick) -> Arch:
         """The architecture that `pick(name, options)` chooses.
 
         Each number is asked for at most once, and only where it changes an op.
@@ -109,7 +111,7 @@ class Space:
             stem=stem,
             stages=tuple(Stage(blocks=tuple(blocks)) for blocks in stages),
             head=head,
-            classes=classes,
+            classes=self.classes,
             resolution=int(walk.get("resolution")),
         )
 

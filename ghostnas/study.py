@@ -31,7 +31,7 @@ Strain: TypeAlias = Callable[[Arch], float]
 Submit: TypeAlias = Callable[[Arch], "Future[float]"]
 
 SAMPLERS = ("tpe", "random")
-PROPOSALS = 200
+PROPOSALS, SHRUNK_PROPOSALS = 200, 50
 FEWEST_STARTUP = 8
 
 
@@ -75,7 +75,8 @@ class WithinBudget(BaseSampler):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        tried = {t.user_attrs.get("id") for t in study.get_trials(deepcopy=False)}
+        states = (TrialState.COMPLETE, TrialState.RUNNING)
+        tried = {t.user_attrs.get("id") for t in study.get_trials(deepcopy=False, states=states)}
         inner_space = self._inner.infer_relative_search_space(study, trial)
         for _ in range(PROPOSALS):
             params = self._draw()
@@ -83,7 +84,11 @@ class WithinBudget(BaseSampler):
             arch = self._space.decode(params)
             if self._strain(arch) <= 1 and arch.id not in tried:
                 return params
-        return self._made_to_fit(params)
+        for _ in range(SHRUNK_PROPOSALS):
+            params = self._made_to_fit(self._draw())
+            if self._space.decode(params).id not in tried:
+                break
+        return params
 
     def sample_independent(
         self,
@@ -182,17 +187,19 @@ def open_study(
             load_if_exists=True,
         )
     except Exception as error:  # Optuna's storages raise their database drivers' errors
-        raise InputError(f"storage {storage}: cannot be opened: {error}") from error
-    remembered = study.user_attrs.get("settings")
-    if remembered is None:
-        study.set_user_attr("settings", dict(settings))
+        reason = str(error).splitlines()[0]
+        raise InputError(f"storage {storage}: cannot be opened: {reason}") from error
+    remembered = study.user_attrs.setdefault("settings", dict(settings))
+    for key in sorted({*settings, *remembered}):
+        if settings.get(key) != remembered.get(key):
+            raise InputError(
+                f"the study was started with {key} = {remembered.get(key)!r}, "
+                f"not {settings.get(key)!r}; choose another --out"
+            )
+    study.set_user_attr("settings", dict(settings))
+    begun = (TrialState.COMPLETE, TrialState.WAITING)
+    if not study.get_trials(deepcopy=False, states=begun):
         study.enqueue_trial(_start(space, strain, smallest))
-    elif remembered != dict(settings):
-        differing = [key for key in settings if settings[key] != remembered.get(key)]
-        raise InputError(
-            f"the study was started with {differing[0]} = {remembered.get(differing[0])!r}, "
-            f"not {settings[differing[0]]!r}; choose another --out"
-        )
     return study
 
 
@@ -203,7 +210,6 @@ def run(
     *,
     trials: int,
     at_once: int,
-    classes: int,
     until: float = float("inf"),
     report: Callable[[ScoredArch], None] = lambda scored: None,
 ) -> None:
@@ -213,10 +219,11 @@ def run(
     proposed anew.
 
     Raises:
-        TrainingError: trainings fail one after the other.
+        TrainingError: more than half of the trainings fail.
     """
     for stale in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(stale.number, state=TrialState.FAIL)
+    unfinished: dict[int, optuna.Trial] = {}
     running: dict[Future[float], tuple[optuna.Trial, Arch, float]] = {}
     failures = 0
     try:
@@ -224,7 +231,8 @@ def run(
             wanted = trials - len(finished(study)) - len(running)
             while wanted > 0 and len(running) < at_once and time.monotonic() < until:
                 trial = study.ask()
-                arch = space.build(trial.suggest_categorical, classes)
+                unfinished[trial.number] = trial
+                arch = space.build(trial.suggest_categorical)
                 trial.set_user_attr("arch", json.dumps(to_json(arch)))
                 trial.set_user_attr("id", arch.id)
                 running[submit(arch)] = (trial, arch, time.monotonic())
@@ -237,20 +245,21 @@ def run(
                 try:
                     accuracy = future.result()
                 except TrainingError:
-                    study.tell(trial, state=TrialState.FAIL)
+                    study.tell(unfinished.pop(trial.number), state=TrialState.FAIL)
                     failures += 1
                     if failures > at_once + trials // 2:
                         raise
                     continue
                 seconds = time.monotonic() - started
                 trial.set_user_attr("seconds", round(seconds, 3))
-                study.tell(trial, accuracy)
+                study.tell(unfinished.pop(trial.number), accuracy)
                 report(
                     ScoredArch(trial=trial.number, arch=arch, accuracy=accuracy, seconds=seconds)
                 )
     finally:
-        for future, (trial, _, _) in running.items():
+        for future in running:
             future.cancel()
+        for trial in unfinished.values():
             study.tell(trial, state=TrialState.FAIL)
 
 

@@ -94,7 +94,7 @@ def train(
     the loss.
 
     Raises:
-        TrainingError: the loss is no number any more.
+        TrainingError: the loss or a weight is no number any more.
     """
     started = time.perf_counter()
     torch.manual_seed(seed)
@@ -131,6 +131,8 @@ def train(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         report(step + 1, steps, loss.item())
+    if not all(bool(tensor.isfinite().all()) for tensor in net.state_dict().values()):
+        raise TrainingError("the last step left weights that are no numbers")
     accuracy = evaluate(net, held_out, normalisation)
     seconds = time.perf_counter() - started
     return Trained(weights=weights_of(net), accuracy=accuracy, seconds=seconds)

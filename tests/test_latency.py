@@ -168,9 +168,17 @@ DAMAGED = {
     "origin-not-toml": ("clock_mhz = 1500", "clock_mhz == 1500", "not TOML"),
     "key-missing": ("# threads = 1\n", "", "lacks threads"),
     "key-unknown": ("# threads", "# weather = 3\n# threads", "'weather'"),
-    "key-of-other-type": ("threads = 1", 'threads = "1"', "threads in the origin must be int"),
-    "bool-for-a-number": ("threads = 1", "threads = true", "threads in the origin must be int"),
-    "date-for-a-text": ('"2024-02-29"', "2024-02-29", "date in the origin must be str"),
+    "key-of-other-type": (
+        "threads = 1",
+        'threads = "1"',
+        "threads in the origin must be a whole number",
+    ),
+    "bool-for-a-number": (
+        "threads = 1",
+        "threads = true",
+        "threads in the origin must be a whole number",
+    ),
+    "date-for-a-text": ('"2024-02-29"', "2024-02-29", "date in the origin must be text"),
     "op-error-nan": ("op_error = 0.05", "op_error = nan", "op_error"),
     "op-error-negative": ("op_error = 0.05", "op_error = -0.05", "op_error"),
 }

@@ -150,7 +150,7 @@ def test_numbers_that_change_no_op_are_not_asked():
 
 
 def test_classes_are_the_callers():
-    assert SMALL.build(lambda _, options: options[0], classes=7).classes == 7
+    assert replace(SMALL, classes=7).decode({}).classes == 7
     assert SMALL.decode({}).classes == 1000
 
 

@@ -1,0 +1,72 @@
+"""What a search is asked to do, and the search.toml that keeps it in the run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import tomllib
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import ghostnas
+from ghostnas.errors import InputError
+from ghostnas.files import toml_value
+
+PACKAGES = ("torch", "optuna", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a search is asked to do; kept in the run folder's search.toml.
+
+    `trials`, `timeout_s` and `workers` may change when a search goes on; the others may not.
+    `seeds` is how often the finalists and the baseline are trained anew.
+    """
+
+    target: str
+    budgets: tuple[str, ...]
+    space: str = "ghostnet"
+    data: str = "synthetic"
+    recipe: str = "quick"
+    sampler: str = "tpe"
+    seed: int = 0
+    seeds: int = 2
+    resolution: int = 0
+    storage: str = ""
+    trials: int = 6
+    timeout_s: float = 0.0
+    workers: int = 2
+
+
+CHANGEABLE = {"trials", "timeout_s", "workers"}
+
+
+def to_text(settings: Settings) -> str:
+    """The file's text, with the versions that the search runs with."""
+    lines = ["# What this search was asked to do; ghostnas search --resume reads it."]
+    for key, value in dataclasses.asdict(settings).items():
+        lines.append(f"{key} = {toml_value(value)}")
+    lines += ["", "[versions]", f"ghostnas = {toml_value(ghostnas.__version__)}"]
+    lines += [f"python = {toml_value(platform.python_version())}"]
+    lines += [f"{name} = {toml_value(version(name))}" for name in PACKAGES]
+    return "\n".join(lines) + "\n"
+
+
+def read(path: Path) -> Settings:
+    """The settings of a run folder's search.toml.
+
+    Raises:
+        InputError: there is no such file, or it is damaged.
+    """
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path.parent}: holds no search to go on with") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is damaged: {error}") from error
+    fields.pop("versions", None)
+    try:
+        return Settings(**{**fields, "budgets": tuple(fields["budgets"])})
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{path}: is damaged: {error}") from error
