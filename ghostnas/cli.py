@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], None] = parsed.command
     try:
         command(parsed)
-    except GhostnasError as error:
+    except (GhostnasError, OSError) as error:
         print(f"ghostnas: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import multiprocessing
 import os
 import signal
@@ -11,9 +13,15 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from ghostnas.arch import Arch, fit_to, lower
 from ghostnas.data import Dataset, load, subset
-from ghostnas.train import RECIPES, Recipe, evaluate, train
+from ghostnas.files import write_whole
+from ghostnas.graph import Graph
+from ghostnas.torch_net import net_of
+from ghostnas.train import RECIPES, Recipe, Trained, evaluate, train
+from ghostnas.weights import save
 
 SPLIT_SEED = 0  # the same pictures train and judge every network of every search
 
@@ -23,7 +31,7 @@ class Score:
     """Accuracies of one training, 0 to 1: on the pictures that choose, and on test pictures."""
 
     accuracy: float
-    test_accuracy: float | None
+    test_accuracy: float
     seconds: float
 
 
@@ -68,8 +76,6 @@ _recipe: Recipe
 
 def _start_worker(data: str, recipe: str, threads: int, parent: int) -> None:
     global _dataset, _recipe  # a worker process has one job and keeps its data
-    import torch
-
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
     _dataset, _recipe = load(data), RECIPES[recipe]
@@ -82,28 +88,36 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
+def recorded(weights_path: Path) -> Score | None:
+    """The score of a training that `ProxyPool.submit_test` finished before, if it did."""
+    record = weights_path.with_suffix(".json")
+    return Score(**json.loads(record.read_text())) if record.exists() else None
+
+
 def _accuracy(arch: Arch, seed: int) -> float:
-    return _train(arch, seed, None).accuracy
+    return _train(arch, seed)[1].accuracy
 
 
 def _test(arch: Arch, seed: int, weights_path: Path) -> Score:
-    return _train(arch, seed, weights_path)
+    """The score is written last and by the worker: once it is there, all of the training is."""
+    graph, trained = _train(arch, seed)
+    test, _ = subset(_dataset.test, _recipe.test_pictures, SPLIT_SEED)
+    net = net_of(graph, trained.weights)
+    score = Score(
+        accuracy=trained.accuracy,
+        test_accuracy=evaluate(net, test, _dataset.mean_std()),
+        seconds=trained.seconds,
+    )
+    save(trained.weights, weights_path)
+    record = json.dumps(dataclasses.asdict(score)).encode()
+    write_whole(weights_path.with_suffix(".json"), record)
+    return score
 
 
-def _train(arch: Arch, seed: int, weights_path: Path | None) -> Score:
-    from ghostnas.torch_net import net_of
-    from ghostnas.weights import save
-
+def _train(arch: Arch, seed: int) -> tuple[Graph, Trained]:
     data, recipe = _dataset, _recipe
-    fitted = fit_to(arch, resolution=data.resolution, classes=len(data.classes))
-    graph = lower(fitted)
+    graph = lower(fit_to(arch, resolution=data.resolution, classes=len(data.classes)))
     held_out = min(recipe.validation_pictures, len(data.train) // 4)
     validation, rest = subset(data.train, held_out, SPLIT_SEED)
     pictures, _ = subset(rest, recipe.train_pictures, SPLIT_SEED)
-    trained = train(graph, pictures, validation, recipe, seed, data.mean_std())
-    test_accuracy = None
-    if weights_path is not None:
-        test, _ = subset(data.test, recipe.test_pictures, SPLIT_SEED)
-        test_accuracy = evaluate(net_of(graph, trained.weights), test, data.mean_std())
-        save(trained.weights, weights_path)
-    return Score(accuracy=trained.accuracy, test_accuracy=test_accuracy, seconds=trained.seconds)
+    return graph, train(graph, pictures, validation, recipe, seed, data.mean_std())

@@ -11,12 +11,13 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from ghostnas import data, export, report, space, study, weights
+from ghostnas import data, export, proxy, report, space, study, weights
 from ghostnas.arch import Arch, to_json
-from ghostnas.errors import BudgetError, InputError
+from ghostnas.errors import BudgetError, InputError, TrainingError
 from ghostnas.files import locked, write_whole
 from ghostnas.judge import Judge, Judged
 from ghostnas.proxy import ProxyPool, Score
@@ -42,7 +43,6 @@ def start(settings: Settings, folder: Path, say: Say) -> dict[str, Any]:
         raise InputError(f"{folder}: holds a search already; go on with it by --resume")
     prepared = _Prepared(settings)  # every name and file is looked at before a folder is made
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "search.toml", to_text(settings).encode())
     return _search(prepared, folder, say)
 
 
@@ -60,9 +60,7 @@ def resume(folder: Path, changes: Mapping[str, Any], say: Say) -> dict[str, Any]
                 "leave it out, or start anew in another --out"
             )
     settings = dataclasses.replace(settings, **changes)
-    prepared = _Prepared(settings)
-    write_whole(folder / "search.toml", to_text(settings).encode())
-    return _search(prepared, folder, say)
+    return _search(_Prepared(settings), folder, say)
 
 
 class _Prepared:
@@ -91,10 +89,17 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
     if len(dataset.skipped) > 5:
         say(f"skipped {len(dataset.skipped)} pictures in all")
     with locked(folder):
+        write_whole(folder / "search.toml", to_text(settings).encode())
         storage = settings.storage or f"sqlite:///{folder.resolve()}/study.db"
         optuna_study = study.open_study(
             storage,
-            {"space": prepared.space.hash, "budgets": list(settings.budgets)},
+            {
+                "space": prepared.space.hash,
+                "budgets": list(settings.budgets),
+                "target": settings.target,
+                "data": settings.data,
+                "recipe": settings.recipe,
+            },
             settings.sampler,
             settings.seed,
             prepared.space,
@@ -127,6 +132,11 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
                 f"training the best {FINALISTS} and GhostNet from {settings.seeds} other seeds each"
             )
             judged = _judge_finalists(prepared, folder, done, pool, say)
+        except BrokenProcessPool as error:
+            raise TrainingError(
+                "a training process died, for want of memory perhaps; what is done is kept, go on "
+                f"with: ghostnas search --resume --out {folder} --workers 1"
+            ) from error
         finally:
             pool.close()
         return _conclude(prepared, folder, judged, done, time.monotonic() - began)
@@ -174,16 +184,14 @@ def _judge_finalists(
     for arch in {arch.id: arch for arch in entrants.values()}.values():
         for seed in seeds:
             path = _weights_path(folder, arch, seed)
-            record = path.with_suffix(".json")
-            if record.exists():
-                scores[arch.id, seed] = Score(**json.loads(record.read_text()))
-            else:
+            known = proxy.recorded(path)
+            if known is None:
                 running[arch.id, seed] = pool.submit_test(arch, seed, path)
+            else:
+                scores[arch.id, seed] = known
     for (arch_id, seed), future in running.items():
         score = future.result()
         scores[arch_id, seed] = score
-        record = folder / "weights" / f"{arch_id}-{seed}.json"
-        write_whole(record, json.dumps(dataclasses.asdict(score)).encode())
         say(f"{arch_id}, seed {seed}: {score.test_accuracy:.1%} on test pictures")
     judged = []
     for name, arch in entrants.items():
@@ -196,7 +204,7 @@ def _judge_finalists(
                 cost=counted,
                 latency=predicted,
                 validation=tuple(score.accuracy for score in own),
-                test=tuple(score.test_accuracy or 0.0 for score in own),
+                test=tuple(score.test_accuracy for score in own),
             )
         )
     return judged
