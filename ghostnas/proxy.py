@@ -38,7 +38,8 @@ class Score:
 class ProxyPool:
     """Trains networks on a dataset, each in one of `workers` processes with a share of the cores.
 
-    A network is trained as it will be deployed, but at the data's size and for its classes.
+    A network is trained as it will be deployed, but for the data's classes, and at the data's size
+    where that is smaller.
     """
 
     def __init__(self, data: str, recipe: str, workers: int) -> None:
@@ -116,7 +117,8 @@ def _test(arch: Arch, seed: int, weights_path: Path) -> Score:
 
 def _train(arch: Arch, seed: int) -> tuple[Graph, Trained]:
     data, recipe = _dataset, _recipe
-    graph = lower(fit_to(arch, resolution=data.resolution, classes=len(data.classes)))
+    resolution = min(arch.resolution, data.resolution)
+    graph = lower(fit_to(arch, resolution=resolution, classes=len(data.classes)))
     held_out = min(recipe.validation_pictures, len(data.train) // 4)
     validation, rest = subset(data.train, held_out, SPLIT_SEED)
     pictures, _ = subset(rest, recipe.train_pictures, SPLIT_SEED)

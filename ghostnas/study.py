@@ -30,7 +30,6 @@ Strain: TypeAlias = Callable[[Arch], float]
 # Starts scoring a network and returns at once; the future holds its accuracy, 0 to 1.
 Submit: TypeAlias = Callable[[Arch], "Future[float]"]
 
-SAMPLERS = ("tpe", "random")
 PROPOSALS, SHRUNK_PROPOSALS = 200, 50
 FEWEST_STARTUP = 8
 

@@ -90,6 +90,7 @@ def train(
 ) -> Trained:
     """Train `graph` from random weights and say how it does on `held_out`.
 
+    Pictures of another size than the graph takes are scaled to it.
     All randomness flows from `seed`. `report` is called with each step, the number of steps and
     the loss.
 
@@ -102,7 +103,7 @@ def train(
     net = Net(graph)
     _initialise(net)
     net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    normalise = _normaliser(normalisation)
+    normalise = _normaliser(normalisation, graph)
     decayed = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim == 1]
     optimizer = torch.optim.AdamW(
@@ -143,7 +144,7 @@ def evaluate(
 ) -> float:
     """The share of pictures whose class the network puts first."""
     net.eval()
-    normalise = _normaliser(normalisation)
+    normalise = _normaliser(normalisation, net.graph)
     right = 0
     with torch.inference_mode():
         for at in range(0, len(pictures), EVALUATION_BATCH):
@@ -206,13 +207,19 @@ def _augment(images: Array, recipe: Recipe, rng: np.random.Generator) -> Array:
 
 
 def _normaliser(
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]],
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]], graph: Graph
 ) -> Callable[[Array], Tensor]:
-    """uint8 (n, height, width, 3) to float32 (n, 3, height, width), channels last in memory."""
+    """uint8 (n, height, width, 3) to float32 (n, 3, height, width), channels last in memory, at
+    the size that the graph takes.
+    """
     mean, std = (torch.tensor(values) for values in normalisation)
+    size = graph.input_shape[1:]
 
     def normalise(images: Array) -> Tensor:
         scaled = torch.from_numpy(np.ascontiguousarray(images)).float() / 255
-        return ((scaled - mean) / std).permute(0, 3, 1, 2)
+        inputs = ((scaled - mean) / std).permute(0, 3, 1, 2)
+        if inputs.shape[2:] == size:
+            return inputs
+        return F.interpolate(inputs, size, mode="bilinear", antialias=True)
 
     return normalise

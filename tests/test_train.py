@@ -126,3 +126,8 @@ def test_a_recipe_can_be_carried_out(name):
     assert recipe.epochs >= 1
     assert recipe.validation_pictures > 0
     assert recipe.train_pictures is None or recipe.train_pictures >= recipe.batch_size
+
+
+def test_pictures_are_scaled_to_the_size_that_the_graph_takes():
+    large = Pictures(images=HELD_OUT.images.repeat(2, 1).repeat(2, 2), labels=HELD_OUT.labels)
+    assert evaluate(net_of(NET, trained().weights), large, UNIT) > 0.9
