@@ -89,7 +89,6 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
     if len(dataset.skipped) > 5:
         say(f"skipped {len(dataset.skipped)} pictures in all")
     with locked(folder):
-        write_whole(folder / "search.toml", to_text(settings).encode())
         storage = settings.storage or f"sqlite:///{folder.resolve()}/study.db"
         optuna_study = study.open_study(
             storage,
@@ -106,6 +105,7 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
             prepared.judge.strain,
             prepared.smallest,
         )
+        write_whole(folder / "search.toml", to_text(settings).encode())
         done = study.finished(optuna_study)
         say(
             f"{len(done)} of {settings.trials} trials done; {dataset.name}: {len(dataset.train)} "

@@ -134,6 +134,8 @@ def bad(name: str, folder: Path) -> list[str]:
         "no CIFAR-10 there": [*search, "--data", f"cifar10:{folder}"],
         "unknown recipe": [*search, "--recipe", "slow"],
         "resume of nothing": ["search", "--resume", "--out", str(folder / "run")],
+        "storage that is not there": [*search, "--storage", "sqlite:////no/such/place/study.db"],
+        "unknown storage": [*search, "--storage", "nosql://study"],
         "zero trials": [*search, "--trials", "0"],
         "bad time": [*search, "--timeout", "soon"],
         "unknown network": ["show", "gostnet"],
@@ -178,6 +180,8 @@ EXPECTED = {
     "no CIFAR-10 there": "data_batch_1.bin",
     "unknown recipe": "proxy",
     "resume of nothing": "no search",
+    "storage that is not there": "cannot be opened",
+    "unknown storage": "cannot be opened",
     "zero trials": "positive",
     "bad time": "90s",
     "unknown network": "mobilenetv3-large",
@@ -208,7 +212,7 @@ def test_bad_input_gets_one_line_that_says_what_is_right(
     assert captured.out == ""
     assert len(captured.err.strip().splitlines()) == 1, captured.err
     assert EXPECTED[name] in captured.err
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "search.toml").exists()
 
 
 def readme_commands() -> list[str]:
