@@ -189,10 +189,15 @@ def _judge_finalists(
                 running[arch.id, seed] = pool.submit_test(arch, seed, path)
             else:
                 scores[arch.id, seed] = known
-    for (arch_id, seed), future in running.items():
+    began = time.monotonic()
+    for position, ((arch_id, seed), future) in enumerate(running.items(), 1):
         score = future.result()
         scores[arch_id, seed] = score
-        say(f"{arch_id}, seed {seed}: {score.test_accuracy:.1%} on test pictures")
+        left = _minutes((time.monotonic() - began) / position * (len(running) - position))
+        say(
+            f"training {position}/{len(running)}, {arch_id} from seed {seed}: "
+            f"{score.test_accuracy:.1%} on test pictures; {left} left"
+        )
     judged = []
     for name, arch in entrants.items():
         counted, predicted = prepared.judge.cost_of(arch)
