@@ -30,6 +30,7 @@ Strain: TypeAlias = Callable[[Arch], float]
 # Starts scoring a network and returns at once; the future holds its accuracy, 0 to 1.
 Submit: TypeAlias = Callable[[Arch], "Future[float]"]
 
+SAMPLERS = ("tpe", "random")
 PROPOSALS, SHRUNK_PROPOSALS = 200, 50
 FEWEST_STARTUP = 8
 
@@ -162,8 +163,11 @@ def open_study(
         smallest: what `find_smallest` found.
 
     Raises:
-        InputError: the study there was started with other settings, or cannot be opened.
+        InputError: the sampler is unknown, the study was started with other settings, or it cannot
+            be opened.
     """
+    if sampler not in SAMPLERS:
+        raise InputError(f"unknown sampler {sampler!r}; known: {', '.join(SAMPLERS)}")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

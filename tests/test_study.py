@@ -355,3 +355,8 @@ def test_an_interrupt_of_the_first_trial_does_not_lose_the_published_network(sto
     with pytest.raises(KeyboardInterrupt):
         run(opened(storage), 3, interrupt)
     assert SPACE.decode({}).id in run(opened(storage), 3)
+
+
+def test_an_unknown_sampler_is_refused():
+    with pytest.raises(InputError, match="known: tpe, random"):
+        opened(sampler="grid")
