@@ -76,20 +76,13 @@ def _show_arch(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from ghostnas import export, show
+    from ghostnas import export, report, show
 
     formats = export.parse_formats(args.format)
     arch, values = show.find_with_weights(args.arch, args.width, args.resolution, args.weights)
     exported = export.export(arch, values, formats, args.out)
-    rows = [
-        {
-            "file": str(each.path),
-            "bytes": each.size_bytes,
-            "difference_from_torch": each.difference,
-        }
-        for each in exported
-    ]
-    _show(args, {"id": arch.id, "files": rows}, _export_text)
+    files = [each.to_json() for each in exported]
+    _show(args, {"id": arch.id, "files": files}, lambda result: report.files(result["files"]))
 
 
 def _latency_list(args: argparse.Namespace) -> None:
@@ -114,13 +107,6 @@ def _latency_list(args: argparse.Namespace) -> None:
             }
         )
     _show(args, {"targets": rows}, _latency_list_text)
-
-
-def _latency_predict(args: argparse.Namespace) -> None:
-    from ghostnas import show
-
-    arch = show.find(args.arch, args.width, args.resolution)
-    _show(args, show.describe(arch, args.target), show.text)
 
 
 def _latency_build(args: argparse.Namespace) -> None:
@@ -195,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     latency = commands.add_parser("latency", help="latency tables and predictions")
     actions = latency.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _command(actions, "list", _latency_list, "the targets and where their tables come from")
-    predict = _command(actions, "predict", _latency_predict, "a network's latency on a target")
+    predict = _command(actions, "predict", _show_arch, "a network's latency on a target")
     _add_arch(predict)
     predict.add_argument("--target", required=True)
     build = _command(actions, "build", _latency_build, "measure a table")
@@ -281,14 +267,6 @@ def _show(
     text: Callable[[Mapping[str, Any]], str],
 ) -> None:
     print(json.dumps(result) if args.json else text(result))
-
-
-def _export_text(result: Mapping[str, Any]) -> str:
-    return "\n".join(
-        f"{each['file']}: {each['bytes']:,} bytes, logits within "
-        f"{each['difference_from_torch']:.0e} of PyTorch's"
-        for each in result["files"]
-    )
 
 
 def _latency_list_text(result: Mapping[str, Any]) -> str:

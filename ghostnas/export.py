@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,6 +43,13 @@ class Exported:
     path: Path
     size_bytes: int
     difference: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "file": str(self.path),
+            "bytes": self.size_bytes,
+            "difference_from_torch": self.difference,
+        }
 
 
 def parse_formats(text: str) -> list[str]:

@@ -19,7 +19,7 @@ def page(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
     """The page of a run's result and its trials' rows."""
     networks = [result["best"]] + ([result["baseline"]] if result["baseline"] else [])
     budgets = ", ".join(result["budgets"])
-    files = [
+    items = [
         f"<li>{escape(each['file'])}: {each['bytes'] / 1e6:.1f} MB, logits within "
         f"{each['difference_from_torch']:.0e} of PyTorch's</li>"
         for each in result["exported"]
@@ -35,7 +35,7 @@ deviation over seeds that took no part in the choice. Latency is predicted, with
 <h2>Trials</h2>
 {_scatter(trials, result["best"]["id"])}
 <h2>Files</h2>
-<ul>{"".join(files)}</ul>
+<ul>{"".join(items)}</ul>
 <p>Their weights come from the short training at the data's size. Train the network in full, at the
 size it will be used with, before it is shipped.</p>
 </html>
@@ -47,15 +47,20 @@ def text(result: Mapping[str, Any]) -> str:
     lines = [_network_text(result["best"])]
     if result["baseline"]:
         lines.append(_network_text(result["baseline"]))
-    lines += [
-        f"{each['file']}: {each['bytes'] / 1e6:.1f} MB, logits within "
-        f"{each['difference_from_torch']:.0e} of PyTorch's"
-        for each in result["exported"]
-    ]
+    lines.append(files(result["exported"]))
     lines.append(
         f"{result['run']}/report.html: {result['trials']} trials, {result['seconds']:.0f} s"
     )
     return "\n".join(lines)
+
+
+def files(exported: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each exported file."""
+    return "\n".join(
+        f"{each['file']}: {each['bytes'] / 1e6:.1f} MB, logits within "
+        f"{each['difference_from_torch']:.0e} of PyTorch's"
+        for each in exported
+    )
 
 
 def _network_text(network: Mapping[str, Any]) -> str:

@@ -127,7 +127,8 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
             done = study.finished(optuna_study)
             if not done:
                 raise BudgetError("no trial finished in the time given; raise --timeout")
-            _write_trials(folder, done, prepared)
+            rows = _trial_rows(done, prepared)
+            _write_trials(folder, rows)
             say(
                 f"training the best {FINALISTS} and GhostNet from {settings.seeds} other seeds each"
             )
@@ -139,7 +140,9 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
             ) from error
         finally:
             pool.close()
-        return _conclude(prepared, folder, judged, done, time.monotonic() - began)
+        infeasible = sum(prepared.judge.strain(each.arch) > 1 for each in done)
+        seconds = time.monotonic() - began
+        return _conclude(prepared, folder, judged, rows, infeasible, seconds)
 
 
 class _Progress:
@@ -229,7 +232,8 @@ def _conclude(
     prepared: _Prepared,
     folder: Path,
     judged: Sequence[Judged],
-    done: Sequence[ScoredArch],
+    rows: Sequence[Mapping[str, Any]],
+    infeasible: int,
     seconds: float,
 ) -> dict[str, Any]:
     """Choose the winner on the validation pictures, export it and write the result."""
@@ -245,32 +249,23 @@ def _conclude(
         "run": str(folder),
         "best": best.to_json(),
         "baseline": baselines[0].to_json() if baselines else None,
-        "trials": len(done),
-        "infeasible_trained": sum(prepared.judge.strain(each.arch) > 1 for each in done),
+        "trials": len(rows),
+        "infeasible_trained": infeasible,
         "seconds": round(seconds, 1),
         "data": settings.data,
         "target": settings.target,
         "budgets": list(settings.budgets),
-        "exported": [
-            {
-                "file": str(each.path),
-                "bytes": each.size_bytes,
-                "difference_from_torch": each.difference,
-            }
-            for each in exported
-        ],
+        "exported": [each.to_json() for each in exported],
     }
-    rows = _trial_rows(done, prepared)
     write_whole(folder / "result.json", json.dumps(result, indent=1).encode())
     write_whole(folder / "report.html", report.page(result, rows).encode())
     return result
 
 
-def _write_trials(folder: Path, done: Sequence[ScoredArch], prepared: _Prepared) -> None:
+def _write_trials(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """trials.csv, and in pareto.csv those that no other one beats at once in accuracy and cost."""
     import pandas as pd
 
-    rows = _trial_rows(done, prepared)
     pareto = [
         row
         for row in rows

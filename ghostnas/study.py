@@ -231,7 +231,8 @@ def run(
     failures = 0
     try:
         while True:
-            wanted = trials - len(finished(study)) - len(running)
+            done_trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            wanted = trials - len(done_trials) - len(running)
             while wanted > 0 and len(running) < at_once and time.monotonic() < until:
                 trial = study.ask()
                 unfinished[trial.number] = trial
