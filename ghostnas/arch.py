@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -21,6 +22,7 @@ from ghostnas.graph import (
     GlobalPool,
     Graph,
     Nonlinearity,
+    Shape,
 )
 
 T = TypeVar("T")
@@ -76,47 +78,95 @@ class Arch:
         return hashlib.sha256(repr(ops).encode()).hexdigest()[:12]
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stem, a block or a head at its place: what is lowered on its own.
+
+    `stride` is the one it runs with; `classes` is 0 but for a head.
+    """
+
+    numbers: Stem | Block | Head
+    in_shape: Shape
+    stride: int = 1
+    classes: int = 0
+
+
 def lower(arch: Arch) -> Graph:
     """The network as a graph, nodes named as in the published GhostNet.
 
     There a stage is two groups of blocks, the first block alone and then the rest.
     """
-    size = arch.resolution
-    to_drop = arch.dropped_strides
-
-    def running(stride: int) -> int:
-        nonlocal to_drop
-        if stride == 1 or not to_drop:
-            return stride
-        to_drop -= 1
-        return 1
-
-    graph = Builder((3, size, size))
-    stem, head = arch.stem, arch.head
-    conv = Conv(in_channels=3, out_channels=stem.channels, kernel=3, stride=running(stem.stride))
-    x = graph.add("conv_stem", conv, 0)
-    x = graph.add("bn1", BatchNorm(channels=stem.channels), x)
-    x = graph.add("act1", Activation(kind=stem.activation), x)
+    graph = Builder((3, arch.resolution, arch.resolution))
+    strides = _running_strides(arch)
+    x = _add_stem(graph, arch.stem, next(strides))
     group = 0
     for stage in arch.stages:
         for blocks in (stage.blocks[:1], stage.blocks[1:]):
             for index, block in enumerate(blocks):
-                stride = running(block.stride)
-                x = block.build(graph, x, f"blocks.{group}.{index}", stride)
+                x = block.build(graph, x, f"blocks.{group}.{index}", next(strides))
             group += bool(blocks)
+    _add_head(graph, x, arch.head, f"blocks.{group}.0", arch.classes)
+    return graph.build()
+
+
+def parts(arch: Arch) -> list[Part]:
+    """Stem, blocks and head, each at its place."""
+    size = arch.resolution
+    strides = _running_strides(arch)
+    stride = next(strides)
+    found = [Part(arch.stem, (3, size, size), stride)]
+    channels, size = arch.stem.channels, -(-size // stride)
+    for stage in arch.stages:
+        for block in stage.blocks:
+            stride = next(strides)
+            found.append(Part(block, (channels, size, size), stride))
+            channels, size = block.out_channels, -(-size // stride)
+    return [*found, Part(arch.head, (channels, size, size), 1, arch.classes)]
+
+
+def _running_strides(arch: Arch) -> Iterator[int]:
+    """The strides that the stem and the blocks run with, in order."""
+    to_drop = arch.dropped_strides
+    blocks = (block for stage in arch.stages for block in stage.blocks)
+    for part in (arch.stem, *blocks):
+        if part.stride > 1 and to_drop:
+            to_drop -= 1
+            yield 1
+        else:
+            yield part.stride
+
+
+def lower_part(part: Part) -> Graph:
+    """One part as a graph of its own; the parts' ops together are those of the whole network."""
+    graph = Builder(part.in_shape)
+    match part.numbers:
+        case Stem() as stem:
+            _add_stem(graph, stem, part.stride)
+        case Head() as head:
+            _add_head(graph, 0, head, "head", part.classes)
+        case block:
+            block.build(graph, 0, "block", part.stride)
+    return graph.build()
+
+
+def _add_stem(graph: Builder, stem: Stem, stride: int) -> int:
+    conv = Conv(in_channels=3, out_channels=stem.channels, kernel=3, stride=stride)
+    x = graph.add("conv_stem", conv, 0)
+    x = graph.add("bn1", BatchNorm(channels=stem.channels), x)
+    return graph.add("act1", Activation(kind=stem.activation), x)
+
+
+def _add_head(graph: Builder, x: int, head: Head, name: str, classes: int) -> None:
     channels = graph.shape(x)[0]
-    x = graph.add(
-        f"blocks.{group}.0.conv", Conv(in_channels=channels, out_channels=head.channels), x
-    )
-    x = graph.add(f"blocks.{group}.0.bn1", BatchNorm(channels=head.channels), x)
-    x = graph.add(f"blocks.{group}.0.act", Activation(kind=head.activation), x)
+    x = graph.add(f"{name}.conv", Conv(in_channels=channels, out_channels=head.channels), x)
+    x = graph.add(f"{name}.bn1", BatchNorm(channels=head.channels), x)
+    x = graph.add(f"{name}.act", Activation(kind=head.activation), x)
     x = graph.add("global_pool", GlobalPool(), x)
     features = Conv(in_channels=head.channels, out_channels=head.features, bias=True)
     x = graph.add("conv_head", features, x)
     x = graph.add("act2", Activation(kind=head.activation), x)
     x = graph.add("flatten", Flatten(), x)
-    graph.add("classifier", Dense(in_features=head.features, out_features=arch.classes), x)
-    return graph.build()
+    graph.add("classifier", Dense(in_features=head.features, out_features=classes), x)
 
 
 def fit_to(arch: Arch, *, resolution: int, classes: int) -> Arch:

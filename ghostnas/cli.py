@@ -1,21 +1,16 @@
-"""The command line: one short function a command, over the public modules. No logic of its own.
-
-Modules that import torch, Optuna or TFLite are imported by the command that needs them, so that
-``ghostnas --help`` stays quick.
-"""
+"""The command line: its options, and how a command's result or failure reaches the user."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ghostnas import __version__
-from ghostnas.errors import GhostnasError, InputError
+from ghostnas import __version__, commands
+from ghostnas.errors import GhostnasError
 
 INTERRUPTED = 130
 
@@ -23,9 +18,10 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it did what was asked, 2 with one line on stderr if it could not."""
     parsed = _parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], None] = parsed.command
+    command: Callable[[argparse.Namespace], commands.Result] = parsed.command
     try:
-        command(parsed)
+        result, to_text = command(parsed)
+        print(json.dumps(result) if parsed.json else to_text(result))
     except (GhostnasError, OSError) as error:
         print(f"ghostnas: {error}", file=sys.stderr)
         return 2
@@ -35,112 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _search(args: argparse.Namespace) -> None:
-    from ghostnas import report, search
-    from ghostnas.settings import Settings
-
-    if args.out is None:
-        if args.resume:
-            raise InputError("--resume needs --out DIR, the folder of the search to go on with")
-        args.out = Path("runs") / time.strftime("%Y%m%d-%H%M%S")
-    given = {
-        "target": args.target,
-        "budgets": tuple(args.budget) if args.budget else None,
-        "space": args.space,
-        "data": args.data,
-        "recipe": args.recipe,
-        "sampler": args.sampler,
-        "seed": args.seed,
-        "seeds": args.seeds,
-        "resolution": args.resolution,
-        "storage": args.storage,
-        "trials": args.trials,
-        "timeout_s": args.timeout,
-        "workers": args.workers,
-    }
-    given = {key: value for key, value in given.items() if value is not None}
-    if args.resume:
-        result = search.resume(args.out, given, _say)
-    else:
-        if missing := [key for key in ("target", "budgets") if key not in given]:
-            raise InputError(f"a search needs --{missing[0].removesuffix('s')}; see --help")
-        result = search.start(Settings(**given), args.out, _say)
-    _show(args, result, report.text)
-
-
-def _show_arch(args: argparse.Namespace) -> None:
-    from ghostnas import show
-
-    arch = show.find(args.arch, args.width, args.resolution)
-    _show(args, show.describe(arch, args.target), show.text)
-
-
-def _export(args: argparse.Namespace) -> None:
-    from ghostnas import export, report, show
-
-    formats = export.parse_formats(args.format)
-    arch, values = show.find_with_weights(args.arch, args.width, args.resolution, args.weights)
-    exported = export.export(arch, values, formats, args.out)
-    files = [each.to_json() for each in exported]
-    _show(args, {"id": arch.id, "files": files}, lambda result: report.files(result["files"]))
-
-
-def _latency_list(args: argparse.Namespace) -> None:
-    from ghostnas import latency
-
-    rows = []
-    for name, table_name in latency.targets().items():
-        table = latency.load(name)
-        origin = table.origin
-        rows.append(
-            {
-                "target": name,
-                "table": table_name,
-                "ops": len(table.rows),
-                "device": origin.device,
-                "core": origin.core,
-                "clock_mhz": origin.clock_mhz,
-                "threads": origin.threads,
-                "dtype": origin.dtype,
-                "method": origin.method,
-                "date": origin.date,
-            }
-        )
-    _show(args, {"targets": rows}, _latency_list_text)
-
-
-def _latency_build(args: argparse.Namespace) -> None:
-    from ghostnas import latency, measure, space
-
-    if args.device != "local":
-        raise InputError(f"device {args.device!r}: only local can be measured so far")
-    if args.out.suffix != ".csv":
-        raise InputError(f"--out {args.out}: a table's file ends in .csv")
-    wanted = measure.ops_of(space.load(args.space), args.networks)
-    rows = measure.time_ops(wanted, args.runs, _say_count)
-    table = latency.Table(name=args.out.stem, origin=measure.local_origin(), rows=rows)
-    latency.save(table, args.out)
-    _show(
-        args, {"table": str(args.out), "ops": len(rows)}, lambda r: f"{r['table']}: {r['ops']} ops"
-    )
-
-
-def _data_list(args: argparse.Namespace) -> None:
-    from ghostnas import data
-
-    rows = [{"data": name, "is": what} for name, what in data.usages().items()]
-    _show(args, {"data": rows}, _data_list_text)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="ghostnas",
         description="Finds, for one device and one budget, the GhostNet that learns best.",
     )
     parser.add_argument("--version", action="version", version=f"ghostnas {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    subcommands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    search = _command(commands, "search", _search, "find the best network under budgets")
+    search = _command(subcommands, "search", commands.search, "find the best network under budgets")
     search.add_argument("--target", help="name of a latency table, see: ghostnas latency list")
     search.add_argument(
         "--budget",
@@ -148,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="AMOUNT",
         help="150MFLOPs, 20ms, 5Mparams, 6MB, 4MBpeak or 20ms@TARGET; may be repeated",
     )
+    _add_confidence(search)
     search.add_argument("--space", help="a shipped space's name or a .toml file (ghostnet)")
     search.add_argument("--data", help="what to train on, see: ghostnas data list (synthetic)")
     search.add_argument("--recipe", help="quick or proxy: how each network is trained (quick)")
@@ -168,33 +68,95 @@ def _parser() -> argparse.ArgumentParser:
     )
     search.add_argument("--resume", action="store_true", help="go on with the search in --out")
 
-    show = _command(commands, "show", _show_arch, "a network's costs")
+    show = _command(subcommands, "show", commands.show, "a network's costs")
     _add_arch(show)
     show.add_argument("--target", help="name of a latency table, to predict latency as well")
+    _add_confidence(show)
 
-    export = _command(commands, "export", _export, "write a network's files, each checked")
+    export = _command(
+        subcommands, "export", commands.export, "write a network's files, each checked"
+    )
     _add_arch(export)
     export.add_argument("--format", default="torch,onnx,tflite", help="torch,onnx,tflite")
     export.add_argument("--weights", type=Path, metavar="FILE", help=".safetensors of the network")
     export.add_argument("--out", type=Path, required=True, metavar="DIR")
 
-    latency = commands.add_parser("latency", help="latency tables and predictions")
-    actions = latency.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _command(actions, "list", _latency_list, "the targets and where their tables come from")
-    predict = _command(actions, "predict", _show_arch, "a network's latency on a target")
-    _add_arch(predict)
-    predict.add_argument("--target", required=True)
-    build = _command(actions, "build", _latency_build, "measure a table")
-    build.add_argument("--device", default="local", help="local")
-    build.add_argument("--space", default="ghostnet")
-    build.add_argument("--networks", type=_positive, default=2, help="whose ops are measured")
-    build.add_argument("--runs", type=_positive, default=20, help="of each op")
-    build.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
+    _add_latency(subcommands.add_parser("latency", help="latency tables and predictions"))
 
-    data = commands.add_parser("data", help="datasets")
+    data = subcommands.add_parser("data", help="datasets")
     actions = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _command(actions, "list", _data_list, "the kinds of data and how they are named")
+    _command(actions, "list", commands.list_data, "the kinds of data and how they are named")
     return parser
+
+
+def _add_latency(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _command(actions, "list", commands.list_targets, "the targets and where their tables are from")
+    predict = _command(actions, "predict", commands.show, "a network's latency on a target")
+    _add_arch(predict)
+    predict.add_argument("--target", required=True, help="name or file of a latency table")
+    _add_confidence(predict)
+
+    build = _command(actions, "build", commands.build_table, "measure a table on a device")
+    build.add_argument("--dtype", choices=("fp32", "int8"), default="fp32")
+    build.add_argument("--threads", type=_positive, default=1, metavar="N", help="(1)")
+    build.add_argument("--ops", type=_positive, default=4000, metavar="N", help="at most (4000)")
+    build.add_argument(
+        "--networks", type=_count, default=100, metavar="N", help="measured whole (100)"
+    )
+    build.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
+    _add_device(build)
+
+    check = _command(actions, "check", commands.check_table, "hold a table against its device")
+    check.add_argument("--target", required=True, metavar="FILE.csv")
+    check.add_argument(
+        "--networks", type=_positive, default=50, metavar="N", help="fresh ones (50)"
+    )
+    check.add_argument("--seed", type=int, default=2, metavar="N", help="they are drawn from (2)")
+    _add_device(check)
+
+    calibrate = _command(
+        actions, "calibrate", commands.calibrate_table, "carry a table to a device of its kind"
+    )
+    calibrate.add_argument("--target", required=True, help="name or file of the table")
+    calibrate.add_argument("--networks", type=_positive, default=12, metavar="N", help="(12)")
+    calibrate.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
+    _add_device(calibrate)
+
+    imported = _command(actions, "import", commands.import_table, "a table measured elsewhere")
+    imported.add_argument("file", type=Path, metavar="FILE")
+    imported.add_argument("--format", choices=("csv", "benchmark-model"), default="csv")
+    imported.add_argument("--arch", metavar="ARCH", help="the network of a profile")
+    imported.add_argument("--width", type=_width, metavar="A", help="of a named network (1.0)")
+    imported.add_argument("--resolution", type=_positive, metavar="R", help="in pixels")
+    imported.add_argument(
+        "--origin", type=Path, required=True, metavar="FILE.toml", help="device, threads, dtype ..."
+    )
+    imported.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", default="local", help="local, ssh:user@host[:port], adb[:SERIAL]"
+    )
+    parser.add_argument("--space", default="ghostnet", help="whose networks are measured")
+    parser.add_argument("--cores", default="big", help="big, little or indices like 0,2-3 (big)")
+    parser.add_argument("--rounds", type=_positive, default=30, metavar="N", help="of runs (30)")
+    parser.add_argument("--python", metavar="PATH", help="the device's, which has LiteRT (python3)")
+    parser.add_argument(
+        "--benchmark-model",
+        metavar="PATH",
+        help="TFLite's benchmark_model for the device, to use in place of Python there",
+    )
+
+
+def _add_confidence(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--confidence",
+        type=_share,
+        metavar="P",
+        help="of the latency's interval, such as 0.9; a budget in ms then holds at its upper end",
+    )
 
 
 class _Parser(argparse.ArgumentParser):
@@ -206,9 +168,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], None], what: str
+    subcommands: Any, name: str, run: Callable[[argparse.Namespace], commands.Result], what: str
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=what, description=what)
+    parser: argparse.ArgumentParser = subcommands.add_parser(name, help=what, description=what)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(command=run)
     return parser
@@ -226,6 +188,20 @@ def _positive(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 1_000_000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def _count(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share between 0 and 1, such as 0.9")
+    return share
 
 
 def _width(text: str) -> float:
@@ -246,37 +222,9 @@ def _seconds(text: str) -> float:
     return float(number) * units[text[-1]]
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _say_count(done: int, wanted: int) -> None:
-    if done % 50 == 0 or done == wanted:
-        _say(f"{done} of {wanted} ops")
-
-
 def _how_to_resume(parsed: argparse.Namespace) -> str:
-    if parsed.command is not _search:
-        return ""
-    return f"; what is done is kept, go on with: ghostnas search --resume --out {parsed.out}"
-
-
-def _show(
-    args: argparse.Namespace,
-    result: Mapping[str, Any],
-    text: Callable[[Mapping[str, Any]], str],
-) -> None:
-    print(json.dumps(result) if args.json else text(result))
-
-
-def _latency_list_text(result: Mapping[str, Any]) -> str:
-    return "\n".join(
-        f"{each['target']:24} {each['ops']:6} ops  {each['core']} at {each['clock_mhz']} MHz, "
-        f"{each['threads']} thread, {each['dtype']}; {each['device']}; {each['method']}, "
-        f"{each['date']}"
-        for each in result["targets"]
-    )
-
-
-def _data_list_text(result: Mapping[str, Any]) -> str:
-    return "\n".join(f"{each['data']:16} {each['is']}" for each in result["data"])
+    if parsed.command is commands.search:
+        return f"; what is done is kept, go on with: ghostnas search --resume --out {parsed.out}"
+    if parsed.command in (commands.build_table, commands.calibrate_table, commands.check_table):
+        return "; what was measured is kept, go on with the same command"
+    return ""

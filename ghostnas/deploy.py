@@ -7,12 +7,14 @@ have a bias, and convolutions, dense layers and sums carry the ReLU that followe
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
 from ghostnas.graph import (
     BATCH_NORM_EPS,
     Activation,
+    ActivationKind,
     Add,
     Array,
     BatchNorm,
@@ -22,6 +24,8 @@ from ghostnas.graph import (
     Node,
     Weights,
 )
+
+FOLDED = {BatchNorm, Activation}
 
 
 def deploy(graph: Graph) -> Graph:
@@ -48,14 +52,17 @@ def fold(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, Array]]:
 
 def _fuse(graph: Graph) -> tuple[Graph, dict[str, str]]:
     """The deployed graph, and for each convolution that took in a batch norm, that one's name."""
-    readers = [len(consumers) for consumers in graph.consumers()]
+    readers = [0] * len(graph.nodes)
+    for node in graph.nodes:
+        for source in node.inputs:
+            readers[source] += 1
     nodes: list[Node] = []
     norms: dict[str, str] = {}
     moved: list[int] = []  # index in `graph` to index in `nodes`
     for node in graph.nodes:
         op = node.op
         inputs = tuple(moved[source] for source in node.inputs)
-        if isinstance(op, BatchNorm | Activation) and readers[node.inputs[0]] == 1:
+        if type(op) in FOLDED and readers[node.inputs[0]] == 1:
             producer = nodes[inputs[0]]
             if (
                 isinstance(op, BatchNorm)
@@ -63,7 +70,7 @@ def _fuse(graph: Graph) -> tuple[Graph, dict[str, str]]:
                 and producer.op.activation == "none"
                 and producer.name not in norms
             ):
-                nodes[inputs[0]] = producer._replace(op=replace(producer.op, bias=True))
+                nodes[inputs[0]] = producer._replace(op=_with_bias(producer.op))
                 norms[producer.name] = node.name
                 moved.append(inputs[0])
                 continue
@@ -73,15 +80,24 @@ def _fuse(graph: Graph) -> tuple[Graph, dict[str, str]]:
                 and isinstance(producer.op, Conv | Dense | Add)
                 and producer.op.activation == "none"
             ):
-                fused = replace(producer.op, activation=op.kind)
-                nodes[inputs[0]] = producer._replace(op=fused)
+                nodes[inputs[0]] = producer._replace(op=_with_activation(producer.op, op.kind))
                 moved.append(inputs[0])
                 continue
-        if isinstance(op, BatchNorm):
+        if type(op) is BatchNorm:
             raise ValueError(f"{node.name}: a batch norm that follows no convolution of its own")
         moved.append(len(nodes))
-        nodes.append(node._replace(inputs=inputs))
+        nodes.append(Node(node.name, op, inputs, node.shape))
     return Graph(tuple(nodes)), norms
+
+
+@cache
+def _with_bias(op: Conv) -> Conv:
+    return replace(op, bias=True)
+
+
+@cache
+def _with_activation(op: Conv | Dense | Add, kind: ActivationKind) -> Conv | Dense | Add:
+    return replace(op, activation=kind)
 
 
 def _fold_norm(conv: str, norm: str, weights: Weights) -> dict[str, Array]:

@@ -23,3 +23,11 @@ class ExportError(GhostnasError):
 
 class TrainingError(GhostnasError):
     """A training cannot go on: its loss is no number any more."""
+
+
+class DeviceError(GhostnasError):
+    """A device refused, or a command on it failed: the same again would fail the same way."""
+
+
+class DeviceLostError(DeviceError):
+    """A device cannot be reached now, and did not come back while it was tried again."""

@@ -11,7 +11,7 @@ from ghostnas import budget, cost, latency
 from ghostnas.arch import Arch, lower
 from ghostnas.cost import Cost
 from ghostnas.errors import InputError
-from ghostnas.predict import Prediction, Predictor
+from ghostnas.predict import CONFIDENCE, Prediction, Predictor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,25 +42,33 @@ class Judged:
 
 
 class Judge:
-    """What networks cost on the target, and how far they use up the budgets."""
+    """What networks cost on the target, and how far they use up the budgets.
 
-    def __init__(self, target: str, budgets: Sequence[str]) -> None:
+    With a `confidence`, a latency counts with the upper end of its interval.
+    """
+
+    def __init__(
+        self, target: str, budgets: Sequence[str], confidence: float | None = None
+    ) -> None:
         self.budgets = [budget.parse(text) for text in budgets]
         if not self.budgets:
             raise InputError("a search needs at least one --budget, like 150MFLOPs or 20ms")
         self._target = target
         names = {target, *(b.target for b in self.budgets if b.target)}
-        self._predictors = {name: Predictor(latency.load(name)) for name in sorted(names)}
+        self._careful = confidence is not None
+        self._predictors = {
+            name: Predictor(latency.load(name), confidence or CONFIDENCE) for name in sorted(names)
+        }
         self._strains: dict[Arch, float] = {}
 
     def strain(self, arch: Arch) -> float:
         """The largest share of a budget that `arch` uses up; over 1 is over budget."""
         if arch not in self._strains:
-            graph = lower(arch)
-            counted = cost.count(graph)
+            counted = cost.count(lower(arch))
 
             def latency_ms(target: str | None) -> float:
-                return self._predictors[target or self._target].predict(graph).latency_ms
+                predicted = self._predictors[target or self._target].predict(arch)
+                return predicted.high_ms if self._careful else predicted.latency_ms
 
             self._strains[arch] = max(
                 budget.amount(each, counted, latency_ms) / each.limit for each in self.budgets
@@ -68,5 +76,4 @@ class Judge:
         return self._strains[arch]
 
     def cost_of(self, arch: Arch) -> tuple[Cost, Prediction]:
-        graph = lower(arch)
-        return cost.count(graph), self._predictors[self._target].predict(graph)
+        return cost.count(lower(arch)), self._predictors[self._target].predict(arch)

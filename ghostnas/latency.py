@@ -5,62 +5,25 @@ A table is measured by `ghostnas.measure` or computed elsewhere; nothing here kn
 
 from __future__ import annotations
 
-import io
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
-from ghostnas.deploy import deploy
-from ghostnas.errors import InputError, MissingOpError
+from ghostnas.errors import InputError
 from ghostnas.files import shipped, toml_value, write_whole
-from ghostnas.graph import (
-    Activation,
-    Add,
-    Concat,
-    Conv,
-    Dense,
-    Flatten,
-    GlobalPool,
-    Graph,
-    Input,
-    Multiply,
-    Narrow,
-    Nonlinearity,
+from ghostnas.signature import ACTIVATIONS, OPS, OpSignature
+
+FORMAT = 2
+CHECK_DIGITS = 100_000
+WANTED = {str: "text", int: "a whole number", float: "a number of at least 0"}
+# What two tables must share to be used as one: all of the origin but when and how busy it was.
+SETTING = (
+    *("device", "soc", "core", "clock_mhz", "governor", "threads", "runtime", "delegate"),
+    *("dtype", "method"),
 )
-
-FORMAT = 1
-NONLINEARITIES = get_args(Nonlinearity)
-ACTIVATIONS = ("none", *NONLINEARITIES)
-OPS = (
-    *("conv", "depthwise", "dense", "add", "multiply", "concat", "narrow", "pool", "flatten"),
-    *NONLINEARITIES,
-)
-WANTED = {str: "text", int: "a whole number", float: "a number from 0 to 1"}
-
-
-class OpSignature(NamedTuple):
-    """What decides an op's latency. A convolution and the PAD before it are one op.
-
-    `op` is ``conv``, ``depthwise``, ``dense``, ``add``, ``multiply``, ``concat``, ``narrow``,
-    ``pool``, ``flatten`` or an activation's name. `height` and `width` are of the first input,
-    1 for vectors; `kernel` and `stride` are 0 where there are none.
-    """
-
-    op: str
-    height: int
-    width: int
-    in_channels: int
-    out_channels: int
-    kernel: int
-    stride: int
-    activation: str
-
-    def __str__(self) -> str:
-        size = f"{self.height}x{self.width}x{self.in_channels}"
-        kernel = f" k{self.kernel} s{self.stride}" if self.kernel else ""
-        return f"{self.op} {size} -> {self.out_channels}{kernel} {self.activation}"
 
 
 class Timing(NamedTuple):
@@ -72,18 +35,31 @@ class Timing(NamedTuple):
     runs: int
 
 
+COLUMNS = ",".join((*OpSignature._fields, *Timing._fields, "check"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a table comes from. Tables that differ in any of this are not mixed.
+    """Where a table comes from. Tables that differ in any of `SETTING` are not mixed.
 
-    `method` is ``measured`` or ``emulated, not measured``; `op_error` is the share by which the
-    method itself may be off on any op (0.1 for 10 %), as far as it is known.
+    Attributes:
+        clock_mhz: of the cores it ran on, their highest; 0 where it cannot be read.
+        governor: of the clock, as read when the measuring began.
+        load: the device's load average when the measuring began.
+        delegate: what ran the ops, ``XNNPACK``.
+        dtype: ``fp32`` or ``int8``.
+        method: ``measured``, ``emulated, not measured`` and the like.
+        op_error: the share by which the method itself may be off on any op (0.1 for 10 %), as far
+            as it is known.
+        sentinel_ms: of the op that was timed again and again to see the device drift; 0 for none.
     """
 
     device: str
     soc: str
     core: str
     clock_mhz: int
+    governor: str
+    load: float
     threads: int
     runtime: str
     delegate: str
@@ -91,58 +67,81 @@ class Origin:
     method: str
     op_error: float
     date: str
+    sentinel_ms: float = 0.0
     notes: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """From the sum over a network's ops to the network, and how far that is to be trusted.
+
+    A network takes ``scale * sum + per_op_ms * ops + per_megabyte_ms * megabytes of weights``.
+
+    Attributes:
+        per_op_ms: negative where an op alone pays for a call that a network makes once.
+        networks: how many were measured whole.
+        scores: for each, in ascending order, how far its latency lies from the prediction of a
+            fit that it took no part in, in units of the prediction's own uncertainty.
+    """
+
+    scale: float
+    per_op_ms: float
+    per_megabyte_ms: float
+    networks: int
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Op latencies of one device setting."""
+    """Op latencies of one device setting, and their correction if networks were measured too."""
 
     name: str
     origin: Origin
     rows: Mapping[OpSignature, Timing]
+    correction: Correction | None = None
 
 
-def signatures(graph: Graph) -> list[OpSignature]:
-    """One signature for each op that runs, in order; `graph` is deployed first if it is not."""
-    deployed = deploy(graph)
-    found = []
-    for node in deployed.nodes:
-        if isinstance(node.op, Input):
-            continue
-        shapes = deployed.input_shapes(node)
-        channels, height, width = (*shapes[0], 1, 1)[:3]
-        out = node.shape[0]
-        op, kernel, stride, activation = node.op, 0, 0, "none"
-        match op:
-            case Conv():
-                if op.groups > 1 and not op.depthwise:
-                    raise MissingOpError(f"{node.name}: grouped convolutions have no signature yet")
-                kind = "depthwise" if op.depthwise else "conv"
-                kernel, stride, activation = op.kernel, op.stride, op.activation
-            case Dense():
-                kind, activation = "dense", op.activation
-            case Add():
-                kind, activation = "add", op.activation
-            case Activation():
-                kind = op.kind
-            case Multiply() | Concat() | Narrow() | Flatten():
-                kind = type(op).__name__.lower()
-            case GlobalPool():
-                kind = "pool"
-            case _:
-                raise MissingOpError(f"{node.name}: {op} has no signature")
-        found.append(OpSignature(kind, height, width, channels, out, kernel, stride, activation))
-    return found
+def difference(one: Origin, other: Origin) -> str:
+    """The first part of the setting in which two origins differ, in words; empty if in none."""
+    for key in SETTING:
+        ours, theirs = getattr(one, key), getattr(other, key)
+        if ours != theirs:
+            return f"{key} is {ours!r} in one and {theirs!r} in the other"
+    return ""
+
+
+def join(tables: Sequence[Table]) -> Table:
+    """Tables of one device setting as one; of an op that several have, the first one's row.
+
+    Raises:
+        InputError: they are of different settings; the difference is named.
+    """
+    first = tables[0]
+    for other in tables[1:]:
+        if differs := difference(first.origin, other.origin):
+            raise InputError(f"tables {first.name} and {other.name} do not mix: {differs}")
+    rows = {op: timing for table in reversed(tables) for op, timing in table.rows.items()}
+    corrections = [table.correction for table in tables if table.correction]
+    return replace(
+        first,
+        name="+".join(table.name for table in tables),
+        rows=rows,
+        correction=corrections[0] if corrections else None,
+    )
 
 
 def load(name: str) -> Table:
     """The table of a target, by its name, or the table in a .csv file, by its path.
 
+    Several, with a ``+`` between them, are joined.
+
     Raises:
-        InputError: there is no such target, or its file is damaged; the line is named.
+        InputError: there is no such target, its file is damaged (the line is named), or several do
+            not mix.
     """
     path = Path(name)
+    if "+" in name and not path.exists():
+        return join([load(part) for part in name.split("+")])
     if path.suffix == ".csv":
         return parse(_read(path), path.stem, str(path))
     known = targets()
@@ -169,37 +168,55 @@ def parse(text: str, name: str, where: str) -> Table:
         InputError: as `load`.
     """
     lines = text.splitlines()
-    comments = [line[1:].strip() for line in lines if line.startswith("#")]
-    origin = _parse_origin("\n".join(comments), where)
+    header = [line for line in lines if line.startswith("#")]
+    fields = _parse_header("\n".join(line[1:].strip() for line in header), where)
+    written = fields.pop("check", None)
+    if written != _check(0, "\n".join(line for line in header if not line.startswith("# check"))):
+        raise InputError(f"{where}:1: the header was changed after the table was written")
     body = [(at, line) for at, line in enumerate(lines, 1) if line and not line.startswith("#")]
-    header = ",".join((*OpSignature._fields, *Timing._fields))
-    if not body or body[0][1] != header:
-        raise InputError(f"{where}:{body[0][0] if body else 1}: the columns must be {header}")
+    if not body or body[0][1] != COLUMNS:
+        raise InputError(f"{where}:{body[0][0] if body else 1}: the columns must be {COLUMNS}")
     rows: dict[OpSignature, Timing] = {}
+    check = written
     for at, line in body[1:]:
-        signature, timing = _parse_row(line, f"{where}:{at}")
+        signature, timing, written = _parse_row(line, f"{where}:{at}")
         if signature in rows:
             raise InputError(f"{where}:{at}: {signature} stands there a second time")
+        check = _check(check, line.rpartition(",")[0])
+        if check != written:
+            raise InputError(
+                f"{where}:{at}: this row or the order of the rows was changed after the table was "
+                "written"
+            )
         rows[signature] = timing
-    declared = origin.pop("rows", None)
+    declared = fields.pop("rows")
     if declared != len(rows):
-        raise InputError(f"{where}: says it has {declared} rows but has {len(rows)}; is it whole?")
-    return Table(name=name, origin=Origin(**origin), rows=rows)
+        last = body[-1][0]
+        raise InputError(f"{where}:{last}: the file ends with {len(rows)} of {declared} rows")
+    correction = fields.pop("correction", None)
+    return Table(name=name, origin=Origin(**fields), rows=rows, correction=correction)
 
 
 def to_text(table: Table) -> str:
-    """The file of a table: the origin as TOML in comments, then a row an op, sorted."""
-    out = io.StringIO()
-    out.write(f"# format = {FORMAT}\n# rows = {len(table.rows)}\n")
-    for key in get_type_hints(Origin):
-        value = getattr(table.origin, key)
-        out.write(f"# {key} = {toml_value(value)}\n")
-    out.write(",".join((*OpSignature._fields, *Timing._fields)) + "\n")
+    """The file of a table: origin and correction as TOML in comments, then a row an op, sorted.
+
+    Each row ends in check digits of itself and all before it.
+    """
+    header = [f"format = {FORMAT}", f"rows = {len(table.rows)}"]
+    header += _toml(table.origin, Origin)
+    if table.correction:
+        header += ["[correction]", *_toml(table.correction, Correction)]
+    comments = "\n".join(f"# {line}" for line in header)
+    check = _check(0, comments)
+    comments = comments.replace("\n", f"\n# check = {check}\n", 1)
+    lines = [comments, COLUMNS]
     for signature in sorted(table.rows):
         timing = table.rows[signature]
         values = [f"{ms:.6g}" for ms in timing[:3]]
-        out.write(",".join((*map(str, signature), *values, str(timing.runs))) + "\n")
-    return out.getvalue()
+        line = ",".join((*map(str, signature), *values, str(timing.runs)))
+        check = _check(check, line)
+        lines.append(f"{line},{check}")
+    return "\n".join(lines) + "\n"
 
 
 def save(table: Table, path: Path) -> None:
@@ -207,32 +224,47 @@ def save(table: Table, path: Path) -> None:
     write_whole(path, to_text(table).encode())
 
 
-def _parse_origin(text: str, where: str) -> dict[str, Any]:
+def _parse_header(text: str, where: str) -> dict[str, Any]:
     try:
         fields = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{where}: the origin in the comments is not TOML: {error}") from error
     if fields.pop("format", None) != FORMAT:
         raise InputError(f"{where}: not a latency table of format {FORMAT}")
-    hints = {**get_type_hints(Origin), "rows": int}
-    for key, value in fields.items():
-        if key not in hints:
-            raise InputError(f"{where}: unknown key {key!r} in the origin")
-        if type(value) is not hints[key] or (key == "op_error" and not 0 <= value <= 1):
-            raise InputError(f"{where}: {key} in the origin must be {WANTED[hints[key]]}")
-    if missing := sorted(set(hints) - set(fields) - {"notes"}):
-        raise InputError(f"{where}: the origin lacks {', '.join(missing)}")
+    correction = fields.pop("correction", None)
+    hints = {**get_type_hints(Origin), "rows": int, "check": int}
+    _check_fields(fields, hints, {"notes", "sentinel_ms"}, f"{where}: the origin")
+    if correction is not None:
+        hints = get_type_hints(Correction)
+        _check_fields(correction, hints, set(), f"{where}: the correction")
+        fields["correction"] = Correction(**{**correction, "scores": tuple(correction["scores"])})
     return fields
 
 
-def _parse_row(line: str, where: str) -> tuple[OpSignature, Timing]:
+def _check_fields(
+    fields: Mapping[str, object], hints: Mapping[str, Any], optional: set[str], where: str
+) -> None:
+    for key, value in fields.items():
+        if key not in hints:
+            raise InputError(f"{where} has an unknown key {key!r}")
+        if key == "scores":
+            if not isinstance(value, list) or not all(type(each) is float for each in value):
+                raise InputError(f"{where}: scores must be a list of numbers")
+        elif type(value) is not hints[key] or (isinstance(value, float) and value != value):
+            raise InputError(f"{where}: {key} must be {WANTED[hints[key]]}")
+    if missing := sorted(set(hints) - set(fields) - optional):
+        raise InputError(f"{where} lacks {', '.join(missing)}")
+
+
+def _parse_row(line: str, where: str) -> tuple[OpSignature, Timing, int]:
     cells = line.split(",")
-    columns = len(OpSignature._fields) + len(Timing._fields)
+    columns = COLUMNS.count(",") + 1
     if len(cells) != columns:
         raise InputError(f"{where}: has {len(cells)} columns, needs {columns}")
     try:
         signature = OpSignature(cells[0], *map(int, cells[1:7]), cells[7])  # type: ignore[call-arg, arg-type]
         timing = Timing(*map(float, cells[8:11]), int(cells[11]))  # type: ignore[call-arg, arg-type]
+        check = int(cells[12])
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
     if signature.op not in OPS or signature.activation not in ACTIVATIONS:
@@ -241,7 +273,16 @@ def _parse_row(line: str, where: str) -> tuple[OpSignature, Timing]:
         raise InputError(f"{where}: sizes, channels and runs must be at least 1")
     if not 0 < timing.p10_ms <= timing.median_ms <= timing.p90_ms < float("inf"):
         raise InputError(f"{where}: needs 0 < p10_ms <= median_ms <= p90_ms")
-    return signature, timing
+    return signature, timing, check
+
+
+def _check(before: int, text: str) -> int:
+    """Digits that a change of the text, or of what stood before it, changes."""
+    return zlib.crc32(text.encode(), before) % CHECK_DIGITS
+
+
+def _toml(record: object, kind: type) -> list[str]:
+    return [f"{key} = {toml_value(getattr(record, key))}" for key in get_type_hints(kind)]
 
 
 def _read(path: Path) -> str:

@@ -1,188 +1,331 @@
-"""Fills a latency table: each op as a TFLite model of its own, run on this machine."""
+"""Fills latency tables on devices: a space's ops and whole networks, timed, kept and put together.
+
+Everything that was timed goes to a journal at once; a build that ends early goes on where it was.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
-import os
-import platform
+import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
-from ghostnas import tflite
-from ghostnas.arch import lower
-from ghostnas.errors import GhostnasError
-from ghostnas.graph import (
-    Activation,
-    Add,
-    Array,
-    Builder,
-    Concat,
-    Conv,
-    Dense,
-    Flatten,
-    GlobalPool,
-    Graph,
-    Input,
-    Multiply,
-    Narrow,
-    Op,
-    random_weights,
-)
-from ghostnas.latency import OpSignature, Origin, Timing, signatures
+from ghostnas import arch as archs
+from ghostnas import correction, latency
+from ghostnas.arch import Arch
+from ghostnas.bench import Bench
+from ghostnas.errors import InputError
+from ghostnas.files import write_whole
+from ghostnas.journal import Journal
+from ghostnas.latency import Origin, Table, Timing
+from ghostnas.op_models import network_model, op_model, ops_of
+from ghostnas.signature import OpSignature
 from ghostnas.space import Space
-from ghostnas.zoo import ZOO
+from ghostnas.sums import OpCosts
 
-EVICTED_BYTES = 32 << 20  # more than the last cache: in a network an op's weights are cold
-WARM_UP_RUNS = 3
-ZOO_WIDTHS = (0.5, 0.75, 1.0, 1.3)
-HEAD_FEATURES = (16, 64, 256, 640, 1280, 1920)  # a space or a dataset may ask for any
-CLASS_COUNTS = (2, 10, 50, 100, 400, 1000)
+Key = TypeVar("Key")
+Say = Callable[[str], None]
 
-
-def ops_of(space: Space, networks: int, seed: int = 0) -> list[OpSignature]:
-    """The signatures of the zoo and of so many random networks of a space, sorted, each once.
-
-    Deterministic: the same space, number and seed give the same list.
-    """
-    rng = random.Random(seed)
-    archs = [build(width, 224, 1000) for build in ZOO.values() for width in ZOO_WIDTHS]
-    archs.append(space.decode({}))
-    archs += [space.decode(space.sample(rng)) for _ in range(networks)]
-    found = {signature for arch in archs for signature in signatures(lower(arch))}
-    for features in HEAD_FEATURES:
-        found.add(OpSignature("flatten", 1, 1, features, features, 0, 0, "none"))
-        for classes in CLASS_COUNTS:
-            found.add(OpSignature("dense", 1, 1, features, classes, 0, 0, "none"))
-    return sorted(found)
+OPS_A_BATCH = 128  # about as many as a network has: weights are then as cold as they are there
+NETWORKS_A_BATCH = 4
+BATCH_BYTES = 64 << 20
+BURST = 4  # runs of a network in one turn
+SPREAD = 0.3  # of p10 to p90 over the median, from which an op is timed again
+DRIFTED = 1.08  # times the usual time of the sentinel
+DRIFT_PAUSE_S = 10.0
+DRIFT_REPEATS = 2
+OP_SEED, NETWORK_SEED, CHECK_SEED = 0, 1, 2
+MEASURED_OP_ERROR = 0.03
 
 
-def op_model(signature: OpSignature) -> bytes:
-    """A .tflite of this one op, with random weights."""
-    graph = op_graph(signature)
-    return tflite.write(graph, random_weights(graph, seed=0))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredNetwork:
+    """A whole network that was timed; `use` is ``fit`` or ``check``."""
+
+    arch: Arch
+    timing: Timing
+    use: str
 
 
-def op_graph(signature: OpSignature) -> Graph:
-    """A graph of this one op; its second input, if it takes one, is an `Input` too."""
-    s = signature
-    shape = (s.in_channels, s.height, s.width)
-    graph = Builder((s.in_channels,) if s.op == "dense" else shape)
-    second = {
-        "add": shape,
-        "multiply": (s.in_channels, 1, 1),
-        "concat": (s.out_channels - s.in_channels, s.height, s.width),
-    }
-    inputs = [0]
-    if s.op in second:
-        other = second[s.op]
-        inputs.append(graph.add("input1", Input(shape=other)))
-    graph.add("op", _op(s), *inputs)
-    return graph.build()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A table that was built, and how that went."""
+
+    table: Table
+    measured: int
+    refused: Mapping[OpSignature, str]
+    networks: int
+    seconds: float
+    writing_s: float
+    thrown_away: int
 
 
-def time_ops(
-    wanted: list[OpSignature], runs: int, report: Callable[[int, int], None]
-) -> dict[OpSignature, Timing]:
-    """Measure ops one after the other on this machine, one thread, with cold weights.
+def build(
+    bench: Bench, space: Space, out: Path, *, ops: int, networks: int, say: Say = print
+) -> Built:
+    """Measure a space's ops and some of its networks, and write the table.
 
-    Args:
-        report: called with the number done and the number wanted.
+    An earlier table of the same setting at `out` is added to; a build that was stopped goes on.
 
     Raises:
-        GhostnasError: XNNPACK did not take an op.
+        InputError: what stands at `out`, or its journal, is of another setting.
+        DeviceError: the device failed; what was measured until then is kept.
     """
-    timings = {}
-    for done, signature in enumerate(wanted):
-        report(done, len(wanted))
-        timings[signature] = _timing(list(_times_ms(signature, runs)))
-    report(len(wanted), len(wanted))
-    return timings
-
-
-def local_origin() -> Origin:
-    """The origin of a table that is measured on this machine."""
-    return Origin(
-        device=platform.node() or "local",
-        soc=platform.processor() or "unknown",
-        core=platform.machine(),
-        clock_mhz=0,
-        threads=1,
-        runtime=f"ai-edge-litert {version('ai-edge-litert')}",
-        delegate="XNNPACK",
-        dtype="fp32",
-        method="measured",
-        op_error=0.05,
-        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        notes=f"not pinned to a core; {os.cpu_count()} cores; clock not read",
+    start = time.monotonic()
+    origin = origin_of(bench)
+    known = latency.load(str(out)) if out.exists() else None
+    if known and (differs := latency.difference(origin, known.origin)):
+        raise InputError(f"{out} is of another setting: {differs}; choose another --out")
+    about = {"space": space.hash, "setting": {k: getattr(origin, k) for k in latency.SETTING}}
+    journal = Journal(Path(f"{out}.journal"), about)
+    timer = _Timer(bench, journal, say)
+    wanted = ops_of(space, ops, OP_SEED)
+    earlier = known.rows if known else {}
+    rows, refused = timer.ops([op for op in wanted if op not in earlier])
+    drawn = timer.networks(draw(space, networks, NETWORK_SEED), "fit")
+    sentinel_ms = float(np.median([*timer.sentinels_ms, bench.first.sentinel_ms]))
+    origin = dataclasses.replace(origin, sentinel_ms=round(sentinel_ms, 6))
+    table = Table(name=out.stem, origin=origin, rows={**earlier, **rows})
+    measured = {each.arch.id: each for each in (*load_networks(networks_file(out)), *drawn)}
+    table = correct(table, [each for each in measured.values() if each.use == "fit"])
+    save_networks(networks_file(out), measured.values())
+    latency.save(table, out)
+    journal.remove()
+    return Built(
+        table=table,
+        measured=len(rows),
+        refused=refused,
+        networks=len(drawn),
+        seconds=time.monotonic() - start,
+        writing_s=timer.writing_s,
+        thrown_away=timer.thrown_away,
     )
 
 
-def _times_ms(signature: OpSignature, runs: int) -> Iterator[float]:
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=op_model(signature), num_threads=1)
-    interpreter.allocate_tensors()
-    if not any(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details()):
-        raise GhostnasError(f"{signature}: XNNPACK did not take it; its time would mislead")
-    rng = np.random.default_rng(0)
-    for detail in interpreter.get_input_details():
-        values = rng.normal(size=detail["shape"]).astype(np.float32)
-        interpreter.set_tensor(detail["index"], values)
-    evictor = np.zeros(EVICTED_BYTES, np.uint8)
-    for run in range(WARM_UP_RUNS + runs):
-        evictor += 1
-        _touch(interpreter.get_input_details(), interpreter)
-        start = time.perf_counter()
-        interpreter.invoke()
-        if run >= WARM_UP_RUNS:
-            yield 1e3 * (time.perf_counter() - start)
+def correct(table: Table, networks: Sequence[MeasuredNetwork]) -> Table:
+    """The table with the correction that these networks give; without any, if they are too few."""
+    if len(networks) < correction.FEWEST_NETWORKS:
+        return dataclasses.replace(table, correction=None)
+    costs = OpCosts(table)
+    fitted = correction.fit(
+        [costs.of_arch(each.arch) for each in networks],
+        [each.timing.median_ms for each in networks],
+        costs.bytes_a_weight,
+    )
+    return dataclasses.replace(table, correction=fitted)
 
 
-def _touch(details: list[Mapping[str, object]], interpreter: object) -> None:
-    """Bring the inputs back into the cache, where the op before would have left them."""
-    for detail in details:
-        tensor: Array = interpreter.tensor(detail["index"])()  # type: ignore[attr-defined]
-        tensor.sum()
+def origin_of(bench: Bench) -> Origin:
+    """The origin of a table that this bench measures now."""
+    hardware, cores, setting = bench.hardware, bench.cores, bench.setting
+    return Origin(
+        device=hardware.device,
+        soc=hardware.soc,
+        core="+".join(dict.fromkeys(core.name for core in cores)),
+        clock_mhz=max(core.clock_mhz for core in cores),
+        governor="+".join(dict.fromkeys(core.governor for core in cores)),
+        load=hardware.load,
+        threads=setting.threads,
+        runtime=bench.runtime,
+        delegate="XNNPACK",
+        dtype=setting.dtype,
+        method="measured",
+        op_error=MEASURED_OP_ERROR,
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        notes=f"pinned to cpu {', '.join(str(core.index) for core in cores)}",
+    )
 
 
-def _timing(times_ms: list[float]) -> Timing:
-    p10, median, p90 = np.percentile(times_ms, [10, 50, 90])
-    return Timing(float(median), float(p10), float(p90), len(times_ms))
+def measure_networks(
+    bench: Bench, wanted: Sequence[Arch], journal: Journal, use: str, say: Say
+) -> list[MeasuredNetwork]:
+    """Time whole networks; those that the journal has are not timed again."""
+    return _Timer(bench, journal, say).networks(wanted, use)
 
 
-def _op(s: OpSignature) -> Op:
-    match s.op:
-        case "conv" | "depthwise":
-            return Conv(
-                in_channels=s.in_channels,
-                out_channels=s.out_channels,
-                kernel=s.kernel,
-                stride=s.stride,
-                groups=s.in_channels if s.op == "depthwise" else 1,
-                bias=True,
-                activation=s.activation,  # type: ignore[arg-type]
-            )
-        case "dense":
-            return Dense(
-                in_features=s.in_channels,
-                out_features=s.out_channels,
-                activation=s.activation,  # type: ignore[arg-type]
-            )
-        case "add":
-            return Add(activation=s.activation)  # type: ignore[arg-type]
-        case "multiply":
-            return Multiply()
-        case "concat":
-            return Concat()
-        case "narrow":
-            return Narrow(channels=s.out_channels)
-        case "pool":
-            return GlobalPool()
-        case "flatten":
-            return Flatten()
-        case _:
-            return Activation(kind=s.op)  # type: ignore[arg-type]
+def draw(space: Space, count: int, seed: int, without: frozenset[str] = frozenset()) -> list[Arch]:
+    """Random networks of a space, each another one, and none of those ids."""
+    rng = random.Random(f"networks {seed}")
+    drawn: dict[str, Arch] = {}
+    for _ in range(100 * count):
+        if len(drawn) == count:
+            break
+        arch = space.decode(space.sample(rng))
+        if arch.id not in without:
+            drawn[arch.id] = arch
+    return list(drawn.values())
+
+
+def networks_file(table: Path) -> Path:
+    """Where the networks are kept that were measured beside a table."""
+    return table.with_suffix(".networks.jsonl")
+
+
+def load_networks(path: Path) -> list[MeasuredNetwork]:
+    """The networks of a file, none if there is no file.
+
+    Raises:
+        InputError: a line is damaged; it is named.
+    """
+    if not path.exists():
+        return []
+    found = []
+    for at, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            timing = Timing(*entry["timing"])
+            arch = archs.from_json(entry["arch"])
+            found.append(MeasuredNetwork(arch=arch, timing=timing, use=entry["use"]))
+        except (ValueError, KeyError, TypeError, InputError) as error:
+            raise InputError(f"{path}:{at}: is not a measured network: {error}") from error
+    return found
+
+
+def save_networks(path: Path, networks: Iterator[MeasuredNetwork] | Any) -> None:
+    """Write the file whole or not at all."""
+    lines = [
+        json.dumps({"use": each.use, "timing": list(each.timing), "arch": archs.to_json(each.arch)})
+        for each in networks
+    ]
+    write_whole(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+class _Timer:
+    """Times what the journal has not, in batches, and enters it."""
+
+    def __init__(self, bench: Bench, journal: Journal, say: Say) -> None:
+        self._bench = bench
+        self._journal = journal
+        self._say = say
+        self.writing_s = 0.0
+        self.thrown_away = 0
+        self.sentinels_ms = [entry["sentinel_ms"] for entry in journal.entries]
+
+    def ops(
+        self, wanted: Sequence[OpSignature]
+    ) -> tuple[dict[OpSignature, Timing], dict[OpSignature, str]]:
+        """Timings of the ops, and of those that were refused, why."""
+        rows = self._entered("op", lambda key: OpSignature(*key))
+        dtype = self._bench.setting.dtype
+        missing = [op for op in wanted if op not in rows]
+        random.Random(OP_SEED).shuffle(missing)  # neighbours in size are measured minutes apart
+        self._time(missing, lambda op: op_model(op, dtype), "op", list, OPS_A_BATCH, 1, rows)
+        spread = [op for op in wanted if _spread(rows[op]) > SPREAD]
+        spread = spread[: len(wanted) // 10]
+        self._time(spread, lambda op: op_model(op, dtype), "op", list, OPS_A_BATCH, 1, rows)
+        timings = {op: row for op in wanted if isinstance(row := rows[op], Timing)}
+        refused = {op: row for op in wanted if isinstance(row := rows[op], str)}
+        return timings, refused
+
+    def networks(self, wanted: Sequence[Arch], use: str) -> list[MeasuredNetwork]:
+        known = self._entered(use, lambda key: archs.from_json(key))
+        dtype = self._bench.setting.dtype
+        missing = [arch for arch in wanted if arch not in known]
+        self._time(
+            missing,
+            lambda arch: network_model(arch, dtype),
+            use,
+            archs.to_json,
+            NETWORKS_A_BATCH,
+            BURST,
+            known,
+        )
+        return [
+            MeasuredNetwork(arch=arch, timing=timing, use=use)
+            for arch in wanted
+            if isinstance(timing := known[arch], Timing)
+        ]
+
+    def _entered(self, kind: str, key_of: Callable[[Any], Key]) -> dict[Key, Timing | str]:
+        rows: dict[Key, Timing | str] = {}
+        for entry in self._journal.entries:
+            if entry["kind"] == kind:
+                _keep_better(rows, key_of(entry["key"]), _row(entry["row"]))
+        return rows
+
+    def _time(
+        self,
+        keys: Sequence[Key],
+        model_of: Callable[[Key], bytes],
+        kind: str,
+        to_json: Callable[[Key], Any],
+        batch: int,
+        burst: int,
+        rows: dict[Key, Timing | str],
+    ) -> None:
+        """Time the keys' models and add them to `rows` and to the journal, a batch at a time."""
+        start, done = time.monotonic(), 0
+        while done < len(keys):
+            chosen, models = self._write_batch(keys[done : done + batch], model_of)
+            timings, sentinel_ms = self._time_steadily(models, burst)
+            self.sentinels_ms.append(sentinel_ms)
+            entries = []
+            for key, row in zip(chosen, timings, strict=True):
+                _keep_better(rows, key, row)
+                entry = {"kind": kind, "key": to_json(key), "row": row, "sentinel_ms": sentinel_ms}
+                entries.append(entry)
+            self._journal.append(entries)
+            done += len(chosen)
+            left_s = (time.monotonic() - start) / done * (len(keys) - done)
+            name = "ops" if kind == "op" else "networks"
+            self._say(f"{done} of {len(keys)} {name}, {_duration(left_s)} left")
+
+    def _write_batch(
+        self, keys: Sequence[Key], model_of: Callable[[Key], bytes]
+    ) -> tuple[list[Key], list[bytes]]:
+        """Models of the first keys, as many as fit into a batch's bytes."""
+        start = time.monotonic()
+        models: list[bytes] = []
+        total = 0
+        for key in keys:
+            model = model_of(key)
+            total += len(model)
+            if models and total > BATCH_BYTES:
+                break
+            models.append(model)
+        self.writing_s += time.monotonic() - start
+        return list(keys[: len(models)]), models
+
+    def _time_steadily(
+        self, models: Sequence[bytes], burst: int
+    ) -> tuple[Sequence[Timing | str], float]:
+        """Time a batch; again, if the device was slower meanwhile than it was before."""
+        best = None
+        for attempt in range(1 + DRIFT_REPEATS):
+            report = self._bench.time(models, burst)
+            self.thrown_away += report.thrown_away
+            if best is None or report.sentinel_ms < best.sentinel_ms:
+                best = report
+            usual_ms = float(np.percentile([*self.sentinels_ms, self._bench.first.sentinel_ms], 20))
+            if best.sentinel_ms <= DRIFTED * usual_ms:
+                break
+            slower = best.sentinel_ms / usual_ms - 1
+            self._say(f"the device is {100 * slower:.0f} % slower than before")
+            if attempt < DRIFT_REPEATS:
+                time.sleep(DRIFT_PAUSE_S)
+        assert best is not None
+        return best.timings, best.sentinel_ms
+
+
+def _keep_better(rows: dict[Key, Timing | str], key: Key, row: Timing | str) -> None:
+    if _spread(row) <= _spread(rows.get(key, "")) or isinstance(rows.get(key, ""), str):
+        rows[key] = row
+
+
+def _spread(row: Timing | str) -> float:
+    return (row.p90_ms - row.p10_ms) / row.median_ms if isinstance(row, Timing) else 0.0
+
+
+def _row(value: Any) -> Timing | str:
+    return value if isinstance(value, str) else Timing(*value)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -70,7 +70,7 @@ class _Prepared:
         self.settings = settings
         if settings.recipe not in RECIPES:
             raise InputError(f"unknown recipe {settings.recipe!r}; known: {', '.join(RECIPES)}")
-        self.judge = Judge(settings.target, settings.budgets)
+        self.judge = Judge(settings.target, settings.budgets, settings.confidence or None)
         self.space = space.load(settings.space)
         self.dataset = data.load(settings.data)
         self.classes = len(self.dataset.classes)

@@ -21,11 +21,13 @@ class Settings:
     """What a search is asked to do; kept in the run folder's search.toml.
 
     `trials`, `timeout_s` and `workers` may change when a search goes on; the others may not.
-    `seeds` is how often the finalists and the baseline are trained anew.
+    `seeds` is how often the finalists and the baseline are trained anew; `confidence` is that with
+    which budgets of latency hold, 0 for the prediction itself.
     """
 
     target: str
     budgets: tuple[str, ...]
+    confidence: float = 0.0
     space: str = "ghostnet"
     data: str = "synthetic"
     recipe: str = "quick"

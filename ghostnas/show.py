@@ -11,7 +11,7 @@ from ghostnas import cost, latency, weights, zoo
 from ghostnas.arch import Arch, fit_to, load, lower
 from ghostnas.errors import InputError
 from ghostnas.graph import Array
-from ghostnas.predict import Predictor
+from ghostnas.predict import CONFIDENCE, Predictor
 
 
 def find(name: str, width: float | None = None, resolution: int | None = None) -> Arch:
@@ -54,18 +54,20 @@ def find_with_weights(
     return arch, weights.load(file)
 
 
-def describe(arch: Arch, target: str | None) -> dict[str, Any]:
+def describe(arch: Arch, target: str | None, confidence: float | None = None) -> dict[str, Any]:
     """Counts of a network and, for a target, its latency with the range it may lie in."""
     graph = lower(arch)
     described: dict[str, Any] = {"id": arch.id, **dataclasses.asdict(cost.count(graph))}
     described["resolution"] = arch.resolution
     if target is not None:
-        predicted = Predictor(latency.load(target)).predict(graph)
+        confidence = confidence or CONFIDENCE
+        predicted = Predictor(latency.load(target), confidence).predict(arch)
         described |= {
             "target": target,
             "latency_ms": predicted.latency_ms,
             "latency_low_ms": predicted.low_ms,
             "latency_high_ms": predicted.high_ms,
+            "confidence": confidence if predicted.calibrated else None,
             "missing_ops": [str(signature) for signature in predicted.interpolated],
         }
     return described
@@ -80,9 +82,11 @@ def text(described: Mapping[str, Any]) -> str:
         f"{described['peak_activation_bytes'] / 1e6:.2f} MB of activations at the peak",
     ]
     if "target" in described:
+        confidence = described["confidence"]
         lines.append(
             f"{described['latency_ms']:.2f} ms on {described['target']} "
-            f"({described['latency_low_ms']:.2f} to {described['latency_high_ms']:.2f})"
+            f"({described['latency_low_ms']:.2f} to {described['latency_high_ms']:.2f}, "
+            f"{f'{100 * confidence:g} %' if confidence else 'not calibrated'})"
         )
         if missing := described["missing_ops"]:
             lines.append(f"{len(missing)} ops are not in the table and were interpolated")

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ghostnas.arch import Arch, Head, Stage, Stem
 from ghostnas.blocks import BLOCK_TYPES, Block, GhostBlock, MBConv, make_divisible
@@ -48,6 +48,17 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "cheap_kernel": (1, 15, True, True),
     "kernel": (1, 15, True, True),
 }
+
+
+class SpacePart(NamedTuple):
+    """The stem (group 0), the first block of a group or each of its others, or the head (the last).
+
+    `names` are the searched numbers that decide it at its place.
+    """
+
+    group: int
+    repeated: bool
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +125,34 @@ class Space:
             classes=self.classes,
             resolution=int(walk.get("resolution")),
         )
+
+    def parts(self) -> list[SpacePart]:
+        """What the network is put together from, and the searched numbers that decide each part.
+
+        Raises:
+            InputError: the space searches strides, on which everything after them depends.
+        """
+        if strides := [name for name in self.choices if name.endswith(".stride")]:
+            raise InputError(f"space {self.name} searches {strides[0]}: its parts are not apart")
+        whole = {"alpha", "resolution", "round_to"}
+        parts = [SpacePart(0, False, self._searched(whole | {"stem.channels"}))]
+        width = "stem.channels"
+        for group in range(1, self.groups + 1):
+            own = {f"group{group}.{key}" for key in _GROUP[self.block] - {"depth"}}
+            parts.append(SpacePart(group, False, self._searched(whole | own | {width})))
+            parts.append(SpacePart(group, True, self._searched(whole | own)))
+            width = f"group{group}.width"
+        head = whole | {width, "head.channels", "head.features"}
+        return [*parts, SpacePart(self.groups + 1, False, self._searched(head))]
+
+    def depths(self, group: int) -> tuple[int, ...]:
+        """How many blocks a group may have; groups count from 1."""
+        name = f"group{group}.depth"
+        fixed = self.numbers.get(name)
+        return tuple(map(int, self.choices[name] if fixed is None else [fixed]))
+
+    def _searched(self, names: set[str]) -> tuple[str, ...]:
+        return tuple(name for name in self.choices if name in names)
 
     def sample(self, rng: random.Random) -> dict[str, Value]:
         """Parameters of one architecture, every answer drawn evenly."""

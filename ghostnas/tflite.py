@@ -109,7 +109,7 @@ class _Writer:
         match op:
             case Input():
                 self._inputs.append(self._tensor(node.name, shape))
-                return self._inputs[0]
+                return self._inputs[-1]
             case Conv():
                 return self._conv(node, op, inputs[0])
             case Dense():

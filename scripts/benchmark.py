@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from ghostnas import cost, measure, space
+from ghostnas import cost, op_models, space
 from ghostnas.arch import lower
 from ghostnas.latency import load
 from ghostnas.predict import Predictor
@@ -43,7 +43,7 @@ def main() -> None:
     searched = space.load("ghostnet")
     archs = [searched.decode(searched.sample(rng)) for _ in range(100)]
     predictor = Predictor(load("arm"))
-    ops = random.Random(0).sample(measure.ops_of(searched, 5), 100)
+    ops = random.Random(0).sample(op_models.ops_of(searched, 4000), 100)
     help_command = [sys.executable, "-m", "ghostnas", "--help"]
     rows = {
         "lower and cost, an architecture": (
@@ -54,7 +54,7 @@ def main() -> None:
             lambda: [predictor.predict(lower(arch)) for arch in archs],
             len(archs),
         ),
-        "a one-op .tflite": (lambda: [measure.op_model(op) for op in ops], len(ops)),
+        "a one-op .tflite": (lambda: [op_models.op_model(op) for op in ops], len(ops)),
         "ghostnas --help": (
             lambda: subprocess.run(help_command, check=True, capture_output=True),
             1,

@@ -1,7 +1,7 @@
 import pytest
 
 from ghostnas import measure, space
-from ghostnas.latency import OpSignature, signatures
+from ghostnas.signature import OpSignature, signatures
 
 # One of every kind of op that a network can run.
 KINDS = [

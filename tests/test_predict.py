@@ -7,9 +7,10 @@ import pytest
 from ghostnas import latency, space, zoo
 from ghostnas.arch import lower
 from ghostnas.errors import MissingOpError
-from ghostnas.latency import OpSignature, Timing, signatures
+from ghostnas.latency import Timing
 from ghostnas.measure import op_graph
 from ghostnas.predict import Predictor
+from ghostnas.signature import OpSignature, signatures
 
 TABLE = latency.load("arm")
 GRAPH = lower(zoo.ghostnet())

@@ -1,7 +1,7 @@
 """The latency table of an emulated ARM core: every op through `emulate.py`, cycles to milliseconds.
 
     scripts/emulated_arm/setup
-    python scripts/emulated_arm/build_table.py --networks 60 --out latency_tables/cortex-a76.csv
+    python scripts/emulated_arm/build_table.py --ops 4000 --out latency_tables/cortex-a76.csv
 
 An op takes its cycles at the core's clock, and MISS_NS for each line that it must fetch from
 memory: its weights, which are cold when their turn comes, and its maps only where they are too
@@ -21,9 +21,10 @@ from pathlib import Path
 
 import emulate
 
-from ghostnas import latency, measure, space
+from ghostnas import latency, op_models, space
 from ghostnas.errors import GhostnasError
-from ghostnas.latency import OpSignature, Timing
+from ghostnas.latency import Timing
+from ghostnas.signature import OpSignature
 
 CLOCK_MHZ = 2400  # Raspberry Pi 5
 MISS_NS = 12.0  # what MobileNetV2 at two widths on a Pixel 4 leaves over for each miss
@@ -46,7 +47,7 @@ def time_ops(wanted: list[OpSignature], parts: Path) -> dict[OpSignature, Timing
     with tempfile.TemporaryDirectory(prefix="ghostnas-ops-") as folder:
         models = [Path(folder) / f"{index:06}.tflite" for index in range(len(wanted))]
         for path, signature in zip(models, wanted, strict=True):
-            path.write_bytes(measure.op_model(signature))
+            path.write_bytes(op_models.op_model(signature))
         costs = emulate.emulate(parts, models)
     rows = {}
     for path, signature in zip(models, wanted, strict=True):
@@ -62,11 +63,11 @@ def main() -> int:
     root = Path(__file__).resolve().parents[2]
     parser.add_argument("--parts", type=Path, default=root / ".emulation")
     parser.add_argument("--space", default="ghostnet")
-    parser.add_argument("--networks", type=int, default=60, help="random networks of the space")
+    parser.add_argument("--ops", type=int, default=4000)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     try:
-        wanted = measure.ops_of(space.load(arguments.space), arguments.networks)
+        wanted = op_models.ops_of(space.load(arguments.space), arguments.ops)
         rows = dict(latency.load(str(arguments.out)).rows) if arguments.out.exists() else {}
         rows |= time_ops([op for op in wanted if op not in rows], arguments.parts)
     except (GhostnasError, emulate.EmulationError) as error:
@@ -77,6 +78,8 @@ def main() -> int:
         soc="none",
         core=emulate.CPU,
         clock_mhz=CLOCK_MHZ,
+        governor="none",
+        load=0.0,
         threads=1,
         runtime="LiteRT 1.4.0",
         delegate="XNNPACK",

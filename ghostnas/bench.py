@@ -1,0 +1,201 @@
+"""Times .tflite models on a device: the runner or benchmark_model there, timings back."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ghostnas import benchmark_model, hardware, op_models, runner
+from ghostnas.device import Device
+from ghostnas.errors import DeviceError, InputError
+from ghostnas.hardware import Core, Hardware
+from ghostnas.latency import Timing
+
+DTYPES = ("fp32", "int8")
+HOTTEST_CELSIUS = 75.0
+LEAST_TIMEOUT_S = 120.0
+SLOWEST_MODEL_S = 60.0  # to load and time one, on the slowest board
+SENTINEL_EVERY = 16  # models, where each is a process of its own
+SENTINEL_FILE = "sentinel.tflite"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """How models are timed.
+
+    Attributes:
+        cores: ``big``, ``little`` or indices, see `ghostnas.hardware.pick_cores`.
+        rounds: how often each model is run, undisturbed.
+        python: the device's Python, for the runner.
+        benchmark_model: TFLite's own program, a file here or a path on the device; used in place of
+            the runner.
+    """
+
+    dtype: str = "fp32"
+    threads: int = 1
+    cores: str = "big"
+    rounds: int = 30
+    python: str = "python3"
+    benchmark_model: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype {self.dtype!r}: known are {', '.join(DTYPES)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What came back for some models, in their order.
+
+    Attributes:
+        timings: a timing, or why there is none.
+        sentinel_ms: how long the sentinel took meanwhile.
+        thrown_away: runs that were disturbed and done again.
+        paused_s: waited because the device was hot.
+    """
+
+    timings: tuple[Timing | str, ...]
+    sentinel_ms: float
+    runtime: str
+    thrown_away: int = 0
+    paused_s: float = 0.0
+
+
+class Bench:
+    """A device that is ready to time models in one setting.
+
+    Raises:
+        DeviceError: it cannot be reached, or has nothing to run models with.
+        InputError: it has no such cores.
+    """
+
+    def __init__(self, device: Device, setting: Setting) -> None:
+        self.device = device
+        self.setting = setting
+        self.hardware: Hardware = hardware.read(device)
+        self.cores: tuple[Core, ...] = hardware.pick_cores(
+            self.hardware, setting.cores, setting.threads
+        )
+        self._sentinel = op_models.op_model(op_models.SENTINEL, setting.dtype)
+        if setting.benchmark_model is None:
+            device.push(Path(runner.__file__), "runner.py")
+        else:
+            self._program = self._push_program(setting.benchmark_model)
+        self.first = self.time([self._sentinel])
+        if isinstance(refusal := self.first.timings[0], str):
+            raise DeviceError(f"{device.url}: cannot time a model: {refusal}")
+
+    @property
+    def runtime(self) -> str:
+        return self.first.runtime
+
+    def time(self, models: Sequence[bytes], burst: int = 1) -> Report:
+        """Time the models, in turns.
+
+        Args:
+            burst: runs of a model in one turn; of several the first, which finds its weights cold,
+                does not count.
+
+        Raises:
+            DeviceError: the device failed; `DeviceLostError` if it does not answer any more.
+        """
+        with tempfile.TemporaryDirectory(prefix="ghostnas-") as name:
+            folder = Path(name)
+            names = [f"{index:05}.tflite" for index in range(len(models))]
+            for file, model in zip(names, models, strict=True):
+                (folder / file).write_bytes(model)
+            (folder / SENTINEL_FILE).write_bytes(self._sentinel)
+            if self.setting.benchmark_model is None:
+                return self._time_by_runner(folder, names, burst)
+            return self._time_by_program(folder, names)
+
+    def _time_by_runner(self, folder: Path, names: Sequence[str], burst: int) -> Report:
+        job = {
+            "models": names,
+            "sentinel": SENTINEL_FILE,
+            "threads": self.setting.threads,
+            "cpus": [core.index for core in self.cores],
+            "rounds": self.setting.rounds,
+            "burst": burst,
+            "hottest_celsius": HOTTEST_CELSIUS,
+            "delegated": True,
+        }
+        (folder / "job.json").write_text(json.dumps(job))
+        self.device.push(folder, "job")
+        printed = self.device.run(
+            [self.setting.python, "runner.py", "job"], timeout_s=self._timeout_s(len(names))
+        )
+        result = _last_json(printed, self.device.url)
+        times, refused = result["times_us"], result["refused"]
+        return Report(
+            timings=tuple(
+                refused[name] if name in refused else timing_of(times[name]) for name in names
+            ),
+            sentinel_ms=1e-3 * result["sentinel_us"],
+            runtime=result["runtime"],
+            thrown_away=result["thrown_away"],
+            paused_s=result["paused_s"],
+        )
+
+    def _time_by_program(self, folder: Path, names: Sequence[str]) -> Report:
+        self.device.push(folder, "job")
+        timings: list[Timing | str] = []
+        sentinels = []
+        for index, name in enumerate(names):
+            if index % SENTINEL_EVERY == 0:
+                sentinels.append(self._run_program(SENTINEL_FILE))
+            timings.append(self._run_program(name))
+        medians = [each.median_ms for each in sentinels if isinstance(each, Timing)]
+        if not medians:
+            raise DeviceError(f"{self.device.url}: cannot time a model: {sentinels[0]}")
+        return Report(
+            timings=tuple(timings),
+            sentinel_ms=float(np.median(medians)),
+            runtime="benchmark_model",
+        )
+
+    def _run_program(self, name: str) -> Timing | str:
+        mask = sum(1 << core.index for core in self.cores)
+        command = benchmark_model.command(
+            self._program,
+            f"job/{name}",
+            threads=self.setting.threads,
+            runs=self.setting.rounds,
+            warm_up_runs=2,
+            seconds=0.0,
+        )
+        printed = self.device.run(["taskset", f"{mask:x}", *command], timeout_s=self._timeout_s(1))
+        timings = benchmark_model.parse(printed)
+        if timings.delegated is False:
+            return "XNNPACK did not take it, or only parts of it"
+        return Timing(timings.median_ms, timings.p10_ms, timings.p90_ms, timings.runs)
+
+    def _push_program(self, path: str) -> str:
+        if not Path(path).is_file():
+            return path
+        self.device.push(Path(path), "benchmark_model")
+        self.device.run(["chmod", "+x", "benchmark_model"], timeout_s=LEAST_TIMEOUT_S)
+        return "./benchmark_model"
+
+    def _timeout_s(self, models: int) -> float:
+        return LEAST_TIMEOUT_S + SLOWEST_MODEL_S * models
+
+
+def timing_of(times_us: Sequence[float]) -> Timing:
+    p10, median, p90 = 1e-3 * np.percentile(times_us, [10, 50, 90])
+    return Timing(float(median), float(p10), float(p90), len(times_us))
+
+
+def _last_json(printed: str, url: str) -> dict[str, Any]:
+    """The runner's line; the runtime prints lines of its own before it."""
+    lines = [line for line in printed.splitlines() if line.startswith("{")]
+    if not lines:
+        raise DeviceError(f"{url}: the runner printed no result: {printed[-200:]!r}")
+    result: dict[str, Any] = json.loads(lines[-1])
+    return result

@@ -1,0 +1,148 @@
+"""Holds a table against fresh networks on the device, and carries one to another device."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ghostnas import correction, cost, latency, measure
+from ghostnas.arch import lower
+from ghostnas.bench import Bench
+from ghostnas.errors import InputError
+from ghostnas.graph import Array
+from ghostnas.journal import Journal
+from ghostnas.latency import Table, Timing
+from ghostnas.measure import MeasuredNetwork, Say
+from ghostnas.predict import CONFIDENCE, Predictor
+from ghostnas.space import Space
+from ghostnas.sums import OpCosts
+
+
+def check(
+    bench: Bench, path: Path, space: Space, *, networks: int, seed: int, say: Say = print
+) -> dict[str, Any]:
+    """Measure networks that the table has never seen and hold its predictions against them.
+
+    They are kept beside the table, and not measured again.
+
+    Raises:
+        InputError: the device's setting is not the table's; the difference is named.
+    """
+    table = latency.load(str(path))
+    if differs := latency.difference(measure.origin_of(bench), table.origin):
+        raise InputError(f"{path} is of another setting than the device: {differs}")
+    file = measure.networks_file(path)
+    earlier = measure.load_networks(file)
+    seen = frozenset(each.arch.id for each in earlier)
+    journal = Journal(Path(f"{path}.check-journal"), {"space": space.hash, "seed": seed})
+    wanted = measure.draw(space, networks, seed, without=seen)
+    measured = measure.measure_networks(bench, wanted, journal, "check", say)
+    measure.save_networks(file, [*earlier, *measured])
+    journal.remove()
+    drift = bench.first.sentinel_ms / table.origin.sentinel_ms - 1
+    return {**compare(table, measured), "drift": drift}
+
+
+def compare(table: Table, measured: Sequence[MeasuredNetwork]) -> dict[str, Any]:
+    """How well a table predicts measured networks, and how well their FLOPs would.
+
+    `flops` is of a line through the multiply-accumulates, fitted to these very networks but for
+    the one that it predicts: more than it could know.
+
+    Raises:
+        InputError: there are too few networks.
+    """
+    if len(measured) < correction.FEWEST_NETWORKS:
+        raise InputError(f"{len(measured)} networks are too few: {correction.FEWEST_NETWORKS}")
+    measured_ms = np.array([each.timing.median_ms for each in measured])
+    predictor = Predictor(table)
+    predictions = [predictor.predict(each.arch) for each in measured]
+    predicted_ms = np.array([each.latency_ms for each in predictions])
+    held = [
+        each.low_ms <= ms <= each.high_ms for each, ms in zip(predictions, measured_ms, strict=True)
+    ]
+    macs = np.array([cost.count(lower(each.arch)).macs for each in measured], dtype=float)
+    return {
+        "networks": len(measured),
+        **agreement(predicted_ms, measured_ms),
+        "bias": float(np.mean(predicted_ms / measured_ms - 1)),
+        "confidence": CONFIDENCE,
+        "coverage": float(np.mean(held)),
+        "flops": agreement(_left_out_lines(macs, measured_ms), measured_ms),
+    }
+
+
+def agreement(predicted: Array, measured: Array) -> dict[str, float]:
+    """Mean absolute percentage error (as a share), shares within 5 and 10 %, and two of ranks:
+    Spearman's rho and Kendall's tau.
+    """
+    from scipy.stats import kendalltau, spearmanr
+
+    errors = np.abs(predicted / measured - 1)
+    return {
+        "mape": float(errors.mean()),
+        "within_5": float(np.mean(errors <= 0.05)),
+        "within_10": float(np.mean(errors <= 0.10)),
+        "spearman": float(spearmanr(predicted, measured).statistic),
+        "kendall": float(kendalltau(predicted, measured).statistic),
+    }
+
+
+def calibrate(
+    bench: Bench, table: Table, space: Space, out: Path, *, networks: int, say: Say = print
+) -> Table:
+    """A table for another device of the same kind, from a few networks that are measured on it.
+
+    The ops keep their proportions to each other; the correction is fitted anew.
+
+    Raises:
+        InputError: the device runs another dtype or other threads than the table's.
+    """
+    origin = measure.origin_of(bench)
+    for key in ("dtype", "threads"):
+        ours, theirs = getattr(origin, key), getattr(table.origin, key)
+        if ours != theirs:
+            raise InputError(f"table {table.name} has {key} {theirs!r}, the device runs {ours!r}")
+    about = {"table": table.name, "setting": {k: getattr(origin, k) for k in latency.SETTING}}
+    journal = Journal(Path(f"{out}.journal"), about)
+    wanted = measure.draw(space, networks, measure.NETWORK_SEED)
+    measured = measure.measure_networks(bench, wanted, journal, "fit", say)
+    costs = OpCosts(table)
+    sums_ms = np.array([costs.of_arch(each.arch).latency_ms for each in measured])
+    measured_ms = np.array([each.timing.median_ms for each in measured])
+    scale = float(np.median(measured_ms / sums_ms))
+    rows = {op: _scaled(timing, scale) for op, timing in table.rows.items()}
+    origin = dataclasses.replace(
+        origin,
+        method=f"carried over from {table.name} by {len(measured)} networks",
+        op_error=table.origin.op_error,
+        sentinel_ms=bench.first.sentinel_ms,
+    )
+    carried = dataclasses.replace(table, name=out.stem, origin=origin, rows=rows)
+    carried = measure.correct(carried, measured)
+    measure.save_networks(measure.networks_file(out), measured)
+    latency.save(carried, out)
+    journal.remove()
+    return carried
+
+
+def _scaled(timing: Timing, scale: float) -> Timing:
+    median_ms, p10_ms, p90_ms = (scale * ms for ms in timing[:3])
+    return Timing(median_ms, p10_ms, p90_ms, timing.runs)
+
+
+def _left_out_lines(macs: Array, measured: Array) -> Array:
+    """For each network, the latency on the line through the others' multiply-accumulates."""
+    features = np.stack([macs / macs.max(), np.ones(len(macs))], axis=1)
+    predicted = np.zeros(len(macs))
+    for index in range(len(macs)):
+        others = np.arange(len(macs)) != index
+        line = np.linalg.lstsq(
+            features[others] / measured[others, None], np.ones(len(macs) - 1), rcond=None
+        )[0]
+        predicted[index] = features[index] @ line
+    return predicted

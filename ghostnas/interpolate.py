@@ -1,0 +1,139 @@
+"""The latency of an op that a table has not, from the ops that it has, with the error of that.
+
+The table's ops of the same kind are fitted by what a kernel does (multiply-adds with rows and
+channels rounded up to the tile, bytes in, bytes out, bytes of weights, a call), and the nearest of
+them in size correct the fit. The error is the one that the same interpolation makes on the table's
+own ops, each left out in its turn.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from scipy.optimize import nnls
+from scipy.spatial import cKDTree
+
+from ghostnas.graph import Array
+from ghostnas.signature import OpSignature, weight_count
+
+# Rows and channels of XNNPACK's matrix kernels: NEON float32 and int8, AVX2, AVX-512.
+TILES = ((6, 8), (4, 8), (4, 16), (5, 16), (7, 16), (7, 32))
+NEIGHBOURS = 4
+NEARNESS = 0.05  # in logs of sizes: of nearer ops none weighs more than another
+FEWEST_TO_FIT = 4
+VECTOR = 4  # float32 lanes of a NEON register
+
+Kind: TypeAlias = tuple[str, int, int, int]
+
+
+class Interpolated(NamedTuple):
+    """Milliseconds of an op, and the share of them by which nine in ten such are off at most."""
+
+    latency_ms: float
+    error: float
+
+
+class Interpolator:
+    """Fitted to a table's ops once for each kind of op that is asked for."""
+
+    def __init__(self, medians_ms: Mapping[OpSignature, float]) -> None:
+        self._medians_ms = medians_ms
+        self._kinds: dict[Kind, list[OpSignature]] = defaultdict(list)
+        for signature in medians_ms:
+            self._kinds[kind_of(signature)].append(signature)
+        self._fits: dict[Kind, _Fit] = {}
+
+    def predict(self, signature: OpSignature) -> Interpolated | None:
+        """None if the table has too few ops of the kind."""
+        kind = kind_of(signature)
+        if kind not in self._fits:
+            rows = self._kinds.get(kind, [])
+            if len(rows) < FEWEST_TO_FIT:
+                return None
+            latencies_ms = np.array([self._medians_ms[row] for row in rows])
+            fits = [_Fit(rows, latencies_ms, tile) for tile in _tiles_of(signature)]
+            self._fits[kind] = min(fits, key=lambda fit: fit.error)
+        fit = self._fits[kind]
+        return Interpolated(fit.predict(signature), fit.error)
+
+
+class _Fit:
+    """One kind of op: non-negative costs of its features, corrected by the nearest ops' residuals.
+
+    `error` is the 90th percentile of the relative error on ops left out one by one.
+    """
+
+    def __init__(
+        self, rows: Sequence[OpSignature], latencies_ms: Array, tile: tuple[int, int]
+    ) -> None:
+        self._tile = tile
+        features = np.array([_features(row, tile) for row in rows])
+        # Divided by the latency, so that small ops count as much as large ones.
+        relative = features / latencies_ms[:, None]
+        scale = np.maximum(relative.max(axis=0), 1e-12)
+        self._costs = nnls(relative / scale, np.ones(len(rows)))[0] / scale
+        logs = np.log(features + 1.0)
+        self._residuals = np.log(latencies_ms / (features @ self._costs))
+        self._near = cKDTree(logs)
+        # Each op lies nearest to itself, so its correction is looked up among the others.
+        corrections = self._corrections(logs, skip=1)
+        errors = np.abs(np.expm1(corrections - self._residuals))
+        self.error = float(np.percentile(errors, 90))
+
+    def predict(self, signature: OpSignature) -> float:
+        features = np.array(_features(signature, self._tile))
+        correction = self._corrections(np.log(features + 1.0)[None])[0]
+        return float(features @ self._costs * np.exp(correction))
+
+    def _corrections(self, at: Array, skip: int = 0) -> Array:
+        """Mean log residual of the nearest ops of each point, nearer ones weighing more."""
+        count = min(NEIGHBOURS + skip, len(self._residuals))
+        distances, nearest = self._near.query(at, range(1 + skip, count + 1), p=1)
+        weights = 1.0 / (distances + NEARNESS)
+        mean: Array = (weights * self._residuals[nearest]).sum(axis=1) / weights.sum(axis=1)
+        return mean
+
+
+def kind_of(signature: OpSignature) -> Kind:
+    """What has a kernel of its own in the runtime, and so a fit of its own here.
+
+    Such are depthwise convolutions that make several maps of each, 1x1 convolutions of one pixel
+    (which only wait for their weights), and concatenations by the number of parts.
+    """
+    s = signature
+    variant = 0
+    if s.op in ("depthwise", "concat"):
+        variant = s.out_channels // s.in_channels
+    elif s.op == "conv":
+        variant = int(s.height * s.width == 1)
+    return (s.op, s.kernel, s.stride, min(variant, 3))
+
+
+def _tiles_of(signature: OpSignature) -> tuple[tuple[int, int], ...]:
+    return TILES if signature.op in ("conv", "dense") else TILES[:1]
+
+
+def _features(signature: OpSignature, tile: tuple[int, int]) -> tuple[float, ...]:
+    """Multiply-adds and tiles as rounded up, numbers read, written and of weights, pixels, pixels
+    whose channels leave a remainder of the vector, and 1 for the call.
+    """
+    s = signature
+    stride, taps = max(s.stride, 1), max(s.kernel, 1) ** 2
+    pixels = -(-s.height // stride) * -(-s.width // stride)
+    read, written = s.height * s.width * s.in_channels, pixels * s.out_channels
+    tiles = _tiled(pixels, tile[0]) * _tiled(s.out_channels, tile[1])
+    if s.op == "depthwise":
+        work = pixels * _tiled(s.out_channels, VECTOR) * taps
+    elif s.op in ("conv", "dense"):
+        work = tiles * s.in_channels * taps
+    else:
+        work = written
+    remainders = (s.in_channels % VECTOR > 0) + (s.out_channels % VECTOR > 0)
+    return (work, tiles, read, written, weight_count(s), pixels, pixels * remainders, 1.0)
+
+
+def _tiled(size: int, tile: int) -> int:
+    return -(-size // tile) * tile

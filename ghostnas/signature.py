@@ -1,0 +1,94 @@
+"""What decides an op's latency: the signatures of a graph's ops, the keys of a latency table."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, get_args
+
+from ghostnas.deploy import deploy
+from ghostnas.errors import MissingOpError
+from ghostnas.graph import (
+    Activation,
+    Add,
+    Concat,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalPool,
+    Graph,
+    Input,
+    Multiply,
+    Narrow,
+    Nonlinearity,
+)
+
+NONLINEARITIES = get_args(Nonlinearity)
+ACTIVATIONS = ("none", *NONLINEARITIES)
+OPS = (
+    *("conv", "depthwise", "dense", "add", "multiply", "concat", "narrow", "pool", "flatten"),
+    *NONLINEARITIES,
+)
+
+
+class OpSignature(NamedTuple):
+    """What decides an op's latency. A convolution and the PAD before it are one op.
+
+    `op` is ``conv``, ``depthwise``, ``dense``, ``add``, ``multiply``, ``concat``, ``narrow``,
+    ``pool``, ``flatten`` or an activation's name. `height` and `width` are of the first input,
+    1 for vectors; `kernel` and `stride` are 0 where there are none.
+    """
+
+    op: str
+    height: int
+    width: int
+    in_channels: int
+    out_channels: int
+    kernel: int
+    stride: int
+    activation: str
+
+    def __str__(self) -> str:
+        size = f"{self.height}x{self.width}x{self.in_channels}"
+        kernel = f" k{self.kernel} s{self.stride}" if self.kernel else ""
+        return f"{self.op} {size} -> {self.out_channels}{kernel} {self.activation}"
+
+
+def signatures(graph: Graph) -> list[OpSignature]:
+    """One signature for each op that runs, in order; `graph` is deployed first if it is not."""
+    deployed = deploy(graph)
+    found = []
+    for node in deployed.nodes:
+        if isinstance(node.op, Input):
+            continue
+        shapes = deployed.input_shapes(node)
+        channels, height, width = (*shapes[0], 1, 1)[:3]
+        out = node.shape[0]
+        op, kernel, stride, activation = node.op, 0, 0, "none"
+        match op:
+            case Conv():
+                if op.groups > 1 and not op.depthwise:
+                    raise MissingOpError(f"{node.name}: grouped convolutions have no signature yet")
+                kind = "depthwise" if op.depthwise else "conv"
+                kernel, stride, activation = op.kernel, op.stride, op.activation
+            case Dense():
+                kind, activation = "dense", op.activation
+            case Add():
+                kind, activation = "add", op.activation
+            case Activation():
+                kind = op.kind
+            case Multiply() | Concat() | Narrow() | Flatten():
+                kind = type(op).__name__.lower()
+            case GlobalPool():
+                kind = "pool"
+            case _:
+                raise MissingOpError(f"{node.name}: {op} has no signature")
+        found.append(OpSignature(kind, height, width, channels, out, kernel, stride, activation))
+    return found
+
+
+def weight_count(signature: OpSignature) -> int:
+    """Learned numbers of the op's kernel, without its bias."""
+    s = signature
+    taps = max(s.kernel, 1) ** 2
+    if s.op == "depthwise":
+        return taps * s.out_channels
+    return taps * s.in_channels * s.out_channels if s.op in ("conv", "dense") else 0

@@ -1,0 +1,129 @@
+"""What a network's ops cost on a table, added up: the sums that a prediction is made from.
+
+They are additive over the parts of an architecture, and a part's are worked out only once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import NamedTuple
+
+from ghostnas.arch import Arch, Part, lower_part, parts
+from ghostnas.errors import MissingOpError
+from ghostnas.graph import Graph
+from ghostnas.interpolate import Interpolator
+from ghostnas.latency import Table
+from ghostnas.signature import OpSignature, signatures, weight_count
+
+
+class Sums(NamedTuple):
+    """Over some ops: milliseconds, errors in milliseconds, how many ops, numbers of weights.
+
+    Attributes:
+        spread_ms: the errors of all ops, as if all lay on one side.
+        variance_ms2: squares of the errors of the ops that the table has not.
+        interpolated: those ops.
+    """
+
+    latency_ms: float
+    spread_ms: float
+    variance_ms2: float
+    ops: int
+    weights: int
+    interpolated: tuple[OpSignature, ...]
+
+
+class _OpCost(NamedTuple):
+    latency_ms: float
+    error: float
+    weights: int
+    guessed: bool = False
+
+
+class OpCosts:
+    """A table's ops, and what it has not interpolated.
+
+    Raises:
+        MissingOpError: when it is asked, if the table has too few ops of a kind that it lacks one
+            of.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        method = table.origin.op_error
+        self._costs = {
+            row: _OpCost(
+                t.median_ms,
+                max(method, (t.p90_ms - t.p10_ms) / (2 * t.median_ms)),
+                weight_count(row),
+            )
+            for row, t in table.rows.items()
+        }
+        self._parts: dict[Part, Sums] = {}
+
+    @property
+    def bytes_a_weight(self) -> int:
+        return 1 if self._table.origin.dtype == "int8" else 4
+
+    def of_graph(self, graph: Graph) -> Sums:
+        """The sums of a network, deployed or not."""
+        total = spread = variance = 0.0
+        ops = weights = 0
+        missing = []
+        for signature in signatures(graph):
+            cost = self._costs.get(signature)
+            if cost is None:
+                cost = self._costs[signature] = self._interpolate(signature)
+            latency_ms, error, weight, guessed = cost
+            if guessed:
+                variance += (latency_ms * error) ** 2
+                missing.append(signature)
+            total += latency_ms
+            spread += latency_ms * error
+            weights += weight
+            ops += 1
+        return Sums(total, spread, variance, ops, weights, tuple(missing))
+
+    def of_arch(self, arch: Arch) -> Sums:
+        """The sums of an architecture; quick, since other architectures share its parts."""
+        return add(self._of_part(part) for part in parts(arch))
+
+    def of_part(self, arch: Arch, position: int) -> Sums:
+        """The sums of its stem (position 0), a block or its head (the last)."""
+        return self._of_part(parts(arch)[position])
+
+    def _of_part(self, part: Part) -> Sums:
+        known = self._parts.get(part)
+        if known is None:
+            known = self._parts[part] = self.of_graph(lower_part(part))
+        return known
+
+    def _interpolate(self, signature: OpSignature) -> _OpCost:
+        guess = self._interpolator.predict(signature)
+        if guess is None:
+            raise MissingOpError(
+                f"table {self._table.name} has too few ops like {signature} to predict it; "
+                "build one with: ghostnas latency build"
+            )
+        error = min(1.0, guess.error + self._table.origin.op_error)
+        return _OpCost(guess.latency_ms, error, weight_count(signature), guessed=True)
+
+    @cached_property
+    def _interpolator(self) -> Interpolator:
+        return Interpolator({op: timing.median_ms for op, timing in self._table.rows.items()})
+
+
+def add(several: Iterable[Sums]) -> Sums:
+    """The sums of all together."""
+    total = spread = variance = 0.0
+    ops = weights = 0
+    missing: tuple[OpSignature, ...] = ()
+    for part in several:
+        total += part.latency_ms
+        spread += part.spread_ms
+        variance += part.variance_ms2
+        ops += part.ops
+        weights += part.weights
+        missing += part.interpolated
+    return Sums(total, spread, variance, ops, weights, missing)
