@@ -7,7 +7,7 @@ have a bias, and convolutions, dense layers and sums carry the ReLU that followe
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,15 +22,35 @@ from ghostnas.graph import (
     Dense,
     Graph,
     Node,
+    Op,
     Weights,
 )
 
-FOLDED = {BatchNorm, Activation}
+FOLDED = {BatchNorm, Activation}  # into the node before
+FUSING = {Conv, Dense, Add}  # with the ReLU after it
+
+
+class Run(NamedTuple):
+    """A node that runs, and what it takes in of those after it.
+
+    `activation` is the node's own or that of a ReLU after it; `norm` is the name of the batch norm
+    after a convolution, or empty.
+    """
+
+    node: Node
+    activation: ActivationKind
+    norm: str
+
+
+def runs(graph: Graph) -> list[Run]:
+    """The nodes that run when `graph` is deployed, in order."""
+    return _fuse(graph)[0]
 
 
 def deploy(graph: Graph) -> Graph:
     """The deployed form of `graph`; a deployed graph comes back as it is."""
-    return _fuse(graph)[0]
+    fused, moved = _fuse(graph)
+    return Graph(tuple(_deployed(run, moved) for run in fused))
 
 
 def fold(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, Array]]:
@@ -39,65 +59,59 @@ def fold(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, Array]]:
     Raises:
         KeyError: `weights` lacks an array of `graph`.
     """
-    deployed, norms = _fuse(graph)
+    fused, moved = _fuse(graph)
     folded: dict[str, Array] = {}
-    for node in deployed.nodes:
-        if node.name in norms:
-            folded.update(_fold_norm(node.name, norms[node.name], weights))
+    for node, _, norm in fused:
+        if norm:
+            folded.update(_fold_norm(node.name, norm, weights))
         elif isinstance(node.op, Conv | Dense):
             for key in ("weight", "bias"):
                 folded[f"{node.name}.{key}"] = weights[f"{node.name}.{key}"].astype(np.float32)
-    return deployed, folded
+    return Graph(tuple(_deployed(run, moved) for run in fused)), folded
 
 
-def _fuse(graph: Graph) -> tuple[Graph, dict[str, str]]:
-    """The deployed graph, and for each convolution that took in a batch norm, that one's name."""
+def _fuse(graph: Graph) -> tuple[list[Run], list[int]]:
+    """The nodes that run, and for each node of `graph` the place of the one that it is part of."""
     readers = [0] * len(graph.nodes)
     for node in graph.nodes:
         for source in node.inputs:
             readers[source] += 1
-    nodes: list[Node] = []
-    norms: dict[str, str] = {}
-    moved: list[int] = []  # index in `graph` to index in `nodes`
+    fused: list[Run] = []
+    moved: list[int] = []
     for node in graph.nodes:
-        op = node.op
-        inputs = tuple(moved[source] for source in node.inputs)
-        if type(op) in FOLDED and readers[node.inputs[0]] == 1:
-            producer = nodes[inputs[0]]
-            if (
-                isinstance(op, BatchNorm)
-                and isinstance(producer.op, Conv)
-                and producer.op.activation == "none"
-                and producer.name not in norms
-            ):
-                nodes[inputs[0]] = producer._replace(op=_with_bias(producer.op))
-                norms[producer.name] = node.name
-                moved.append(inputs[0])
+        op, kind = node.op, type(node.op)
+        if kind in FOLDED and readers[node.inputs[0]] == 1:
+            at = moved[node.inputs[0]]
+            taken = _take_in(fused[at], op)
+            if taken is not None:
+                fused[at] = taken if kind is Activation else taken._replace(norm=node.name)
+                moved.append(at)
                 continue
-            if (
-                isinstance(op, Activation)
-                and op.kind in ("relu", "relu6")
-                and isinstance(producer.op, Conv | Dense | Add)
-                and producer.op.activation == "none"
-            ):
-                nodes[inputs[0]] = producer._replace(op=_with_activation(producer.op, op.kind))
-                moved.append(inputs[0])
-                continue
-        if type(op) is BatchNorm:
+        if kind is BatchNorm:
             raise ValueError(f"{node.name}: a batch norm that follows no convolution of its own")
-        moved.append(len(nodes))
-        nodes.append(Node(node.name, op, inputs, node.shape))
-    return Graph(tuple(nodes)), norms
+        moved.append(len(fused))
+        own = op.activation if isinstance(op, Conv | Dense | Add) else "none"
+        fused.append(Run(node, own, ""))
+    return fused, moved
 
 
-@cache
-def _with_bias(op: Conv) -> Conv:
-    return replace(op, bias=True)
+def _take_in(run: Run, op: Op) -> Run | None:
+    """The node with what follows it; None if it cannot take that in."""
+    if run.activation != "none":
+        return None
+    if isinstance(op, Activation):
+        fits = op.kind in ("relu", "relu6") and type(run.node.op) in FUSING
+        return Run(run.node, op.kind, run.norm) if fits else None
+    return run if type(run.node.op) is Conv and not run.norm else None
 
 
-@cache
-def _with_activation(op: Conv | Dense | Add, kind: ActivationKind) -> Conv | Dense | Add:
-    return replace(op, activation=kind)
+def _deployed(run: Run, moved: list[int]) -> Node:
+    name, op, inputs, shape = run.node
+    if isinstance(op, Conv):
+        op = replace(op, bias=op.bias or bool(run.norm), activation=run.activation)
+    elif isinstance(op, Dense | Add):
+        op = replace(op, activation=run.activation)
+    return Node(name, op, tuple(moved[source] for source in inputs), shape)
 
 
 def _fold_norm(conv: str, norm: str, weights: Weights) -> dict[str, Array]:

@@ -31,7 +31,7 @@ for path in /sys/devices/system/cpu/cpu[0-9]*; do
         "governor=$(read_file $path/cpufreq/scaling_governor)" "online=$(read_file $path/online)"
 done
 echo cpuinfo
-cat /proc/cpuinfo
+read_file /proc/cpuinfo
 """
 # CPU part numbers of implementer 0x41 (ARM) and 0x51 (Qualcomm), from the Technical Reference
 # Manuals' MIDR_EL1.
@@ -181,7 +181,7 @@ def _core_names(cpuinfo: str) -> dict[int, str]:
 def _parse_indices(text: str) -> list[int]:
     indices: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", part.strip())
         if match is None:
             raise InputError(f"cores {text!r}: write big, little, or indices like 4 or 0,2-3")
         indices += range(int(match[1]), int(match[2] or match[1]) + 1)

@@ -8,8 +8,10 @@ own ops, each left out in its turn.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from operator import mul
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -74,27 +76,29 @@ class _Fit:
         # Divided by the latency, so that small ops count as much as large ones.
         relative = features / latencies_ms[:, None]
         scale = np.maximum(relative.max(axis=0), 1e-12)
-        self._costs = nnls(relative / scale, np.ones(len(rows)))[0] / scale
+        costs = nnls(relative / scale, np.ones(len(rows)))[0] / scale
+        self._costs: list[float] = costs.tolist()
         logs = np.log(features + 1.0)
-        self._residuals = np.log(latencies_ms / (features @ self._costs))
+        self._residuals = np.log(latencies_ms / (features @ costs))
         self._near = cKDTree(logs)
         # Each op lies nearest to itself, so its correction is looked up among the others.
-        corrections = self._corrections(logs, skip=1)
+        ranks = range(2, min(NEIGHBOURS + 1, len(rows)) + 1)
+        distances, nearest = self._near.query(logs, ranks, p=1)
+        weights = 1.0 / (distances + NEARNESS)
+        corrections = (weights * self._residuals[nearest]).sum(axis=1) / weights.sum(axis=1)
         errors = np.abs(np.expm1(corrections - self._residuals))
         self.error = float(np.percentile(errors, 90))
+        self._ranks = range(1, min(NEIGHBOURS, len(rows)) + 1)
 
     def predict(self, signature: OpSignature) -> float:
-        features = np.array(_features(signature, self._tile))
-        correction = self._corrections(np.log(features + 1.0)[None])[0]
-        return float(features @ self._costs * np.exp(correction))
-
-    def _corrections(self, at: Array, skip: int = 0) -> Array:
-        """Mean log residual of the nearest ops of each point, nearer ones weighing more."""
-        count = min(NEIGHBOURS + skip, len(self._residuals))
-        distances, nearest = self._near.query(at, range(1 + skip, count + 1), p=1)
-        weights = 1.0 / (distances + NEARNESS)
-        mean: Array = (weights * self._residuals[nearest]).sum(axis=1) / weights.sum(axis=1)
-        return mean
+        # A single op is quicker without arrays.
+        features = _features(signature, self._tile)
+        fitted = sum(map(mul, features, self._costs))
+        logs = [math.log(feature + 1.0) for feature in features]
+        distances, nearest = self._near.query(logs, self._ranks, p=1)
+        weights: list[float] = [1.0 / (distance + NEARNESS) for distance in distances.tolist()]
+        residuals: list[float] = self._residuals[nearest].tolist()
+        return fitted * math.exp(sum(map(mul, weights, residuals)) / sum(weights))
 
 
 def kind_of(signature: OpSignature) -> Kind:

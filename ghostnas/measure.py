@@ -10,7 +10,7 @@ import datetime
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -83,26 +83,28 @@ def build(
     known = latency.load(str(out)) if out.exists() else None
     if known and (differs := latency.difference(origin, known.origin)):
         raise InputError(f"{out} is of another setting: {differs}; choose another --out")
+    wanted = ops_of(space, ops, OP_SEED)
+    earlier = known.rows if known else {}
+    kept = load_networks(networks_file(out)) if known else []  # else they are another table's
+    ids = {each.arch.id for each in kept}
     about = {"space": space.hash, "setting": {k: getattr(origin, k) for k in latency.SETTING}}
     journal = Journal(Path(f"{out}.journal"), about)
     timer = _Timer(bench, journal, say)
-    wanted = ops_of(space, ops, OP_SEED)
-    earlier = known.rows if known else {}
     rows, refused = timer.ops([op for op in wanted if op not in earlier])
-    drawn = timer.networks(draw(space, networks, NETWORK_SEED), "fit")
+    drawn = draw(space, networks, NETWORK_SEED)
+    timed = timer.networks([arch for arch in drawn if arch.id not in ids], "fit")
     sentinel_ms = float(np.median([*timer.sentinels_ms, bench.first.sentinel_ms]))
     origin = dataclasses.replace(origin, sentinel_ms=round(sentinel_ms, 6))
     table = Table(name=out.stem, origin=origin, rows={**earlier, **rows})
-    measured = {each.arch.id: each for each in (*load_networks(networks_file(out)), *drawn)}
-    table = correct(table, [each for each in measured.values() if each.use == "fit"])
-    save_networks(networks_file(out), measured.values())
+    table = correct(table, [each for each in (*kept, *timed) if each.use == "fit"])
+    save_networks(networks_file(out), [*kept, *timed])
     latency.save(table, out)
     journal.remove()
     return Built(
         table=table,
         measured=len(rows),
         refused=refused,
-        networks=len(drawn),
+        networks=len(timed),
         seconds=time.monotonic() - start,
         writing_s=timer.writing_s,
         thrown_away=timer.thrown_away,
@@ -188,7 +190,7 @@ def load_networks(path: Path) -> list[MeasuredNetwork]:
     return found
 
 
-def save_networks(path: Path, networks: Iterator[MeasuredNetwork] | Any) -> None:
+def save_networks(path: Path, networks: Sequence[MeasuredNetwork]) -> None:
     """Write the file whole or not at all."""
     lines = [
         json.dumps({"use": each.use, "timing": list(each.timing), "arch": archs.to_json(each.arch)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, get_args
 
-from ghostnas.deploy import deploy
+from ghostnas.deploy import runs
 from ghostnas.errors import MissingOpError
 from ghostnas.graph import (
     Activation,
@@ -54,33 +54,29 @@ class OpSignature(NamedTuple):
 
 def signatures(graph: Graph) -> list[OpSignature]:
     """One signature for each op that runs, in order; `graph` is deployed first if it is not."""
-    deployed = deploy(graph)
+    nodes = graph.nodes
     found = []
-    for node in deployed.nodes:
-        if isinstance(node.op, Input):
+    for node, activation, _ in runs(graph):
+        op, kernel, stride = node.op, 0, 0
+        if isinstance(op, Input):
             continue
-        shapes = deployed.input_shapes(node)
-        channels, height, width = (*shapes[0], 1, 1)[:3]
-        out = node.shape[0]
-        op, kernel, stride, activation = node.op, 0, 0, "none"
+        channels, *size = nodes[node.inputs[0]].shape
+        height, width = size or (1, 1)
         match op:
             case Conv():
                 if op.groups > 1 and not op.depthwise:
                     raise MissingOpError(f"{node.name}: grouped convolutions have no signature yet")
                 kind = "depthwise" if op.depthwise else "conv"
-                kernel, stride, activation = op.kernel, op.stride, op.activation
-            case Dense():
-                kind, activation = "dense", op.activation
-            case Add():
-                kind, activation = "add", op.activation
+                kernel, stride = op.kernel, op.stride
             case Activation():
                 kind = op.kind
-            case Multiply() | Concat() | Narrow() | Flatten():
+            case Dense() | Add() | Multiply() | Concat() | Narrow() | Flatten():
                 kind = type(op).__name__.lower()
             case GlobalPool():
                 kind = "pool"
             case _:
                 raise MissingOpError(f"{node.name}: {op} has no signature")
+        out = node.shape[0]
         found.append(OpSignature(kind, height, width, channels, out, kernel, stride, activation))
     return found
 
