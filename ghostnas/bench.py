@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from ghostnas.latency import Timing
 
 DTYPES = ("fp32", "int8")
 HOTTEST_CELSIUS = 75.0
+COOLING_S, LONGEST_PAUSE_S = 2.0, 120.0
 LEAST_TIMEOUT_S = 120.0
 SLOWEST_MODEL_S = 60.0  # to load and time one, on the slowest board
 SENTINEL_EVERY = 16  # models, where each is a process of its own
@@ -87,6 +89,7 @@ class Bench:
             device.push(Path(runner.__file__), "runner.py")
         else:
             self._program = self._push_program(setting.benchmark_model)
+            self._program_version = self._read_program_version()
         self.first = self.time([self._sentinel])
         if isinstance(refusal := self.first.timings[0], str):
             raise DeviceError(f"{device.url}: cannot time a model: {refusal}")
@@ -147,8 +150,10 @@ class Bench:
         self.device.push(folder, "job")
         timings: list[Timing | str] = []
         sentinels = []
+        paused_s = 0.0
         for index, name in enumerate(names):
             if index % SENTINEL_EVERY == 0:
+                paused_s += self._cool_down()
                 sentinels.append(self._run_program(SENTINEL_FILE))
             timings.append(self._run_program(name))
         medians = [each.median_ms for each in sentinels if isinstance(each, Timing)]
@@ -157,8 +162,18 @@ class Bench:
         return Report(
             timings=tuple(timings),
             sentinel_ms=float(np.median(medians)),
-            runtime="benchmark_model",
+            runtime=self._program_version,
+            paused_s=paused_s,
         )
+
+    def _cool_down(self) -> float:
+        """Seconds waited until the device was cool enough."""
+        start = time.monotonic()
+        while hardware.celsius(self.device) > HOTTEST_CELSIUS:
+            if time.monotonic() - start > LONGEST_PAUSE_S:
+                break
+            time.sleep(COOLING_S)
+        return time.monotonic() - start
 
     def _run_program(self, name: str) -> Timing | str:
         mask = sum(1 << core.index for core in self.cores)
@@ -182,6 +197,11 @@ class Bench:
         self.device.push(Path(path), "benchmark_model")
         self.device.run(["chmod", "+x", "benchmark_model"], timeout_s=LEAST_TIMEOUT_S)
         return "./benchmark_model"
+
+    def _read_program_version(self) -> str:
+        """It prints no version: its contents stand for one."""
+        printed = self.device.run(["sha256sum", self._program], timeout_s=LEAST_TIMEOUT_S)
+        return f"benchmark_model {printed[:12]}"
 
     def _timeout_s(self, models: int) -> float:
         return LEAST_TIMEOUT_S + SLOWEST_MODEL_S * models

@@ -30,20 +30,26 @@ def check(
     They are kept beside the table, and not measured again.
 
     Raises:
-        InputError: the device's setting is not the table's; the difference is named.
+        InputError: the device's setting is not the table's; the difference is named. Or there are
+            too few networks.
     """
+    _check_enough(networks)
     table = latency.load(str(path))
-    if differs := latency.difference(measure.origin_of(bench), table.origin):
+    origin = dataclasses.replace(measure.origin_of(bench), method=table.origin.method)
+    if differs := latency.difference(origin, table.origin):
         raise InputError(f"{path} is of another setting than the device: {differs}")
     file = measure.networks_file(path)
     earlier = measure.load_networks(file)
     seen = frozenset(each.arch.id for each in earlier)
-    journal = Journal(Path(f"{path}.check-journal"), {"space": space.hash, "seed": seed})
+    setting = {k: getattr(origin, k) for k in latency.SETTING}
+    about = {"space": space.hash, "seed": seed, "setting": setting}
+    journal = Journal(Path(f"{path}.check-journal"), about)
     wanted = measure.draw(space, networks, seed, without=seen)
     measured = measure.measure_networks(bench, wanted, journal, "check", say)
     measure.save_networks(file, [*earlier, *measured])
     journal.remove()
-    drift = bench.first.sentinel_ms / table.origin.sentinel_ms - 1
+    before_ms = table.origin.sentinel_ms
+    drift = bench.first.sentinel_ms / before_ms - 1 if before_ms else None
     return {**compare(table, measured), "drift": drift}
 
 
@@ -56,8 +62,7 @@ def compare(table: Table, measured: Sequence[MeasuredNetwork]) -> dict[str, Any]
     Raises:
         InputError: there are too few networks.
     """
-    if len(measured) < correction.FEWEST_NETWORKS:
-        raise InputError(f"{len(measured)} networks are too few: {correction.FEWEST_NETWORKS}")
+    _check_enough(len(measured))
     measured_ms = np.array([each.timing.median_ms for each in measured])
     predictor = Predictor(table)
     predictions = [predictor.predict(each.arch) for each in measured]
@@ -100,7 +105,8 @@ def calibrate(
     The ops keep their proportions to each other; the correction is fitted anew.
 
     Raises:
-        InputError: the device runs another dtype or other threads than the table's.
+        InputError: the device runs another dtype or other threads than the table's, or none of
+            the networks as a whole.
     """
     origin = measure.origin_of(bench)
     for key in ("dtype", "threads"):
@@ -111,6 +117,8 @@ def calibrate(
     journal = Journal(Path(f"{out}.journal"), about)
     wanted = measure.draw(space, networks, measure.NETWORK_SEED)
     measured = measure.measure_networks(bench, wanted, journal, "fit", say)
+    if not measured:
+        raise InputError(f"{bench.device.url}: XNNPACK takes none of the {len(wanted)} networks")
     costs = OpCosts(table)
     sums_ms = np.array([costs.of_arch(each.arch).latency_ms for each in measured])
     measured_ms = np.array([each.timing.median_ms for each in measured])
@@ -128,6 +136,13 @@ def calibrate(
     latency.save(carried, out)
     journal.remove()
     return carried
+
+
+def _check_enough(networks: int) -> None:
+    if networks < correction.FEWEST_NETWORKS:
+        raise InputError(
+            f"{networks} networks are too few: it takes {correction.FEWEST_NETWORKS} at least"
+        )
 
 
 def _scaled(timing: Timing, scale: float) -> Timing:

@@ -229,14 +229,16 @@ def _checked_text(result: Mapping[str, Any]) -> str:
             f"Spearman {found['spearman']:.3f}, Kendall {found['kendall']:.3f}"
         )
 
-    held, drift = 100 * result["coverage"], 100 * result["drift"]
-    return "\n".join(
-        [
-            f"{result['networks']} networks that {result['table']} has not seen",
-            line("table", result),
-            line("FLOPs", result["flops"]),
-            f"the {100 * result['confidence']:.0f} % interval held {held:.0f} % of them",
-            f"the device is {abs(drift):.1f} % {'slower' if drift > 0 else 'quicker'} than it was "
-            "when the table was built",
-        ]
-    )
+    lines = [
+        f"{result['networks']} networks that {result['table']} has not seen",
+        line("table", result),
+        line("FLOPs", result["flops"]),
+        f"the {100 * result['confidence']:.0f} % interval held {100 * result['coverage']:.0f} % "
+        "of them",
+    ]
+    if (drift := result["drift"]) is not None:
+        lines.append(
+            f"the device is {100 * abs(drift):.1f} % {'slower' if drift > 0 else 'quicker'} than "
+            "it was when the table was built"
+        )
+    return "\n".join(lines)

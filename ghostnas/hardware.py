@@ -13,6 +13,7 @@ from typing import Protocol
 from ghostnas.errors import InputError
 
 TIMEOUT_S = 30.0
+HIGHEST_CELSIUS = 150.0  # what is above is no temperature
 UNKNOWN = "unknown"
 SCRIPT = r"""
 first() { for value; do if [ -n "$value" ]; then echo "$value"; return; fi; done; }
@@ -96,6 +97,14 @@ def read(shell: Shell) -> Hardware:
         DeviceError: it cannot be asked.
     """
     return parse(shell.run(["sh", "-c", SCRIPT], timeout_s=TIMEOUT_S))
+
+
+def celsius(shell: Shell) -> float:
+    """Of the device's hottest part that tells; 0 where none does."""
+    script = "cat /sys/class/thermal/thermal_zone*/temp 2>/dev/null; true"
+    readings = re.findall(r"^\d+$", shell.run(["sh", "-c", script], timeout_s=TIMEOUT_S), re.M)
+    degrees = [value / 1000 if value > 1000 else value for value in map(float, readings)]
+    return max((value for value in degrees if value < HIGHEST_CELSIUS), default=0.0)
 
 
 def parse(text: str) -> Hardware:

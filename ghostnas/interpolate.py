@@ -26,6 +26,8 @@ TILES = ((6, 8), (4, 8), (4, 16), (5, 16), (7, 16), (7, 32))
 NEIGHBOURS = 4
 NEARNESS = 0.05  # in logs of sizes: of nearer ops none weighs more than another
 FEWEST_TO_FIT = 4
+FEWEST_TO_KEEP_COSTS = 50  # of more ops, one that is left out changes the costs but little
+COVERED = 0.9  # share of ops whose error is at most the one that is stated
 VECTOR = 4  # float32 lanes of a NEON register
 
 Kind: TypeAlias = tuple[str, int, int, int]
@@ -71,34 +73,58 @@ class _Fit:
     def __init__(
         self, rows: Sequence[OpSignature], latencies_ms: Array, tile: tuple[int, int]
     ) -> None:
+        self._rows = rows
+        self._latencies_ms = latencies_ms
         self._tile = tile
         features = np.array([_features(row, tile) for row in rows])
         # Divided by the latency, so that small ops count as much as large ones.
         relative = features / latencies_ms[:, None]
         scale = np.maximum(relative.max(axis=0), 1e-12)
-        costs = nnls(relative / scale, np.ones(len(rows)))[0] / scale
-        self._costs: list[float] = costs.tolist()
-        logs = np.log(features + 1.0)
-        self._residuals = np.log(latencies_ms / (features @ costs))
-        self._near = cKDTree(logs)
-        # Each op lies nearest to itself, so its correction is looked up among the others.
-        ranks = range(2, min(NEIGHBOURS + 1, len(rows)) + 1)
-        distances, nearest = self._near.query(logs, ranks, p=1)
-        weights = 1.0 / (distances + NEARNESS)
-        corrections = (weights * self._residuals[nearest]).sum(axis=1) / weights.sum(axis=1)
-        errors = np.abs(np.expm1(corrections - self._residuals))
-        self.error = float(np.percentile(errors, 90))
-        self._ranks = range(1, min(NEIGHBOURS, len(rows)) + 1)
+        self._costs = nnls(relative / scale, np.ones(len(rows)))[0] / scale
+        self._logs = np.log(features + 1.0)
+        self._residuals = np.log(latencies_ms / (features @ self._costs))
+        self._near = cKDTree(self._logs)
+
+    @cached_property
+    def error(self) -> float:
+        errors = np.sort(np.abs(self._left_out_ms() / self._latencies_ms - 1.0))
+        rank = min(math.ceil(COVERED * (len(errors) + 1)), len(errors))
+        return float(errors[rank - 1])
 
     def predict(self, signature: OpSignature) -> float:
-        # A single op is quicker without arrays.
-        features = _features(signature, self._tile)
-        fitted = sum(map(mul, features, self._costs))
-        logs = [math.log(feature + 1.0) for feature in features]
-        distances, nearest = self._near.query(logs, self._ranks, p=1)
-        weights: list[float] = [1.0 / (distance + NEARNESS) for distance in distances.tolist()]
-        residuals: list[float] = self._residuals[nearest].tolist()
-        return fitted * math.exp(sum(map(mul, weights, residuals)) / sum(weights))
+        features = np.array(_features(signature, self._tile))
+        correction = self._corrections(np.log(features + 1.0)[None])[0]
+        return float(features @ self._costs * np.exp(correction))
+
+    def _left_out_ms(self) -> Array:
+        """What each op would be predicted to take if it were not in the table."""
+        rows, latencies_ms = self._rows, self._latencies_ms
+        if len(rows) > FEWEST_TO_KEEP_COSTS:
+            own = self._corrections(self._logs, left_out=np.arange(len(rows)))
+            left_out: Array = latencies_ms * np.exp(own - self._residuals)
+            return left_out
+        return np.array(
+            [
+                _Fit(
+                    [*rows[:index], *rows[index + 1 :]], np.delete(latencies_ms, index), self._tile
+                ).predict(row)
+                for index, row in enumerate(rows)
+            ]
+        )
+
+    def _corrections(self, at: Array, left_out: Array | None = None) -> Array:
+        """Mean log residual of the nearest ops of each point, nearer ones weighing more.
+
+        Args:
+            left_out: for each point, the index of an op that does not count there.
+        """
+        count = min(NEIGHBOURS + (left_out is not None), len(self._residuals))
+        distances, nearest = self._near.query(at, range(1, count + 1), p=1)
+        weights = 1.0 / (distances + NEARNESS)
+        if left_out is not None:
+            weights *= nearest != left_out[:, None]
+        mean: Array = (weights * self._residuals[nearest]).sum(axis=1) / weights.sum(axis=1)
+        return mean
 
 
 def kind_of(signature: OpSignature) -> Kind:
