@@ -27,7 +27,7 @@ PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # before each new try of what a passing fa
 ANSWER_S = 30.0  # on top of a command's own time: ssh needs 15 s to notice that nobody is there
 TRANSFER_S = 600.0
 TIMED_OUT = {124, 137, 143}  # what `timeout` of coreutils, busybox and toybox may end with
-END_LEFTOVER = "true"
+END_LEFTOVER = "[ -f ../pid ] && (p=$(cat ../pid); kill -9 -$p || kill $p) 2>/dev/null"
 
 SSH_URL = re.compile(
     r"ssh:(?P<user>[^\s@:/-][^\s@:/]*@)?"
@@ -154,7 +154,7 @@ class ShellDevice(Device):
         script = (
             f"cd {quote(self.folder)} || exit\n{END_LEFTOVER}\n"
             "sh -c 'echo $$ >../pid && exec \"$@\"' sh"
-            f" $(command -v timeout >/dev/null && echo {limit}) {shlex.join(command)} </dev/null\n"
+            f" $(command -v timeout >/dev/null && echo {limit}) {shlex.join(command)}\n"
             "code=$?; rm -f ../pid; exit $code"
         )
         action = _shortened(shlex.join(command))
