@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from ghostnas.graph import BatchNorm, Conv, Dense, Graph
+from ghostnas.graph import Affine, AvgPool, BatchNorm, Conv, Dense, Graph, MaxPool
 
 BYTES_A_NODE = 162  # names, shapes and options in a .tflite file, for each node of a graph
+MOVING = Conv | Dense | MaxPool | AvgPool  # write where they have yet to read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +40,10 @@ def count(graph: Graph) -> Cost:
             macs += weights * node.shape[1] * node.shape[2]
             params += weights + op.out_channels * op.bias
             folded += weights + op.out_channels
-        elif isinstance(op, BatchNorm):
+        elif isinstance(op, BatchNorm | Affine):
             params += 2 * op.channels
+            if not isinstance(graph.nodes[node.inputs[0]].op, Conv):
+                folded += 2 * op.channels
         elif isinstance(op, Dense):
             macs += op.in_features * op.out_features
             weights = (op.in_features + 1) * op.out_features
@@ -70,7 +73,7 @@ def _peak_elements(graph: Graph) -> int:
         for source in set(node.inputs) if len(node.inputs) > 1 else node.inputs:
             if last_use[source] == index:
                 freed += sizes[source]
-        in_place = freed == size and len(node.inputs) == 1 and not isinstance(node.op, Conv | Dense)
+        in_place = freed == size and len(node.inputs) == 1 and not isinstance(node.op, MOVING)
         during = alive if in_place else alive + size
         if during > peak:
             peak = during

@@ -1,7 +1,8 @@
 """The pass from a network as it trains to the network as it runs: batch norm folded, ReLUs fused.
 
 Latency, TFLite and ONNX read a deployed graph. It is a `Graph` like any other; its convolutions
-have a bias, and convolutions, dense layers and sums carry the ReLU that followed them.
+have a bias, and convolutions, dense layers and sums carry the ReLU that followed them. A batch norm
+that no convolution takes in is a scale and a shift, `Affine`, with that ReLU.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ghostnas.graph import (
     Activation,
     ActivationKind,
     Add,
+    Affine,
     Array,
     BatchNorm,
     Conv,
@@ -27,7 +29,7 @@ from ghostnas.graph import (
 )
 
 FOLDED = {BatchNorm, Activation}  # into the node before
-FUSING = {Conv, Dense, Add}  # with the ReLU after it
+FUSING = {Conv, Dense, Add, BatchNorm, Affine}  # with the ReLU after it
 
 
 class Run(NamedTuple):
@@ -62,11 +64,19 @@ def fold(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, Array]]:
     fused, moved = _fuse(graph)
     folded: dict[str, Array] = {}
     for node, _, norm in fused:
+        name, op = node.name, node.op
         if norm:
-            folded.update(_fold_norm(node.name, norm, weights))
-        elif isinstance(node.op, Conv | Dense):
-            for key in ("weight", "bias"):
-                folded[f"{node.name}.{key}"] = weights[f"{node.name}.{key}"].astype(np.float32)
+            folded.update(_fold_norm(name, norm, weights))
+        elif isinstance(op, BatchNorm):
+            scale, shift = _scale_and_shift(name, weights)
+            folded[f"{name}.weight"] = scale.astype(np.float32)
+            folded[f"{name}.bias"] = shift.astype(np.float32)
+        elif isinstance(op, Conv | Dense | Affine):
+            folded[f"{name}.weight"] = weights[f"{name}.weight"].astype(np.float32)
+            if isinstance(op, Conv) and not op.bias:
+                folded[f"{name}.bias"] = np.zeros(op.out_channels, np.float32)
+            else:
+                folded[f"{name}.bias"] = weights[f"{name}.bias"].astype(np.float32)
     return Graph(tuple(_deployed(run, moved) for run in fused)), folded
 
 
@@ -87,10 +97,8 @@ def _fuse(graph: Graph) -> tuple[list[Run], list[int]]:
                 fused[at] = taken if kind is Activation else taken._replace(norm=node.name)
                 moved.append(at)
                 continue
-        if kind is BatchNorm:
-            raise ValueError(f"{node.name}: a batch norm that follows no convolution of its own")
         moved.append(len(fused))
-        own = op.activation if isinstance(op, Conv | Dense | Add) else "none"
+        own = op.activation if isinstance(op, Conv | Dense | Add | Affine) else "none"
         fused.append(Run(node, own, ""))
     return fused, moved
 
@@ -108,20 +116,27 @@ def _take_in(run: Run, op: Op) -> Run | None:
 def _deployed(run: Run, moved: list[int]) -> Node:
     name, op, inputs, shape = run.node
     if isinstance(op, Conv):
-        op = replace(op, bias=op.bias or bool(run.norm), activation=run.activation)
-    elif isinstance(op, Dense | Add):
+        op = replace(op, bias=True, activation=run.activation)
+    elif isinstance(op, Dense | Add | Affine):
         op = replace(op, activation=run.activation)
+    elif isinstance(op, BatchNorm):
+        op = Affine(channels=op.channels, activation=run.activation)
     return Node(name, op, tuple(moved[source] for source in inputs), shape)
 
 
 def _fold_norm(conv: str, norm: str, weights: Weights) -> dict[str, Array]:
     """Kernel and bias of a convolution and its batch norm as one, worked out in float64."""
+    bias = weights[f"{conv}.bias"].astype(np.float64) if f"{conv}.bias" in weights else 0.0
+    scale, shift = _scale_and_shift(norm, weights, bias)
+    kernel = weights[f"{conv}.weight"].astype(np.float64) * scale[:, None, None, None]
+    return {f"{conv}.weight": kernel.astype(np.float32), f"{conv}.bias": shift.astype(np.float32)}
+
+
+def _scale_and_shift(norm: str, weights: Weights, bias: Array | float = 0.0) -> tuple[Array, Array]:
+    """What a batch norm does to maps that lack this bias, in float64."""
     gamma, beta, mean, variance = (
         weights[f"{norm}.{key}"].astype(np.float64)
         for key in ("weight", "bias", "running_mean", "running_var")
     )
     scale = gamma / np.sqrt(variance + BATCH_NORM_EPS)
-    kernel = weights[f"{conv}.weight"].astype(np.float64) * scale[:, None, None, None]
-    bias = weights[f"{conv}.bias"].astype(np.float64) if f"{conv}.bias" in weights else 0.0
-    shift = beta + (bias - mean) * scale
-    return {f"{conv}.weight": kernel.astype(np.float32), f"{conv}.bias": shift.astype(np.float32)}
+    return scale, beta + (bias - mean) * scale

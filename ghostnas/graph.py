@@ -9,7 +9,7 @@ Shapes leave out the batch: ``(channels, height, width)`` for maps, ``(features,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias, assert_never
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy.typing as npt
 Shape: TypeAlias = tuple[int, ...]
 Array: TypeAlias = npt.NDArray[Any]
 Weights: TypeAlias = Mapping[str, Array]
-Nonlinearity: TypeAlias = Literal["relu", "relu6", "hard_swish", "hard_sigmoid"]
+Nonlinearity: TypeAlias = Literal["relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid"]
 ActivationKind: TypeAlias = Literal["none"] | Nonlinearity
 
 BATCH_NORM_EPS = 1e-5
@@ -35,7 +35,8 @@ class Input:
 class Conv:
     """A square convolution with symmetric padding ``kernel // 2``; depthwise if groups = channels.
 
-    Weights: ``weight`` (out, in / groups, kernel, kernel) and, with `bias`, ``bias`` (out,).
+    Without `padded` it has none. Weights: ``weight`` (out, in / groups, kernel, kernel) and, with
+    `bias`, ``bias`` (out,).
     `activation` is set by `ghostnas.deploy` only; `Builder` writes activations as ops of their own.
     """
 
@@ -46,6 +47,7 @@ class Conv:
     groups: int = 1
     bias: bool = False
     activation: ActivationKind = "none"
+    padded: bool = field(default=True, repr=False)  # no Arch sets it, and its id hashes the repr
 
     @property
     def depthwise(self) -> bool:
@@ -53,7 +55,7 @@ class Conv:
 
     @property
     def padding(self) -> int:
-        return self.kernel // 2
+        return self.kernel // 2 if self.padded else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +75,43 @@ class BatchNorm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Affine:
+    """A scale and a shift for each channel: what `ghostnas.deploy` makes of a batch norm that it
+    can fold into no convolution. Weights: ``weight``, ``bias``, each (channels,).
+    """
+
+    channels: int
+    activation: ActivationKind = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Activation:
     """An elementwise nonlinearity; the hard ones as in MobileNetV3 (Howard et al., 2019)."""
 
     kind: Nonlinearity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pad:
+    """Zeros around a map, so many pixels on each side."""
+
+    amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxPool:
+    """The greatest of each square window that lies within the map."""
+
+    kernel: int
+    stride: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AvgPool:
+    """The mean of each square window that lies within the map."""
+
+    kernel: int
+    stride: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +133,10 @@ class Concat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Narrow:
-    """The first `channels` channels of a map."""
+    """`channels` channels of a map, the first or those from `start` on."""
 
     channels: int
+    start: int = field(default=0, repr=False)  # as of Conv.padded
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +154,11 @@ Op: TypeAlias = (
     | Conv
     | Dense
     | BatchNorm
+    | Affine
     | Activation
+    | Pad
+    | MaxPool
+    | AvgPool
     | Add
     | Multiply
     | Concat
@@ -202,19 +242,27 @@ def output_shape(op: Op, shapes: list[Shape]) -> Shape | None:
                 return None
             if not op.kernel % 2:
                 return None
+            if not op.padded:
+                return _windows((op.out_channels, height, width), op)
             if op.stride == 1:  # odd kernels keep the size
                 return (op.out_channels, height, width)
             return (op.out_channels, -(-height // op.stride), -(-width // op.stride))
-        case BatchNorm():
+        case BatchNorm() | Affine():
             return shapes[0] if shapes[0][0] == op.channels else None
         case Activation():
             return shapes[0]
+        case Pad():
+            channels, height, width = shapes[0]
+            return (channels, height + 2 * op.amount, width + 2 * op.amount)
+        case MaxPool() | AvgPool():
+            return _windows(shapes[0], op)
         case Concat():
             if any(shape[1:] != shapes[0][1:] for shape in shapes):
                 return None
             return (sum(shape[0] for shape in shapes), *shapes[0][1:])
         case Narrow():
-            return (op.channels, *shapes[0][1:]) if op.channels <= shapes[0][0] else None
+            fits = 0 <= op.start <= shapes[0][0] - op.channels
+            return (op.channels, *shapes[0][1:]) if fits else None
         case Add():
             return shapes[0] if shapes[0] == shapes[1] else None
         case Multiply():
@@ -229,6 +277,15 @@ def output_shape(op: Op, shapes: list[Shape]) -> Shape | None:
             return op.shape
         case _:
             assert_never(op)
+
+
+def _windows(shape: Shape, op: Conv | MaxPool | AvgPool) -> Shape | None:
+    """The shape with a pixel for each window that lies within the map."""
+    channels, *size = shape
+    if min(size) < op.kernel:
+        return None
+    height, width = ((pixels - op.kernel) // op.stride + 1 for pixels in size)
+    return (channels, height, width)
 
 
 def weight_shapes(node: Node) -> dict[str, Shape]:
@@ -247,9 +304,11 @@ def weight_shapes(node: Node) -> dict[str, Shape]:
         case BatchNorm():
             keys = ("weight", "bias", "running_mean", "running_var")
             return {f"{name}.{key}": (op.channels,) for key in keys}
-        case Input() | Activation() | Add() | Multiply() | Concat():
+        case Affine():
+            return {f"{name}.{key}": (op.channels,) for key in ("weight", "bias")}
+        case Input() | Activation() | Add() | Multiply() | Concat() | Narrow():
             return {}
-        case Narrow() | GlobalPool() | Flatten():
+        case Pad() | MaxPool() | AvgPool() | GlobalPool() | Flatten():
             return {}
         case _:
             assert_never(op)

@@ -13,7 +13,9 @@ from ghostnas.graph import (
     Activation,
     ActivationKind,
     Add,
+    Affine,
     Array,
+    AvgPool,
     Concat,
     Conv,
     Dense,
@@ -21,8 +23,10 @@ from ghostnas.graph import (
     GlobalPool,
     Graph,
     Input,
+    MaxPool,
     Multiply,
     Narrow,
+    Pad,
     Weights,
 )
 
@@ -86,13 +90,31 @@ class _Writer:
                 return self._activation(inputs[0], output, op.kind)
             case Add():
                 return self._activated("Add", inputs, output, op.activation, {})
+            case Affine():
+                scale, shift = (
+                    self._constant(f"{name}.{key}", self._weights[f"{name}.{key}"][:, None, None])
+                    for key in ("weight", "bias")
+                )
+                scaled = self._node("Mul", [*inputs, scale], f"{name}.scaled")
+                return self._activated("Add", [scaled, shift], output, op.activation, {})
+            case Pad():
+                # Without axes onnxruntime 1.31 fuses a pad with a max pool, and its zeros are lost.
+                amount = self._constant(f"{name}.amount", np.array([op.amount] * 4, np.int64))
+                axes = self._constant("map_axes", np.array([2, 3], np.int64))
+                return self._node("Pad", [*inputs, amount, "", axes], output)
+            case MaxPool() | AvgPool():
+                kind = "MaxPool" if isinstance(op, MaxPool) else "AveragePool"
+                kernel, strides = [op.kernel] * 2, [op.stride] * 2
+                return self._node(kind, inputs, output, kernel_shape=kernel, strides=strides)
             case Multiply():
                 return self._node("Mul", inputs, output)
             case Concat():
                 return self._node("Concat", inputs, output, axis=1)
             case Narrow():
-                ends = self._constant(f"{name}.end", np.array([op.channels], np.int64))
-                start = self._constant("zero", np.array([0], np.int64))
+                end = op.start + op.channels
+                ends = self._constant(f"{name}.end", np.array([end], np.int64))
+                key = f"{name}.start" if op.start else "zero"
+                start = self._constant(key, np.array([op.start], np.int64))
                 axis = self._constant("channel_axis", np.array([1], np.int64))
                 return self._node("Slice", [*inputs, start, ends, axis], output)
             case GlobalPool():
@@ -146,6 +168,8 @@ class _Writer:
                 return self._node("HardSwish", [x], output)
             case "hard_sigmoid":
                 return self._node("HardSigmoid", [x], output, alpha=1 / 6, beta=0.5)
+            case "sigmoid":
+                return self._node("Sigmoid", [x], output)
             case _:
                 assert_never(kind)
 

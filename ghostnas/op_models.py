@@ -13,6 +13,8 @@ from ghostnas.errors import InputError
 from ghostnas.graph import (
     Activation,
     Add,
+    Affine,
+    AvgPool,
     Builder,
     Concat,
     Conv,
@@ -21,9 +23,11 @@ from ghostnas.graph import (
     GlobalPool,
     Graph,
     Input,
+    MaxPool,
     Multiply,
     Narrow,
     Op,
+    Pad,
     random_weights,
 )
 from ghostnas.interpolate import Kind, kind_of
@@ -133,6 +137,17 @@ def _op(s: OpSignature) -> Op:
             return Dense(
                 in_features=s.in_channels,
                 out_features=s.out_channels,
+                activation=s.activation,  # type: ignore[arg-type]
+            )
+        case "maxpool":
+            return MaxPool(kernel=s.kernel, stride=s.stride)
+        case "avgpool":
+            return AvgPool(kernel=s.kernel, stride=s.stride)
+        case "pad":
+            return Pad(amount=s.kernel // 2)
+        case "affine":
+            return Affine(
+                channels=s.out_channels,
                 activation=s.activation,  # type: ignore[arg-type]
             )
         case "add":

@@ -11,7 +11,9 @@ from ghostnas.graph import (
     Activation,
     ActivationKind,
     Add,
+    Affine,
     Array,
+    AvgPool,
     BatchNorm,
     Concat,
     Conv,
@@ -20,9 +22,11 @@ from ghostnas.graph import (
     GlobalPool,
     Graph,
     Input,
+    MaxPool,
     Multiply,
     Narrow,
     Node,
+    Pad,
     Weights,
 )
 
@@ -54,7 +58,7 @@ def _run_node(node: Node, inputs: list[Array], weights: Weights) -> Array:
         case Input():
             return x
         case Conv():
-            y = convolve(x, weight("weight"), op.stride, op.groups)
+            y = convolve(x, weight("weight"), op.stride, op.groups, padded=op.padded)
             if op.bias:
                 y = y + weight("bias")[:, None, None]
             return activate(y, op.activation)
@@ -65,8 +69,17 @@ def _run_node(node: Node, inputs: list[Array], weights: Weights) -> Array:
             scale = weight("weight") / np.sqrt(weight("running_var") + BATCH_NORM_EPS)
             shift = weight("bias") - weight("running_mean") * scale
             return x * scale[:, None, None] + shift[:, None, None]
+        case Affine():
+            y = x * weight("weight")[:, None, None] + weight("bias")[:, None, None]
+            return activate(y, op.activation)
         case Activation():
             return activate(x, op.kind)
+        case Pad():
+            return _pad(x, op.amount)
+        case MaxPool():
+            return np.asarray(np.max(_windows(x, op.kernel, op.stride), axis=0))
+        case AvgPool():
+            return np.asarray(np.mean(_windows(x, op.kernel, op.stride), axis=0))
         case Add():
             return activate(x + inputs[1], op.activation)
         case Multiply():
@@ -74,7 +87,7 @@ def _run_node(node: Node, inputs: list[Array], weights: Weights) -> Array:
         case Concat():
             return np.concatenate(inputs, axis=1)
         case Narrow():
-            return x[:, : op.channels]
+            return x[:, op.start : op.start + op.channels]
         case GlobalPool():
             return np.asarray(x.mean(axis=(2, 3), keepdims=True))
         case Flatten():
@@ -83,26 +96,39 @@ def _run_node(node: Node, inputs: list[Array], weights: Weights) -> Array:
             assert_never(op)
 
 
-def convolve(x: Array, kernel: Array, stride: int, groups: int) -> Array:
-    """A 2-d cross-correlation with symmetric zero padding of half the kernel.
+def convolve(x: Array, kernel: Array, stride: int, groups: int, *, padded: bool = True) -> Array:
+    """A 2-d cross-correlation with symmetric zero padding of half the kernel, or with none.
 
     Args:
         x: (batch, in, height, width).
         kernel: (out, in / groups, k, k).
     """
-    batch, _, height, width = x.shape
     out, group_in, k, _ = kernel.shape
-    pad = k // 2
-    padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-    rows, columns = (height + 2 * pad - k) // stride + 1, (width + 2 * pad - k) // stride + 1
-    grouped = padded.reshape(batch, groups, group_in, *padded.shape[2:])
-    taps = kernel.reshape(groups, out // groups, group_in, k, k)
-    y = np.zeros((batch, groups, out // groups, rows, columns))
-    for i in range(k):
-        for j in range(k):
-            window = grouped[..., i : i + stride * rows : stride, j : j + stride * columns : stride]
-            y += np.einsum("bgihw,goi->bgohw", window, taps[..., i, j], optimize=True)
-    return y.reshape(batch, out, rows, columns)
+    if padded:
+        x = _pad(x, k // 2)
+    batch, _, height, width = x.shape
+    grouped = x.reshape(batch, groups, group_in, height, width)
+    taps = kernel.reshape(groups, out // groups, group_in, k * k)
+    terms = (
+        np.einsum("bgihw,goi->bgohw", pixels, taps[..., at], optimize=True)
+        for at, pixels in enumerate(_windows(grouped, k, stride))
+    )
+    y = np.asarray(sum(terms))
+    return y.reshape(batch, out, *y.shape[-2:])
+
+
+def _pad(x: Array, amount: int) -> Array:
+    return np.pad(x, ((0, 0), (0, 0), (amount, amount), (amount, amount)))
+
+
+def _windows(x: Array, kernel: int, stride: int) -> list[Array]:
+    """For each place in a window, row by row, the map of the pixels there."""
+    rows, columns = ((size - kernel) // stride + 1 for size in x.shape[-2:])
+    return [
+        x[..., i : i + stride * rows : stride, j : j + stride * columns : stride]
+        for i in range(kernel)
+        for j in range(kernel)
+    ]
 
 
 def activate(x: Array, kind: ActivationKind) -> Array:
@@ -118,6 +144,8 @@ def activate(x: Array, kind: ActivationKind) -> Array:
             return _hard_sigmoid(x)
         case "hard_swish":
             return x * _hard_sigmoid(x)
+        case "sigmoid":
+            return np.asarray(1 / (1 + np.exp(-x)))
         case _:
             assert_never(kind)
 

@@ -9,6 +9,9 @@ from ghostnas.errors import MissingOpError
 from ghostnas.graph import (
     Activation,
     Add,
+    Affine,
+    AvgPool,
+    BatchNorm,
     Concat,
     Conv,
     Dense,
@@ -16,15 +19,19 @@ from ghostnas.graph import (
     GlobalPool,
     Graph,
     Input,
+    MaxPool,
     Multiply,
     Narrow,
     Nonlinearity,
+    Pad,
 )
 
 NONLINEARITIES = get_args(Nonlinearity)
 ACTIVATIONS = ("none", *NONLINEARITIES)
+WINDOWED = ("conv", "depthwise", "maxpool", "avgpool", "pad")  # have a kernel and a stride
 OPS = (
-    *("conv", "depthwise", "dense", "add", "multiply", "concat", "narrow", "pool", "flatten"),
+    *WINDOWED,
+    *("dense", "affine", "add", "multiply", "concat", "narrow", "pool", "flatten"),
     *NONLINEARITIES,
 )
 
@@ -32,9 +39,11 @@ OPS = (
 class OpSignature(NamedTuple):
     """What decides an op's latency. A convolution and the PAD before it are one op.
 
-    `op` is ``conv``, ``depthwise``, ``dense``, ``add``, ``multiply``, ``concat``, ``narrow``,
-    ``pool``, ``flatten`` or an activation's name. `height` and `width` are of the first input,
-    1 for vectors; `kernel` and `stride` are 0 where there are none.
+    `op` is ``conv``, ``depthwise``, ``maxpool``, ``avgpool``, ``pad``, ``dense``, ``affine``,
+    ``add``, ``multiply``, ``concat``, ``narrow``, ``pool`` (the mean of a whole map), ``flatten``
+    or an activation's name. `height` and `width` are of the first input, 1 for vectors; of a
+    convolution without padding, of the map that one with padding makes the same of. `kernel` and
+    `stride` are 0 where there are none; a pad has those of a convolution that it could be for.
     """
 
     op: str
@@ -68,6 +77,14 @@ def signatures(graph: Graph) -> list[OpSignature]:
                     raise MissingOpError(f"{node.name}: grouped convolutions have no signature yet")
                 kind = "depthwise" if op.depthwise else "conv"
                 kernel, stride = op.kernel, op.stride
+                if not op.padded:
+                    height, width = (pixels - 2 * (kernel // 2) for pixels in (height, width))
+            case MaxPool() | AvgPool():
+                kind, kernel, stride = type(op).__name__.lower(), op.kernel, op.stride
+            case Pad():
+                kind, kernel, stride = "pad", 2 * op.amount + 1, 1
+            case BatchNorm() | Affine():
+                kind = "affine"
             case Activation():
                 kind = op.kind
             case Dense() | Add() | Multiply() | Concat() | Narrow() | Flatten():
@@ -85,6 +102,6 @@ def weight_count(signature: OpSignature) -> int:
     """Learned numbers of the op's kernel, without its bias."""
     s = signature
     taps = max(s.kernel, 1) ** 2
-    if s.op == "depthwise":
+    if s.op in ("depthwise", "affine"):
         return taps * s.out_channels
     return taps * s.in_channels * s.out_channels if s.op in ("conv", "dense") else 0

@@ -16,7 +16,7 @@ from ghostnas.benchmark_model import ProfiledOp
 from ghostnas.errors import DeviceError, InputError
 from ghostnas.graph import Graph
 from ghostnas.latency import WANTED, Origin, Timing
-from ghostnas.signature import ACTIVATIONS, OPS, OpSignature, signatures
+from ghostnas.signature import ACTIVATIONS, OPS, WINDOWED, OpSignature, signatures
 
 # What benchmark_model calls the nodes of each op, in their order: TFLite's own kernels in capitals,
 # then XNNPACK's, as LiteRT 2.3 and older versions name them. XNNPACK runs 1x1 convolutions as fully
@@ -24,7 +24,11 @@ from ghostnas.signature import ACTIVATIONS, OPS, OpSignature, signatures
 NODES = {
     "conv": ("*PAD|Constant Pad", "CONV_2D|Convolution|Fully Connected"),
     "depthwise": ("*PAD|Constant Pad", "DEPTHWISE_CONV_2D|Convolution DWConv|Convolution"),
+    "maxpool": ("MAX_POOL_2D|Max Pooling",),
+    "avgpool": ("AVERAGE_POOL_2D|Average Pooling",),
+    "pad": ("PAD|Constant Pad",),
     "dense": ("*Static Reshape|Copy", "FULLY_CONNECTED|Fully Connected"),
+    "affine": ("MUL|Multiply|Binary Elementwise", "ADD|Add|Binary Elementwise"),
     "add": ("ADD|Add|Binary Elementwise",),
     "multiply": ("MUL|Multiply|Binary Elementwise",),
     "concat": ("*QUANTIZE|Convert", "CONCATENATION|Copy|Concatenate"),
@@ -39,6 +43,7 @@ NODES = {
         "*Clamp|Unary Elementwise",
         "MUL|Multiply|Binary Elementwise",
     ),
+    "sigmoid": ("LOGISTIC|Sigmoid|Unary Elementwise",),
 }
 RELU_OF_A_SUM = (
     "*Clamp|Unary Elementwise"  # a node of its own in LiteRT 2.3, none in older versions
@@ -192,7 +197,7 @@ def _align(
 
 
 def _wanted(op: OpSignature) -> tuple[str, ...]:
-    rectified = op.op == "add" and op.activation != "none"
+    rectified = op.op in ("add", "affine") and op.activation != "none"
     return (*NODES[op.op], RELU_OF_A_SUM) if rectified else NODES[op.op]
 
 
@@ -271,8 +276,10 @@ def _check_row(signature: OpSignature, timing: Timing, where: str) -> None:
         )
     if min(signature[1:5]) < 1 or timing.runs < 1:
         raise InputError(f"{where}: sizes, channels and runs must be at least 1")
-    convolution = signature.op in ("conv", "depthwise")
-    if any(size < 0 or (size > 0) != convolution for size in signature[5:7]):
-        raise InputError(f"{where}: kernel and stride are at least 1 of convolutions, else 0")
+    windowed = signature.op in WINDOWED
+    if any(size < 0 or (size > 0) != windowed for size in signature[5:7]):
+        raise InputError(
+            f"{where}: kernel and stride are at least 1 of {', '.join(WINDOWED)}, else 0"
+        )
     if not 0 < timing.p10_ms <= timing.median_ms <= timing.p90_ms < math.inf:
         raise InputError(f"{where}: needs 0 < p10_ms <= median_ms <= p90_ms")

@@ -19,7 +19,9 @@ from ghostnas.graph import (
     Activation,
     ActivationKind,
     Add,
+    Affine,
     Array,
+    AvgPool,
     Concat,
     Conv,
     Dense,
@@ -27,9 +29,11 @@ from ghostnas.graph import (
     GlobalPool,
     Graph,
     Input,
+    MaxPool,
     Multiply,
     Narrow,
     Node,
+    Pad,
     Shape,
     Weights,
 )
@@ -119,14 +123,28 @@ class _Writer:
                 return emit(_OPERATOR.FULLY_CONNECTED, operands, options)
             case Add():
                 return self._add(node.name, inputs, shape, op.activation)
+            case Affine():
+                scale, shift = self._learned(node.name)
+                scaled = self._multiply(f"{node.name}.scaled", [*inputs, scale], shape)
+                return self._add(node.name, [scaled, shift], shape, op.activation)
+            case Pad():
+                return self._pad(node.name, inputs[0], op.amount)
+            case MaxPool() | AvgPool():
+                options = schema.Pool2DOptionsT()
+                options.padding = schema.Padding.VALID
+                options.strideH = options.strideW = op.stride
+                options.filterHeight = options.filterWidth = op.kernel
+                kind = "MAX_POOL_2D" if isinstance(op, MaxPool) else "AVERAGE_POOL_2D"
+                return emit(getattr(_OPERATOR, kind), inputs, options)
             case Multiply():
-                return emit(_OPERATOR.MUL, inputs, schema.MulOptionsT())
+                return self._multiply(node.name, inputs, shape)
             case Concat():
                 options = schema.ConcatenationOptionsT()
                 options.axis = 3
                 return emit(_OPERATOR.CONCATENATION, inputs, options)
             case Narrow():
-                begin = self._constant(f"{node.name}.begin", np.zeros(4, np.int32))
+                start = np.array([0, 0, 0, op.start], np.int32)
+                begin = self._constant(f"{node.name}.begin", start)
                 size = self._constant(f"{node.name}.size", np.array(shape, np.int32))
                 return emit(_OPERATOR.SLICE, [*inputs, begin, size], schema.SliceOptionsT())
             case GlobalPool():
@@ -201,6 +219,10 @@ class _Writer:
         options = schema.PadOptionsT()
         return self._operator(_OPERATOR.PAD, operands, options, name=f"{name}.pad", shape=shape)
 
+    def _multiply(self, name: str, inputs: list[int], shape: Shape) -> int:
+        options = schema.MulOptionsT()
+        return self._operator(_OPERATOR.MUL, inputs, options, name=name, shape=shape)
+
     def _add(self, name: str, inputs: list[int], shape: Shape, activation: ActivationKind) -> int:
         options = schema.AddOptionsT()
         options.fusedActivationFunction = _FUSED[activation]
@@ -219,7 +241,9 @@ class _Writer:
                 three = self._constant(f"{name}.three", np.array([3], np.float32))
                 sixth = self._constant(f"{name}.sixth", np.array([1 / 6], np.float32))
                 shifted = self._add(f"{name}.shifted", [x, three], shape, "relu6")
-                return emit(_OPERATOR.MUL, [shifted, sixth], schema.MulOptionsT())
+                return self._multiply(name, [shifted, sixth], shape)
+            case "sigmoid":
+                return emit(_OPERATOR.LOGISTIC, [x], None)
             case _:
                 raise ValueError(f"{name}: {kind} is no activation of TFLite")
 

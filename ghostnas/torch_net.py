@@ -15,7 +15,9 @@ from ghostnas.graph import (
     Activation,
     ActivationKind,
     Add,
+    Affine,
     Array,
+    AvgPool,
     BatchNorm,
     Concat,
     Conv,
@@ -24,9 +26,11 @@ from ghostnas.graph import (
     GlobalPool,
     Graph,
     Input,
+    MaxPool,
     Multiply,
     Narrow,
     Op,
+    Pad,
     Weights,
 )
 
@@ -63,6 +67,18 @@ class Net(nn.Module):
             for source in done_with:
                 values[source] = None
         return _alive(values[-1])
+
+
+class _ScaleShift(nn.Module):
+    """An `Affine`, without its activation."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 def net_of(graph: Graph, weights: Weights) -> Net:
@@ -135,9 +151,11 @@ def _module(op: Op) -> nn.Module | None:
             return nn.Linear(op.in_features, op.out_features)
         case BatchNorm():
             return nn.BatchNorm2d(op.channels, eps=BATCH_NORM_EPS)
-        case Input() | Activation() | Add() | Multiply() | Concat():
+        case Affine():
+            return _ScaleShift(op.channels)
+        case Input() | Activation() | Add() | Multiply() | Concat() | Narrow():
             return None
-        case Narrow() | GlobalPool() | Flatten():
+        case Pad() | MaxPool() | AvgPool() | GlobalPool() | Flatten():
             return None
         case _:
             assert_never(op)
@@ -146,7 +164,7 @@ def _module(op: Op) -> nn.Module | None:
 def _run_op(op: Op, module: nn.Module | None, inputs: list[Tensor]) -> Tensor:
     x = inputs[0]
     match op:
-        case Conv() | Dense():
+        case Conv() | Dense() | Affine():
             assert module is not None
             return _activate(module(x), op.activation)
         case BatchNorm():
@@ -155,6 +173,12 @@ def _run_op(op: Op, module: nn.Module | None, inputs: list[Tensor]) -> Tensor:
             return y
         case Activation():
             return _activate(x, op.kind)
+        case Pad():
+            return F.pad(x, [op.amount] * 4)
+        case MaxPool():
+            return F.max_pool2d(x, op.kernel, op.stride)
+        case AvgPool():
+            return F.avg_pool2d(x, op.kernel, op.stride)
         case Add():
             return _activate(x + inputs[1], op.activation)
         case Multiply():
@@ -162,7 +186,7 @@ def _run_op(op: Op, module: nn.Module | None, inputs: list[Tensor]) -> Tensor:
         case Concat():
             return torch.cat(inputs, 1)
         case Narrow():
-            return x[:, : op.channels]
+            return x[:, op.start : op.start + op.channels]
         case GlobalPool():
             return x.mean((2, 3), keepdim=True)
         case Flatten():
@@ -185,6 +209,8 @@ def _activate(x: Tensor, kind: ActivationKind) -> Tensor:
             return F.hardswish(x)
         case "hard_sigmoid":
             return F.hardsigmoid(x)
+        case "sigmoid":
+            return torch.sigmoid(x)
         case _:
             assert_never(kind)
 

@@ -8,6 +8,8 @@ from ghostnas.deploy import deploy
 from ghostnas.graph import (
     Activation,
     Add,
+    Affine,
+    AvgPool,
     BatchNorm,
     Builder,
     Concat,
@@ -15,8 +17,10 @@ from ghostnas.graph import (
     Dense,
     Flatten,
     GlobalPool,
+    MaxPool,
     Multiply,
     Narrow,
+    Pad,
     random_weights,
 )
 from ghostnas.torch_net import Net
@@ -76,6 +80,20 @@ def test_costs_by_hand():
     assert counted.params == (4 * 3 * 9 + 4) + 2 * 4 + 8 * 25 + (8 + 1) * 10
 
 
+def test_a_batch_norm_without_a_convolution_costs_its_parameters_and_no_macs():
+    builder = Builder((3, 5, 5))
+    x = builder.add("pad", Pad(amount=1), 0)
+    x = builder.add("pool", MaxPool(kernel=3, stride=2), x)
+    x = builder.add("bn", BatchNorm(channels=3), x)
+    builder.add("relu", Activation(kind="relu"), x)
+    graph = builder.build()
+    assert deploy(graph).nodes[-1].op == Affine(channels=3, activation="relu")
+    for each in (graph, deploy(graph)):
+        counted = cost.count(each)
+        assert (counted.macs, counted.params) == (0, 2 * 3)
+        assert counted.model_bytes == 4 * 2 * 3 + cost.BYTES_A_NODE * len(each.nodes)
+
+
 @NETWORKS
 def test_model_bytes_are_about_those_of_the_tflite_file(arch):
     graph = lower(arch)
@@ -120,6 +138,18 @@ def narrowed(builder):
     return 32 + 16
 
 
+def pooled(builder):
+    x = builder.add("pad", Pad(amount=1), 0)
+    x = builder.add("pool", AvgPool(kernel=3), x)
+    builder.add("bn", BatchNorm(channels=2), x)
+    return 72 + 32  # the padded map beside either
+
+
+def pooled_to_the_same_size(builder):
+    builder.add("pool", MaxPool(kernel=1), 0)
+    return 32 + 32  # no pool works in place
+
+
 def same_map_twice(builder):
     x = builder.add("conv", Conv(in_channels=2, out_channels=2), 0)
     x = builder.add("add", Add(), x, x)
@@ -143,6 +173,8 @@ def shrinking(builder):
         activation_of_a_map_that_is_read_again,
         ghost,
         narrowed,
+        pooled,
+        pooled_to_the_same_size,
         same_map_twice,
         shrinking,
     ],

@@ -7,6 +7,7 @@ from ghostnas.deploy import deploy, fold
 from ghostnas.graph import (
     Activation,
     Add,
+    Affine,
     BatchNorm,
     Builder,
     Conv,
@@ -121,18 +122,42 @@ def test_two_relus_in_a_row_keep_their_values():
     ],
     ids=["first", "after-relu", "twice"],
 )
-def test_a_batch_norm_that_cannot_be_folded_is_refused_by_name(ops):
-    with pytest.raises(ValueError, match=f"op{len(ops) - 1}: "):
-        deploy(chain(*ops))
+def test_a_batch_norm_that_cannot_be_folded_is_a_scale_and_a_shift(ops):
+    graph = chain(*ops)
+    deployed, folded = fold(graph, random_weights(graph, 0))
+    assert deployed.nodes[-1].op == Affine(channels=3)
+    assert not any(isinstance(node.op, BatchNorm) for node in deployed.nodes)
+    assert_folds_to_the_same_values(graph)
+    again, folded_again = fold(deployed, folded)
+    assert again == deployed
+    for key, array in folded.items():
+        np.testing.assert_array_equal(folded_again[key], array)
 
 
-def test_a_batch_norm_of_a_convolution_that_others_read_is_refused_by_name():
+def test_so_is_one_of_a_convolution_that_others_read():
     builder = Builder((3, 4, 4))
     x = builder.add("conv", CONV, 0)
     y = builder.add("bn", BatchNorm(channels=3), x)
     builder.add("add", Add(), x, y)
-    with pytest.raises(ValueError, match="bn: "):
-        deploy(builder.build())
+    graph = builder.build()
+    assert [type(node.op) for node in deploy(graph).nodes[1:]] == [Conv, Affine, Add]
+    assert_folds_to_the_same_values(graph)
+
+
+def test_a_scale_and_shift_takes_its_relu_in():
+    graph = chain(BatchNorm(channels=3), RELU, CONV, RELU)
+    assert deploy(graph).nodes[1].op == Affine(channels=3, activation="relu")
+    assert_folds_to_the_same_values(graph)
+    swish = chain(BatchNorm(channels=3), Activation(kind="hard_swish"))
+    assert deploy(swish).nodes[1].op == Affine(channels=3)
+
+
+def test_a_convolution_without_bias_or_batch_norm_gets_zeros_for_a_bias():
+    graph = chain(CONV, RELU)
+    deployed, folded = fold(graph, random_weights(graph, 0))
+    assert deployed.nodes[1].op.bias
+    np.testing.assert_array_equal(folded["op0.bias"], np.zeros(3, np.float32))
+    assert_folds_to_the_same_values(graph)
 
 
 def test_a_missing_weight_is_a_key_error():

@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ghostnas import reference
 from ghostnas.graph import (
     Activation,
     Add,
+    Affine,
+    AvgPool,
     BatchNorm,
     Builder,
     Concat,
@@ -16,9 +18,11 @@ from ghostnas.graph import (
     GlobalPool,
     Graph,
     Input,
+    MaxPool,
     Multiply,
     Narrow,
     Node,
+    Pad,
     output_shape,
     random_weights,
     weight_shapes,
@@ -33,10 +37,18 @@ MAP = (4, 6, 5)
         (Input(shape=MAP), [], MAP),
         (Conv(in_channels=4, out_channels=7), [MAP], (7, 6, 5)),
         (Conv(in_channels=4, out_channels=8, kernel=3, stride=2, groups=4), [MAP], (8, 3, 3)),
+        (Conv(in_channels=4, out_channels=7, kernel=3, padded=False), [MAP], (7, 4, 3)),
+        (Conv(in_channels=4, out_channels=7, kernel=3, stride=2, padded=False), [MAP], (7, 2, 2)),
         (BatchNorm(channels=4), [MAP], MAP),
+        (Affine(channels=4), [MAP], MAP),
+        (Pad(amount=2), [MAP], (4, 10, 9)),
+        (MaxPool(kernel=3, stride=2), [MAP], (4, 2, 2)),
+        (AvgPool(kernel=2), [MAP], (4, 5, 4)),
+        (AvgPool(kernel=1, stride=2), [MAP], (4, 3, 3)),
         (Activation(kind="relu"), [MAP], MAP),
         (Concat(), [MAP, (2, 6, 5), (1, 6, 5)], (7, 6, 5)),
         (Narrow(channels=3), [MAP], (3, 6, 5)),
+        (Narrow(channels=3, start=1), [MAP], (3, 6, 5)),
         (Add(), [MAP, MAP], MAP),
         (Multiply(), [MAP, (4, 1, 1)], MAP),
         (GlobalPool(), [MAP], (4, 1, 1)),
@@ -54,9 +66,15 @@ def test_output_shape(op, shapes, expected):
         (Conv(in_channels=5, out_channels=8), [MAP]),
         (Conv(in_channels=4, out_channels=6, groups=4), [MAP]),
         (Conv(in_channels=4, out_channels=6, groups=3), [MAP]),
+        (Conv(in_channels=4, out_channels=6, kernel=7, padded=False), [MAP]),
         (BatchNorm(channels=5), [MAP]),
+        (Affine(channels=5), [MAP]),
+        (MaxPool(kernel=6), [MAP]),
+        (AvgPool(kernel=6), [MAP]),
         (Concat(), [MAP, (4, 6, 4)]),
         (Narrow(channels=5), [MAP]),
+        (Narrow(channels=2, start=3), [MAP]),
+        (Narrow(channels=2, start=-1), [MAP]),
         (Add(), [MAP, (4, 1, 1)]),
         (Multiply(), [MAP, (3, 1, 1)]),
         (Multiply(), [MAP, MAP]),
@@ -73,12 +91,13 @@ def test_ops_that_do_not_fit_are_refused(op, shapes):
     stride=st.integers(1, 3),
     height=st.integers(1, 12),
     width=st.integers(1, 12),
+    padded=st.booleans(),
 )
-def test_convolution_shapes_are_those_of_the_reference(kernel, stride, height, width):
-    conv = Conv(in_channels=1, out_channels=1, kernel=kernel, stride=stride)
-    result = reference.convolve(
-        np.zeros((1, 1, height, width)), np.zeros((1, 1, kernel, kernel)), stride, 1
-    )
+def test_convolution_shapes_are_those_of_the_reference(kernel, stride, height, width, padded):
+    assume(padded or min(height, width) >= kernel)
+    conv = Conv(in_channels=1, out_channels=1, kernel=kernel, stride=stride, padded=padded)
+    x, taps = np.zeros((1, 1, height, width)), np.zeros((1, 1, kernel, kernel))
+    result = reference.convolve(x, taps, stride, 1, padded=padded)
     assert output_shape(conv, [(1, height, width)]) == result.shape[1:]
 
 
@@ -118,7 +137,10 @@ def test_a_builder_gives_nodes_in_the_order_they_were_added():
             BatchNorm(channels=4),
             {"weight": (4,), "bias": (4,), "running_mean": (4,), "running_var": (4,)},
         ),
+        (Affine(channels=4), {"weight": (4,), "bias": (4,)}),
         (Narrow(channels=2), {}),
+        (Pad(amount=1), {}),
+        (MaxPool(kernel=2), {}),
     ],
 )
 def test_weight_shapes(op, expected):
@@ -146,3 +168,11 @@ def test_an_op_and_a_graph_are_plain_values():
     assert Graph(residual().nodes[:2]) != residual()
     with pytest.raises(AttributeError):
         Narrow(channels=2).channels = 3
+
+
+def test_what_no_architecture_sets_is_not_in_the_text_that_its_id_hashes():
+    assert repr(Narrow(channels=2, start=1)) == "Narrow(channels=2)"
+    assert repr(Conv(in_channels=4, out_channels=6, padded=False)) == (
+        "Conv(in_channels=4, out_channels=6, kernel=1, stride=1, groups=1, bias=False, "
+        "activation='none')"
+    )

@@ -15,7 +15,22 @@ from ghostnas import onnx_model, reference, space, tflite, torch_net, zoo
 from ghostnas.arch import Arch, Head, Stage, Stem, fit_to, lower
 from ghostnas.blocks import GhostBlock, MBConv
 from ghostnas.deploy import deploy, fold
-from ghostnas.graph import Narrow, random_weights
+from ghostnas.graph import (
+    Activation,
+    AvgPool,
+    BatchNorm,
+    Builder,
+    Concat,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalPool,
+    MaxPool,
+    Multiply,
+    Narrow,
+    Pad,
+    random_weights,
+)
 
 TOLERANCE = 1e-4  # of the largest logit; float32 against float64
 
@@ -62,7 +77,10 @@ def run_tflite(model, images, *, xnnpack):
 
 
 def assert_readers_agree(arch, seed=0, contrast=1.0):
-    graph = lower(arch)
+    assert_readers_agree_on(lower(arch), seed, contrast)
+
+
+def assert_readers_agree_on(graph, seed=0, contrast=1.0):
     weights = random_weights(graph, seed)
     shape = (2, *graph.input_shape)
     images = np.random.default_rng(seed).normal(0, contrast, shape).astype(np.float32)
@@ -78,7 +96,7 @@ def assert_readers_agree(arch, seed=0, contrast=1.0):
         "tflite, XNNPACK": run_tflite(tflite_bytes, images, xnnpack=True),
     }
     for reader, logits in readers.items():
-        assert logits.shape == (2, arch.classes), reader
+        assert logits.shape == (2, *graph.output_shape), reader
         difference = np.abs(logits - expected).max()
         assert difference <= TOLERANCE * np.abs(expected).max(), (reader, difference)
     assert deploy(deployed) == deployed
@@ -139,6 +157,90 @@ archs = st.builds(
 @given(arch=archs, seed=st.integers(0, 100), contrast=st.sampled_from([1.0, 20.0]))
 def test_on_networks_of_any_numbers(arch, seed, contrast):
     assert_readers_agree(arch, seed, contrast)  # at 20, maps pass where relu6 and hard ones end
+
+
+class Chain(Builder):
+    """Ops one after another, each named by its place."""
+
+    def __init__(self, shape):
+        super().__init__(shape)
+        self.last = 0
+
+    def op(self, op, *inputs):
+        self.last = self.add(f"op{len(self._nodes)}", op, *(inputs or [self.last]))
+        return self.last
+
+    @property
+    def channels(self):
+        return self.shape(self.last)[0]
+
+    @property
+    def size(self):
+        return min(self.shape(self.last)[1:])
+
+
+def preactivation(chain, draw):
+    chain.op(BatchNorm(channels=chain.channels))
+    chain.op(Activation(kind=draw(st.sampled_from(["relu", "relu6", "sigmoid"]))))
+    chain.op(Conv(in_channels=chain.channels, out_channels=8, kernel=3))
+
+
+def pool(chain, draw):
+    if chain.size < 3 or draw(st.booleans()):
+        chain.op(Pad(amount=draw(st.integers(1, 2))))
+    kind = draw(st.sampled_from([MaxPool, AvgPool]))
+    chain.op(kind(kernel=draw(st.integers(2, 3)), stride=draw(st.integers(1, 2))))
+
+
+def grouped_convolution(chain, draw):
+    groups, x = draw(st.sampled_from([2, 4])), chain.op(Pad(amount=1))
+    part = chain.channels // groups
+    one = Conv(
+        in_channels=part,
+        out_channels=4,
+        kernel=3,
+        stride=draw(st.integers(1, 2)),
+        padded=False,
+    )
+    starts = range(0, groups * part, part)
+    narrowed = [chain.op(Narrow(channels=part, start=start), x) for start in starts]
+    chain.op(Concat(), *[chain.op(one, each) for each in narrowed])
+    chain.op(BatchNorm(channels=chain.channels))
+
+
+def dense_unit(chain, draw):
+    maps = [chain.last]
+    for _ in range(draw(st.integers(1, 3))):
+        out = 4 * draw(st.integers(1, 2))
+        maps.append(chain.op(Conv(in_channels=chain.channels, out_channels=out)))
+    chain.op(Concat(), *maps)
+
+
+def gate(chain, draw):
+    x = chain.last
+    chain.op(GlobalPool())
+    chain.op(Conv(in_channels=chain.channels, out_channels=chain.channels, bias=True))
+    chain.op(Multiply(), x, chain.op(Activation(kind="sigmoid")))
+
+
+@st.composite
+def graphs_of_other_ops(draw):
+    """Of what no architecture has, and published networks have."""
+    chain = Chain((3, draw(st.integers(5, 15)), draw(st.integers(5, 15))))
+    chain.op(Conv(in_channels=3, out_channels=8, kernel=3, padded=draw(st.booleans())))
+    parts = [preactivation, pool, grouped_convolution, dense_unit, gate]
+    for part in draw(st.lists(st.sampled_from(parts), min_size=1, max_size=6)):
+        part(chain, draw)
+    chain.op(GlobalPool())
+    chain.op(Flatten())
+    chain.op(Dense(in_features=chain.channels, out_features=5))
+    return chain.build()
+
+
+@settings(max_examples=60)
+@given(graph=graphs_of_other_ops(), seed=st.integers(0, 100))
+def test_on_the_ops_of_published_networks(graph, seed):
+    assert_readers_agree_on(graph, seed)
 
 
 def test_where_a_ghost_module_drops_maps():

@@ -25,7 +25,7 @@ from ghostnas.graph import (
     random_weights,
 )
 from ghostnas.latency import Origin, Table, Timing
-from ghostnas.signature import ACTIVATIONS, OPS, OpSignature, signatures
+from ghostnas.signature import ACTIVATIONS, OPS, WINDOWED, OpSignature, signatures
 
 GOLDEN = Path(__file__).parent / "golden" / "benchmark_model"
 LOGS = {path.stem: path.read_text() for path in GOLDEN.glob("*.txt")}
@@ -360,9 +360,9 @@ def test_a_csv_without_rows_is_an_error(text):
 SIZES = st.integers(1, 4096)
 PLACES = st.tuples(SIZES, SIZES, SIZES, SIZES)
 KERNELS = st.tuples(st.integers(1, 11), st.integers(1, 4))
-CONVOLUTIONS = st.tuples(st.sampled_from(OPS[:2]), PLACES, KERNELS)
-OTHERS = st.tuples(st.sampled_from(OPS[2:]), PLACES, st.just((0, 0)))
-SIGNATURES = st.tuples(CONVOLUTIONS | OTHERS, st.sampled_from(ACTIVATIONS)).map(
+WITH_WINDOWS = st.tuples(st.sampled_from(WINDOWED), PLACES, KERNELS)
+OTHERS = st.tuples(st.sampled_from(OPS[len(WINDOWED) :]), PLACES, st.just((0, 0)))
+SIGNATURES = st.tuples(WITH_WINDOWS | OTHERS, st.sampled_from(ACTIVATIONS)).map(
     lambda parts: OpSignature(parts[0][0], *parts[0][1], *parts[0][2], parts[1])
 )
 TIMINGS = st.tuples(
