@@ -31,13 +31,14 @@ def check(
 
     Raises:
         InputError: the device's setting is not the table's; the difference is named. Or there are
-            too few networks.
+            too few networks, to check or in the table.
     """
     _check_enough(networks)
     table = latency.load(str(path))
     origin = dataclasses.replace(measure.origin_of(bench), method=table.origin.method)
     if differs := latency.difference(origin, table.origin):
         raise InputError(f"{path} is of another setting than the device: {differs}")
+    Predictor(table)  # refuses a table that allows no interval, before anything is measured
     file = measure.networks_file(path)
     earlier = measure.load_networks(file)
     seen = frozenset(each.arch.id for each in earlier)

@@ -21,7 +21,7 @@ from ghostnas.sums import Sums
 
 BASE_ERROR = 0.02  # of a network whose ops are all known; the scores scale it to what it really is
 LEAST_SHARE = 0.1  # of the sum that is left by a correction that was made for larger networks
-FEWEST_NETWORKS = 5
+FEWEST_NETWORKS = 10  # fewer allow no interval of 90 %
 SHORTFALLS = 0.2  # of calibrations, in which an interval may cover less than it says
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from operator import mul
 from typing import NamedTuple, TypeAlias
 
@@ -26,8 +27,9 @@ TILES = ((6, 8), (4, 8), (4, 16), (5, 16), (7, 16), (7, 32))
 NEIGHBOURS = 4
 NEARNESS = 0.05  # in logs of sizes: of nearer ops none weighs more than another
 FEWEST_TO_FIT = 4
-FEWEST_TO_KEEP_COSTS = 50  # of more ops, one that is left out changes the costs but little
-COVERED = 0.9  # share of ops whose error is at most the one that is stated
+LEAST_SHARE = 0.1  # of the quickest op's latency: where few ops were measured, costs may be all 0
+MOST_TO_REFIT = 50  # where there are more ops, leaving one out changes the costs but little
+COVERED = 0.9  # the share of ops that are off by the stated error at most
 VECTOR = 4  # float32 lanes of a NEON register
 
 Kind: TypeAlias = tuple[str, int, int, int]
@@ -46,7 +48,7 @@ class Interpolator:
     def __init__(self, medians_ms: Mapping[OpSignature, float]) -> None:
         self._medians_ms = medians_ms
         self._kinds: dict[Kind, list[OpSignature]] = defaultdict(list)
-        for signature in medians_ms:
+        for signature in sorted(medians_ms):  # of ops equally near, the first ones are taken
             self._kinds[kind_of(signature)].append(signature)
         self._fits: dict[Kind, _Fit] = {}
 
@@ -80,10 +82,13 @@ class _Fit:
         # Divided by the latency, so that small ops count as much as large ones.
         relative = features / latencies_ms[:, None]
         scale = np.maximum(relative.max(axis=0), 1e-12)
-        self._costs = nnls(relative / scale, np.ones(len(rows)))[0] / scale
+        costs = nnls(relative / scale, np.ones(len(rows)))[0] / scale
+        self._costs: list[float] = costs.tolist()
         self._logs = np.log(features + 1.0)
-        self._residuals = np.log(latencies_ms / (features @ self._costs))
+        self._least_ms = float(LEAST_SHARE * latencies_ms.min())
+        self._residuals = np.log(latencies_ms / np.maximum(features @ costs, self._least_ms))
         self._near = cKDTree(self._logs)
+        self._ranks = range(1, min(NEIGHBOURS, len(rows)) + 1)
 
     @cached_property
     def error(self) -> float:
@@ -92,39 +97,29 @@ class _Fit:
         return float(errors[rank - 1])
 
     def predict(self, signature: OpSignature) -> float:
-        features = np.array(_features(signature, self._tile))
-        correction = self._corrections(np.log(features + 1.0)[None])[0]
-        return float(features @ self._costs * np.exp(correction))
+        # A single op is quicker without arrays.
+        features = _features(signature, self._tile)
+        fitted: float = max(sum(map(mul, features, self._costs)), self._least_ms)
+        logs = [math.log(feature + 1.0) for feature in features]
+        distances, nearest = self._near.query(logs, self._ranks, p=1)
+        weights: list[float] = [1.0 / (distance + NEARNESS) for distance in distances.tolist()]
+        residuals: list[float] = self._residuals[nearest].tolist()
+        return fitted * math.exp(sum(map(mul, weights, residuals)) / sum(weights))
 
     def _left_out_ms(self) -> Array:
         """What each op would be predicted to take if it were not in the table."""
         rows, latencies_ms = self._rows, self._latencies_ms
-        if len(rows) > FEWEST_TO_KEEP_COSTS:
-            own = self._corrections(self._logs, left_out=np.arange(len(rows)))
-            left_out: Array = latencies_ms * np.exp(own - self._residuals)
-            return left_out
-        return np.array(
-            [
-                _Fit(
-                    [*rows[:index], *rows[index + 1 :]], np.delete(latencies_ms, index), self._tile
-                ).predict(row)
-                for index, row in enumerate(rows)
+        if len(rows) <= MOST_TO_REFIT:
+            fits = [
+                _Fit([*rows[:at], *rows[at + 1 :]], np.delete(latencies_ms, at), self._tile)
+                for at in range(len(rows))
             ]
-        )
-
-    def _corrections(self, at: Array, left_out: Array | None = None) -> Array:
-        """Mean log residual of the nearest ops of each point, nearer ones weighing more.
-
-        Args:
-            left_out: for each point, the index of an op that does not count there.
-        """
-        count = min(NEIGHBOURS + (left_out is not None), len(self._residuals))
-        distances, nearest = self._near.query(at, range(1, count + 1), p=1)
-        weights = 1.0 / (distances + NEARNESS)
-        if left_out is not None:
-            weights *= nearest != left_out[:, None]
-        mean: Array = (weights * self._residuals[nearest]).sum(axis=1) / weights.sum(axis=1)
-        return mean
+            return np.array([fit.predict(row) for fit, row in zip(fits, rows, strict=True)])
+        distances, nearest = self._near.query(self._logs, range(1, NEIGHBOURS + 2), p=1)
+        weights = (nearest != np.arange(len(rows))[:, None]) / (distances + NEARNESS)
+        corrections = (weights * self._residuals[nearest]).sum(axis=1) / weights.sum(axis=1)
+        left_out: Array = latencies_ms * np.exp(corrections - self._residuals)
+        return left_out
 
 
 def kind_of(signature: OpSignature) -> Kind:

@@ -167,9 +167,9 @@ def parse(text: str, name: str, where: str) -> Table:
     Raises:
         InputError: as `load`.
     """
-    lines = text.splitlines()
+    lines = text.replace("\r\n", "\n").split("\n")  # splitlines would break notes at U+2028 too
     header = [line for line in lines if line.startswith("#")]
-    fields = _parse_header("\n".join(line[1:].strip() for line in header), where)
+    fields = _parse_header("\n".join(line[1:].strip() for line in header), f"{where}:1")
     written = fields.pop("check", None)
     if written != _check(0, "\n".join(line for line in header if not line.startswith("# check"))):
         raise InputError(f"{where}:1: the header was changed after the table was written")
@@ -235,6 +235,8 @@ def _parse_header(text: str, where: str) -> dict[str, Any]:
     hints = {**get_type_hints(Origin), "rows": int, "check": int}
     _check_fields(fields, hints, {"notes", "sentinel_ms"}, f"{where}: the origin")
     if correction is not None:
+        if not isinstance(correction, dict):
+            raise InputError(f"{where}: correction must be a table")
         hints = get_type_hints(Correction)
         _check_fields(correction, hints, set(), f"{where}: the correction")
         fields["correction"] = Correction(**{**correction, "scores": tuple(correction["scores"])})

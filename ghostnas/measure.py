@@ -79,6 +79,11 @@ def build(
         DeviceError: the device failed; what was measured until then is kept.
     """
     start = time.monotonic()
+    if 0 < networks < correction.FEWEST_NETWORKS:
+        raise InputError(
+            f"{networks} networks are too few for a correction: take {correction.FEWEST_NETWORKS} "
+            "at least, or none"
+        )
     origin = origin_of(bench)
     known = latency.load(str(out)) if out.exists() else None
     if known and (differs := latency.difference(origin, known.origin)):

@@ -79,7 +79,8 @@ class Predictor:
         """Latency and the ends of its interval, in milliseconds; arrays if the sums are such."""
         if self.table.correction is None:
             latency_ms = sums.latency_ms
-            return latency_ms, latency_ms - sums.spread_ms, latency_ms + sums.spread_ms
+            low_ms = np.maximum(latency_ms - sums.spread_ms, 0.0)
+            return latency_ms, low_ms, latency_ms + sums.spread_ms
         latency_ms = correction.apply(self.table.correction, sums, self.costs.bytes_a_weight)
         factor = np.exp(self._width * correction.uncertainty(sums))
         return latency_ms, latency_ms / factor, latency_ms * factor

@@ -1,13 +1,26 @@
 import json
+import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ghostnas import arch as arch_module
-from ghostnas import zoo
-from ghostnas.arch import Arch, Head, Stage, Stem, fit_to, from_json, lower, to_json
+from ghostnas import space, zoo
+from ghostnas.arch import (
+    Arch,
+    Head,
+    Part,
+    Stage,
+    Stem,
+    fit_to,
+    from_json,
+    lower,
+    lower_part,
+    parts,
+    to_json,
+)
 from ghostnas.blocks import GhostBlock, MBConv
 from ghostnas.errors import InputError
 from ghostnas.graph import weight_shapes
@@ -333,3 +346,87 @@ def test_fit_to_changes_no_block_and_can_be_undone():
 
 def test_fit_to_changes_nothing_where_the_pictures_are_the_same():
     assert fit_to(SMALL, resolution=32, classes=10) == SMALL
+
+
+# parts and lower_part
+
+
+def running_ops(graph):
+    """Each op with the shapes that it reads and writes."""
+    return [(node.op, graph.input_shapes(node), node.shape) for node in graph.nodes[1:]]
+
+
+def assert_parts_are_the_whole(arch):
+    found = parts(arch)
+    lowered = [lower_part(part) for part in found]
+    together = [op for graph in lowered for op in running_ops(graph)]
+    assert together == running_ops(lower(arch))
+    for part, graph, before in zip(
+        found,
+        lowered,
+        [(3, arch.resolution, arch.resolution), *(g.output_shape for g in lowered)],
+        strict=False,
+    ):
+        assert part.in_shape == graph.input_shape == before
+    assert lowered[-1].output_shape == (arch.classes,)
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 2**32), resolution=st.sampled_from([0, 16, 33, 64]))
+def test_the_ops_of_the_parts_together_are_those_of_the_network(seed, resolution):
+    searched = space.load("ghostnet")
+    arch = searched.decode(searched.sample(random.Random(seed)))
+    assert_parts_are_the_whole(
+        fit_to(arch, resolution=resolution, classes=7) if resolution else arch
+    )
+
+
+@pytest.mark.parametrize(
+    "arch",
+    [
+        SMALL,
+        replace(SMALL, stem=Stem(channels=8, stride=1, activation="hard_swish")),
+        replace(SMALL, dropped_strides=2),
+        replace(SMALL, resolution=31, dropped_strides=3),
+        zoo.ghostnet(1.3),
+        zoo.mobilenetv3_large(0.75, 96, 10),
+        fit_to(zoo.mobilenetv3_large(), resolution=32, classes=10),
+    ],
+    ids=["small", "flat", "dropped", "odd", "g", "m", "fitted"],
+)
+def test_the_parts_of_any_network_together_are_the_network(arch):
+    assert_parts_are_the_whole(arch)
+
+
+def test_parts_by_hand():
+    second = replace(MBCONV, stride=2)
+    assert parts(SMALL) == [
+        Part(SMALL.stem, (3, 32, 32), 2),
+        Part(GHOST, (8, 16, 16), 2),
+        Part(MBCONV, (12, 8, 8), 1),
+        Part(second, (12, 8, 8), 2),
+        Part(SMALL.head, (12, 4, 4), 1, 10),
+    ]
+    assert parts(replace(SMALL, dropped_strides=2)) == [
+        Part(SMALL.stem, (3, 32, 32), 1),
+        Part(GHOST, (8, 32, 32), 1),
+        Part(MBCONV, (12, 32, 32), 1),
+        Part(second, (12, 32, 32), 2),
+        Part(SMALL.head, (12, 16, 16), 1, 10),
+    ]
+
+
+def test_equal_blocks_at_equal_places_are_equal_parts():
+    repeated = replace(SMALL, stages=(Stage(blocks=(GHOST, MBCONV, MBCONV)),))
+    found = parts(repeated)
+    assert found[2] == found[3]
+    assert hash(found[2]) == hash(found[3])
+    assert len(set(found)) == len(found) - 1
+    elsewhere = parts(replace(repeated, resolution=64))
+    assert not set(found) & set(elsewhere)
+
+
+def test_only_a_head_depends_on_the_classes():
+    one, other = (parts(replace(SMALL, classes=classes)) for classes in (10, 100))
+    assert one[:-1] == other[:-1]
+    assert one[-1] != other[-1]

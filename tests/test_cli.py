@@ -4,15 +4,19 @@ import argparse
 import json
 import re
 import shlex
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from small import SPACE, write_pictures, write_space
 
-from ghostnas import arch, graph, weights, zoo
+from ghostnas import arch, graph, latency, op_models, predict, signature, space, weights, zoo
 from ghostnas.cli import _parser, main
 
 ROOT = Path(__file__).parent.parent
+ARM = ROOT / "latency_tables" / "cortex-a76.csv"
 FROZEN = Path(__file__).parent / "golden" / "command_line.txt"
 
 
@@ -62,25 +66,179 @@ def test_predict_names_the_ops_that_it_interpolates(capsys: pytest.CaptureFixtur
     assert "interpolated" in capsys.readouterr().out
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small space, the table `here.csv` that was built of it, and its network."""
+    folder = tmp_path_factory.mktemp("built")
+    searched = space.load(str(write_space(folder)))
+    (folder / "small.json").write_text(json.dumps(arch.to_json(searched.decode({}))))
+    more = ["--ops", "200", "--networks", "12", "--out", str(folder / "here.csv"), "--json"]
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch)
+        with redirect_stdout(StringIO()) as output:
+            assert main(["latency", "build", *of_small(folder), *more]) == 0
+    (folder / "built.json").write_text(output.getvalue())
+    return folder
+
+
+def make_quick(patch: pytest.MonkeyPatch) -> None:
+    """Only a space's own ops, and nothing timed again because the machine was busy."""
+    patch.setattr("ghostnas.op_models.ZOO_WIDTHS", ())
+    patch.setattr("ghostnas.measure.NETWORKS_A_BATCH", 12)
+    patch.setattr("ghostnas.measure.SPREAD", 99.0)
+    patch.setattr("ghostnas.measure.DRIFTED", 99.0)
+
+
+def of_small(folder: Path) -> list[str]:
+    return ["--space", str(folder / "small.toml"), "--rounds", "2"]
+
+
 def test_build_measures_a_table_that_predicts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    built: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ghostnas.measure.ZOO_WIDTHS", ())
-    write_space(tmp_path)
-    table = tmp_path / "here.csv"
-    space = ["--space", str(tmp_path / "small.toml"), "--runs", "2", "--networks", "8"]
-    assert main(["latency", "build", *space, "--out", str(table)]) == 0
+    result = json.loads((built / "built.json").read_text())
+    assert result.pop("seconds") > result.pop("writing_s") > 0
+    assert result.pop("thrown_away") >= 0
+    table = str(built / "here.csv")
+    counts = {"ops": 200, "measured": 200, "refused": {}, "networks": 12}
+    assert result == {"table": table, **counts}
+    predict = ["latency", "predict", str(built / "small.json"), "--target", table, "--json"]
+    assert main(predict) == 0
+    predicted = json.loads(capsys.readouterr().out)
+    assert 0 < predicted["latency_low_ms"] < predicted["latency_ms"]
+    assert predicted["confidence"] == 0.9
+    assert main([*predict, "--confidence", "0.6"]) == 0
+    surer = json.loads(capsys.readouterr().out)
+    assert surer["latency_high_ms"] <= predicted["latency_high_ms"]
+
+
+def test_check_and_calibrate_say_how_it_went(
+    built: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_quick(monkeypatch)
+    check = ["latency", "check", *of_small(built), "--target", str(built / "here.csv")]
+    assert main([*check, "--networks", "10", "--json"]) == 0
+    captured = capsys.readouterr()
+    checked = json.loads(captured.out)
+    assert (checked["table"], checked["networks"]) == (str(built / "here.csv"), 10)
+    assert {"mape", "spearman", "kendall", "coverage", "flops", "drift"} <= set(checked)
+    assert captured.err.splitlines()[-1] == "10 of 10 networks, 0 s left"
+    assert main([*check, "--networks", "10", "--seed", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"10 networks that {built / 'here.csv'} has not seen"
+    assert [line.split()[0] for line in lines[1:3]] == ["table", "FLOPs"]
+    assert all("Spearman" in line for line in lines[1:3])
+    assert lines[3].startswith("the 90 % interval held ")
+    assert lines[4].endswith("than it was when the table was built")
+
+    out = tmp_path / "carried.csv"
+    calibrate = ["latency", "calibrate", *of_small(built), "--target", str(built / "here.csv")]
+    assert main([*calibrate, "--networks", "10", "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}: 200 ops, by 10 networks\n"
+    assert latency.load(str(out)).origin.method == "carried over from here by 10 networks"
+
+
+def write_origin(folder: Path, **changed: object) -> Path:
+    """What a user knows of a table that was measured elsewhere."""
+    known = {"device": "Pixel 4", "threads": 1, "runtime": "TFLite 2.9", "delegate": "XNNPACK"}
+    fields = {**known, "dtype": "fp32", **changed}
+    path = folder / "origin.toml"
+    path.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in fields.items()))
+    return path
+
+
+def write_rows(folder: Path, *, us: int = 125) -> Path:
+    path = folder / "rows.csv"
+    path.write_text(
+        "op,height,width,in_channels,out_channels,kernel,stride,activation,us\n"
+        f"conv,14,14,64,64,1,1,relu,{us}\nadd,14,14,64,64,0,0,none,{us // 2}\n"
+    )
+    return path
+
+
+def test_a_csv_is_imported_and_a_second_one_joins_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "pixel.csv"
+    origin = ["--origin", str(write_origin(tmp_path)), "--out", str(out)]
+    assert main(["latency", "import", str(write_rows(tmp_path)), *origin]) == 0
+    assert capsys.readouterr().out == f"{out}: 2 ops, 2 of them imported now\n"
+    table = latency.load(str(out))
+    assert (table.origin.device, table.origin.method) == ("Pixel 4", "imported")
+    assert sorted(timing.median_ms for timing in table.rows.values()) == [0.062, 0.125]
+    more = tmp_path / "more.csv"
+    more.write_text(
+        write_rows(tmp_path, us=250).read_text().replace("add,14,14,64,64", "add,7,7,64,64")
+    )
+    assert main(["latency", "import", str(more), *origin, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"table": str(out), "ops": 3, "imported": 2}
+    table = latency.load(str(out))
+    assert sorted(timing.median_ms for timing in table.rows.values()) == [0.062, 0.125, 0.25]
+
+
+def test_a_profile_is_imported_by_the_network_that_it_was_taken_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A log of the nodes that LiteRT runs for GhostNet 0.5x, each a microsecond more."""
+    network = zoo.ghostnet(0.5, 64)
+    interpreter = Interpreter(
+        model_content=op_models.network_model(network),
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    nodes = [op["op_name"] for op in interpreter._get_ops_details()]
+    rows = "".join(
+        f"\t{name}\t0.001\t{index / 1000:.3f}\t1.0%\t1.0%\t0.0\t1\t[{index}]:{index}\n"
+        for index, name in enumerate(nodes, 1)
+    )
+    log = tmp_path / "profile.txt"
+    log.write_text(
+        f"{'=' * 30} Run Order {'=' * 30}\n{rows}\nNumber of nodes executed: {len(nodes)}\n"
+    )
+    out = tmp_path / "pixel.csv"
+    imported = ["latency", "import", str(log), "--format", "benchmark-model"]
+    of = ["--arch", "ghostnet", "--width", "0.5", "--resolution", "64"]
+    to = ["--origin", str(write_origin(tmp_path)), "--out", str(out), "--json"]
+    assert main([*imported, *of, *to]) == 0
+    found = set(signature.signatures(arch.lower(network)))
+    result = json.loads(capsys.readouterr().out)
+    assert result == {"table": str(out), "ops": len(found), "imported": len(found)}
+    table = latency.load(str(out))
+    assert set(table.rows) == found
+    assert predict.Predictor(table).predict(network).interpolated == ()
+    assert main([*imported, "--arch", "ghostnet", *to]) == 0  # of another size: the same nodes
     capsys.readouterr()
-    path = tmp_path / "small.json"
-    searched = __import__("ghostnas.space", fromlist=["load"]).load(str(tmp_path / "small.toml"))
-    path.write_text(json.dumps(arch.to_json(searched.decode({}))))
-    assert main(["latency", "predict", str(path), "--target", str(table), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["latency_ms"] > 0
+    assert main([*imported, "--arch", "mobilenetv3-large", *to]) == 2
+    assert "the network needs" in capsys.readouterr().err
+
+
+def test_a_table_of_another_setting_is_left_as_it_is(
+    built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "here.csv"
+    table.write_bytes((built / "here.csv").read_bytes())
+    before = set(tmp_path.rglob("*")), table.read_bytes()
+    for command, difference in (
+        (["build", *of_small(built), "--ops", "200", "--dtype", "int8"], "dtype is 'int8' in one"),
+        (["import", str(write_rows(built)), "--origin", str(write_origin(built))], "device is"),
+    ):
+        assert main(["latency", *command, "--out", str(table)]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert len(captured.err.splitlines()) == 1
+        assert difference in captured.err
+        assert (set(tmp_path.rglob("*")), table.read_bytes()) == before
 
 
 def bad(name: str, folder: Path) -> list[str]:
     """A command with one thing wrong, made in `folder`."""
     search = ["search", "--target", "arm", "--budget", "150MFLOPs", "--out", str(folder / "run")]
+    to = ["--out", str(folder / "x.csv")]
+    build = ["latency", "build", *to]
+    predict = ["latency", "predict", "ghostnet", "--target", "arm"]
+    calibrate = ["latency", "calibrate", "--target", "arm", "--rounds", "1"]
     damaged = folder / "damaged"
     if name.endswith("space"):
         text = {
@@ -94,10 +252,37 @@ def bad(name: str, folder: Path) -> list[str]:
         path.write_text(text)
         return [*search, "--space", str(path)]
     if name.endswith("table"):
-        text = (ROOT / "latency_tables" / "cortex-a76.csv").read_text()
+        text = ARM.read_text()
         path = damaged.with_suffix(".csv")
         path.write_text({"half a table": text[:5000], "no table": "hello\n"}[name])
         return ["latency", "predict", "ghostnet", "--target", str(path)]
+    if name.endswith("import"):
+        origin, rows = write_origin(folder), write_rows(folder)
+        if name == "unknown key in import":
+            origin = write_origin(folder, devcie="Pixel 4")
+        elif name == "negative threads in import":
+            origin = write_origin(folder, threads=0)
+        elif name == "no TOML in import":
+            origin.write_text("device: Pixel 4\n")
+        elif name == "missing key in import":
+            origin.write_text('device = "Pixel 4"\n')
+        elif name == "bad row in import":
+            rows.write_text(rows.read_text().replace("relu,125", "relu,fast"))
+        elif name == "unknown op in import":
+            rows.write_text(rows.read_text().replace("add,", "subtract,"))
+        elif name == "missing origin of import":
+            origin.unlink()
+        elif name == "missing file of import":
+            rows.unlink()
+        elif name == "binary file of import":
+            rows.write_bytes(bytes(range(256)))
+        out = folder / ("x.txt" if name == "no csv from import" else "x.csv")
+        command = ["latency", "import", str(rows), "--origin", str(origin), "--out", str(out)]
+        if name.startswith("profile"):
+            command += ["--format", "benchmark-model"]
+        if name == "profile that is none in import":
+            command += ["--arch", "ghostnet"]
+        return command
     if name == "cut CIFAR-10":
         for batch in range(1, 6):
             (folder / f"data_batch_{batch}.bin").write_bytes(bytes(3073 * 20 - 5))
@@ -114,6 +299,8 @@ def bad(name: str, folder: Path) -> list[str]:
         path = folder / "cut.json"
         path.write_text(json.dumps(arch.to_json(zoo.ghostnet()))[:300])
         return ["show", str(path)]
+    if name == "too few ops":
+        return [*build, "--ops", "5", *of_small(write_space(folder).parent)]
     if name == "one class":
         write_pictures(folder)
         for path in (folder / "pictures" / "dark").iterdir():
@@ -145,8 +332,32 @@ def bad(name: str, folder: Path) -> list[str]:
         "width of a file": ["show", str(folder), "--width", "1"],
         "unknown format": ["export", "ghostnet", "--format", "tfl", "--out", str(folder)],
         "no weights": ["export", "ghostnet", "--out", str(folder / "x")],
-        "unknown device": ["latency", "build", "--device", "toaster", "--out", "x.csv"],
-        "table not csv": ["latency", "build", "--out", str(folder / "x.txt")],
+        "unknown device": [*build, "--device", "toaster"],
+        "device without a host": [*build, "--device", "ssh:"],
+        "table not csv": ["latency", "build", "--ops", "5", "--out", str(folder / "x.txt")],
+        "no out": ["latency", "build"],
+        "unknown dtype": [*build, "--dtype", "fp16"],
+        "cores that are none": [*build, "--cores", "fast"],
+        "core that is missing": [*build, "--cores", "9999"],
+        "more threads than cores": [*build, "--threads", "9999"],
+        "zero rounds": [*build, "--rounds", "0"],
+        "networks below zero": [*build, "--networks", "-1"],
+        "space of a build": [*build, "--space", "gostnet", "--rounds", "1"],
+        "Python without a runtime": [*build, "--python", "/bin/false"],
+        "missing Python": [*build, "--python", "/no/such/python"],
+        "missing benchmark_model": [*build, "--benchmark-model", "/no/such/benchmark"],
+        "check of nothing": ["latency", "check"],
+        "check of a missing file": ["latency", "check", "--target", str(folder / "none.csv")],
+        "check of a name": ["latency", "check", "--target", "arm"],
+        "check of another device": ["latency", "check", "--target", str(ARM), "--rounds", "1"],
+        "check of too few": ["latency", "check", "--target", str(ARM), "--networks", "4"],
+        "calibrate what is unknown": ["latency", "calibrate", "--target", "pixle4", *to],
+        "calibrate to no csv": [*calibrate, "--networks", "1", "--out", str(folder / "x.txt")],
+        "calibrate without out": calibrate,
+        "confidence above 1": [*predict, "--confidence", "1.5"],
+        "confidence of 0": [*predict, "--confidence", "0"],
+        "confidence in words": [*predict, "--confidence", "high"],
+        "confidence of no networks": [*predict, "--confidence", "0.95"],
         "no command": [],
         "unknown command": ["serach"],
     }[name]
@@ -191,8 +402,45 @@ EXPECTED = {
     "width of a file": "ghostnet",
     "unknown format": "tflite",
     "no weights": "--weights",
-    "unknown device": "local",
+    "unknown device": "ssh:[user@]host",
+    "device without a host": "ssh:[user@]host",
     "table not csv": ".csv",
+    "no out": "--out",
+    "unknown dtype": "'int8'",
+    "cores that are none": "0,2-3",
+    "core that is missing": "core 9999",
+    "more threads than cores": "9999 threads",
+    "zero rounds": "positive",
+    "networks below zero": "--networks",
+    "too few ops": "5 ops are too few",
+    "space of a build": "known: ghostnet",
+    "Python without a runtime": "/bin/false",
+    "missing Python": "/no/such/python",
+    "missing benchmark_model": "/no/such/benchmark",
+    "check of nothing": "--target",
+    "check of a missing file": "none.csv",
+    "check of a name": ".csv",
+    "check of another device": "another setting than the device: device is",
+    "check of too few": "4 networks are too few",
+    "calibrate what is unknown": "cortex-a76",
+    "calibrate to no csv": ".csv",
+    "calibrate without out": "--out",
+    "confidence above 1": "0.9",
+    "confidence of 0": "0.9",
+    "confidence in words": "0.9",
+    "confidence of no networks": "calibrated on no networks",
+    "unknown key in import": "devcie",
+    "negative threads in import": "threads must be at least 1",
+    "no TOML in import": "origin.toml",
+    "missing key in import": "lacks threads",
+    "bad row in import": "rows.csv:2",
+    "unknown op in import": "rows.csv:3",
+    "missing origin of import": "origin.toml",
+    "missing file of import": "rows.csv",
+    "binary file of import": "rows.csv",
+    "no csv from import": ".csv",
+    "profile without a network of import": "--arch",
+    "profile that is none in import": "Run Order",
     "no command": "COMMAND",
     "unknown command": "search",
 }
@@ -203,6 +451,7 @@ def test_bad_input_gets_one_line_that_says_what_is_right(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = bad(name, tmp_path)
+    before = set(tmp_path.rglob("*"))
     try:
         code = main(arguments)
     except SystemExit as exited:  # argparse's own way out
@@ -212,7 +461,7 @@ def test_bad_input_gets_one_line_that_says_what_is_right(
     assert captured.out == ""
     assert len(captured.err.strip().splitlines()) == 1, captured.err
     assert EXPECTED[name] in captured.err
-    assert not (tmp_path / "run" / "search.toml").exists()
+    assert set(tmp_path.rglob("*")) - before <= {tmp_path / "run", tmp_path / "run" / ".lock"}
 
 
 def readme_commands() -> list[str]:
@@ -232,7 +481,8 @@ def test_the_readmes_commands_parse_and_the_quick_ones_run(
 ) -> None:
     words = shlex.split(line)[1:]
     parsed = _parser().parse_args(words)
-    needs_minutes_or_data = words[0] == "search" or "build" in words or "runs/" in line
+    of_a_device = {"build", "check", "calibrate", "import"} & set(words)
+    needs_minutes_or_data = words[0] == "search" or of_a_device or "runs/" in line
     if needs_minutes_or_data:
         assert callable(parsed.command)
     else:

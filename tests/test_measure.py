@@ -1,68 +1,516 @@
+"""Tables that are really measured, on this machine, of a small space; what a stop leaves behind."""
+
+import dataclasses
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
 import pytest
+from small import SPACE, write_space
 
-from ghostnas import measure, space
-from ghostnas.signature import OpSignature, signatures
+from ghostnas import arch, correction, latency, measure, op_models, space
+from ghostnas.bench import Bench, Report, Setting
+from ghostnas.device import Device, open_device
+from ghostnas.errors import DeviceLostError, InputError
+from ghostnas.latency import Timing
+from ghostnas.measure import Built, MeasuredNetwork
+from ghostnas.predict import Predictor
+from ghostnas.signature import OpSignature
+from ghostnas.space import Space
 
-# One of every kind of op that a network can run.
-KINDS = [
-    OpSignature("conv", 9, 8, 3, 16, 3, 2, "relu"),
-    OpSignature("conv", 1, 1, 24, 8, 1, 1, "none"),
-    OpSignature("conv", 4, 4, 1, 8, 3, 1, "relu6"),
-    OpSignature("depthwise", 8, 8, 16, 16, 5, 2, "none"),
-    OpSignature("depthwise", 7, 7, 8, 24, 3, 1, "relu"),
-    OpSignature("dense", 1, 1, 64, 10, 0, 0, "none"),
-    OpSignature("dense", 1, 1, 64, 10, 0, 0, "relu"),
-    OpSignature("add", 4, 4, 16, 16, 0, 0, "none"),
-    OpSignature("add", 4, 4, 16, 16, 0, 0, "relu"),
-    OpSignature("multiply", 4, 4, 16, 16, 0, 0, "none"),
-    OpSignature("concat", 4, 4, 8, 24, 0, 0, "none"),
-    OpSignature("narrow", 4, 4, 9, 8, 0, 0, "none"),
-    OpSignature("pool", 7, 7, 16, 16, 0, 0, "none"),
-    OpSignature("flatten", 1, 1, 16, 16, 0, 0, "none"),
-    OpSignature("relu", 4, 4, 16, 16, 0, 0, "none"),
-    OpSignature("relu6", 4, 4, 16, 16, 0, 0, "none"),
-    OpSignature("hard_swish", 4, 4, 16, 16, 0, 0, "none"),
-    OpSignature("hard_sigmoid", 1, 1, 16, 16, 0, 0, "none"),
-]
-SPACE = space.load("ghostnet")
+FEWER, OPS = 170, 190
+FEWEST, NETWORKS = correction.FEWEST_NETWORKS, correction.FEWEST_NETWORKS + 1
+BATCH, NETWORKS_A_BATCH = 100, 5
+JOBS = [100, 90, 5, 5, 1]  # so many models in each: ops, then networks
+HARD_SWISH = OpSignature("hard_swish", 4, 4, 16, 16, 0, 0, "none")
+WIDE, NARROW = Timing(2.0, 1.0, 3.0, 9), Timing(2.5, 2.4, 2.6, 9)
 
 
-@pytest.mark.parametrize("signature", KINDS, ids=str)
-def test_the_graph_of_an_op_has_its_signature(signature):
-    assert signatures(measure.op_graph(signature)) == [signature]
+class Watched(Device):
+    """A device that remembers how many models each job has, and is lost after so many jobs."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self.url, self.folder = device.url, device.folder
+        self.jobs: list[int] = []
+        self.lost_after = math.inf
+
+    def push(self, source: Path, name: str) -> None:
+        if name == "job":
+            if len(self.jobs) == self.lost_after:
+                raise DeviceLostError("local: lost: it was unplugged")
+            self.jobs.append(len(json.loads((source / "job.json").read_text())["models"]))
+        self._device.push(source, name)
+
+    def run(self, command: Sequence[str], *, timeout_s: float) -> str:
+        return self._device.run(command, timeout_s=timeout_s)
+
+    def pull(self, name: str, target: Path) -> None:
+        self._device.pull(name, target)
+
+    def close(self) -> None:
+        self._device.close()
 
 
-def test_the_ops_of_networks_are_of_these_kinds_and_their_graphs_have_their_signatures():
-    ops = measure.ops_of(SPACE, 5)
-    assert {op.op for op in ops} <= {op.op for op in KINDS}
-    assert [op for op in ops if signatures(measure.op_graph(op)) != [op]] == []
+@pytest.fixture(autouse=True, scope="module")
+def undisturbed() -> Iterator[None]:
+    """A small space's own ops, and nothing timed again because the machine was busy."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(op_models, "ZOO_WIDTHS", ())
+        patch.setattr(op_models, "NETWORKS_WALKED", 200)
+        patch.setattr(measure, "OPS_A_BATCH", BATCH)
+        patch.setattr(measure, "NETWORKS_A_BATCH", NETWORKS_A_BATCH)
+        patch.setattr(measure, "SPREAD", math.inf)
+        patch.setattr(measure, "DRIFTED", math.inf)
+        yield
 
 
-def test_ops_of_is_deterministic_sorted_and_has_each_op_once():
-    ops = measure.ops_of(SPACE, 5, seed=1)
-    assert ops == measure.ops_of(SPACE, 5, seed=1)
-    assert ops == sorted(set(ops))
-    assert ops != measure.ops_of(SPACE, 5, seed=2)
-    assert set(ops) > set(measure.ops_of(SPACE, 0))
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Space:
+    return space.load(str(write_space(tmp_path_factory.mktemp("space"))))
 
 
-def test_ops_are_really_timed():
-    reports = []
-    timings = measure.time_ops(KINDS, 3, lambda done, wanted: reports.append((done, wanted)))
-    assert list(timings) == KINDS
-    for timing in timings.values():
-        assert timing.runs == 3
-        assert 0 < timing.p10_ms <= timing.median_ms <= timing.p90_ms < 1000
-    assert reports == [(done, len(KINDS)) for done in range(len(KINDS) + 1)]
+@pytest.fixture(scope="module")
+def int8() -> Iterator[Bench]:
+    with open_device("local") as device:
+        yield Bench(device, Setting(rounds=2, dtype="int8", python=sys.executable))
 
 
-def test_a_larger_op_takes_longer():
-    small, large = (OpSignature("conv", size, size, 64, 64, 3, 1, "none") for size in (2, 48))
-    timings = measure.time_ops([small, large], 5, lambda done, wanted: None)
-    assert timings[large].p10_ms > 5 * timings[small].p10_ms
+@pytest.fixture(scope="module")
+def fp32() -> Iterator[Bench]:
+    with Watched(open_device("local")) as device:
+        yield Bench(device, Setting(rounds=2, python=sys.executable))
 
 
-def test_the_origin_of_a_local_table_says_that_it_was_measured_and_with_what():
-    origin = measure.local_origin()
+@pytest.fixture
+def bench(fp32: Bench) -> Bench:
+    fp32.device.jobs.clear()
+    fp32.device.lost_after = math.inf
+    return fp32
+
+
+@pytest.fixture(scope="module")
+def first(
+    fp32: Bench, small: Space, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Built, list[str]]:
+    """A table of fewer ops and networks than the space has, and what was said meanwhile."""
+    lines: list[str] = []
+    out = tmp_path_factory.mktemp("first") / "made" / "here.csv"
+    built = measure.build(fp32, small, out, ops=FEWER, networks=FEWEST, say=lines.append)
+    return out, built, lines
+
+
+@pytest.fixture
+def out(first: tuple[Path, Built, list[str]], tmp_path: Path) -> Path:
+    """A copy of the first table, and of its networks."""
+    shutil.copytree(first[0].parent, tmp_path / "copy")
+    return tmp_path / "copy" / "here.csv"
+
+
+@pytest.fixture
+def scripted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Sequence[tuple[float, Timing]]], list[int]]:
+    """Have the bench say so of each batch, the last for ever: how slow the sentinel was, in units
+    of the first time, and the timing of every model. Returned are the batches' sizes.
+    """
+
+    def script(answers: Sequence[tuple[float, Timing]]) -> list[int]:
+        asked: list[int] = []
+
+        def answer(models: Sequence[bytes], burst: int) -> Report:
+            slowness, timing = answers[min(len(asked), len(answers) - 1)]
+            asked.append(len(models))
+            sentinel_ms = slowness * bench.first.sentinel_ms
+            return Report(timings=(timing,) * len(models), sentinel_ms=sentinel_ms, runtime="x")
+
+        monkeypatch.setattr(bench, "time", answer)
+        return asked
+
+    return script
+
+
+def build(bench: Bench, small: Space, out: Path, ops: int = OPS, networks: int = NETWORKS) -> Built:
+    return measure.build(bench, small, out, ops=ops, networks=networks, say=lambda line: None)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_build_leaves_a_table_and_its_networks_and_nothing_else(
+    first: tuple[Path, Built, list[str]], small: Space
+) -> None:
+    path, built, lines = first
+    assert names(path.parent) == ["here.csv", "here.networks.jsonl"]
+    table = latency.load(str(path))
+    assert set(table.rows) == set(op_models.ops_of(small, FEWER)) == set(built.table.rows)
+    assert {timing.runs for timing in table.rows.values()} == {2}
+    networks = measure.load_networks(measure.networks_file(path))
+    assert [each.arch for each in networks] == measure.draw(small, FEWEST, measure.NETWORK_SEED)
+    assert {(each.use, each.timing.runs) for each in networks} == {("fit", 2 * 3)}
+    assert table.correction.networks == FEWEST
+    assert Predictor(table).predict(networks[0].arch).calibrated
+    assert (built.measured, built.networks, built.refused) == (FEWER, FEWEST, {})
+    assert 0 < built.writing_s < built.seconds
+    progress = [line.partition(",")[0] for line in lines]
+    assert progress == [
+        *(f"{done} of {FEWER} ops" for done in (BATCH, FEWER)),
+        *(f"{done} of {FEWEST} networks" for done in (5, FEWEST)),
+    ]
+
+
+def test_the_origin_says_what_was_measured_and_with_what(
+    first: tuple[Path, Built, list[str]], bench: Bench
+) -> None:
+    origin = first[1].table.origin
     assert (origin.method, origin.threads, origin.delegate) == ("measured", 1, "XNNPACK")
+    assert (origin.dtype, origin.op_error) == ("fp32", measure.MEASURED_OP_ERROR)
     assert origin.runtime.startswith("ai-edge-litert ")
+    assert (origin.device, origin.soc) == (bench.hardware.device, bench.hardware.soc)
+    assert origin.core == bench.cores[0].name
+    assert origin.notes == f"pinned to cpu {bench.cores[0].index}"
+    assert 0 < origin.sentinel_ms < 100
+
+
+def test_a_second_build_adds_only_what_is_missing(bench: Bench, small: Space, out: Path) -> None:
+    first = latency.load(str(out))
+    networks = measure.load_networks(measure.networks_file(out))
+    built = build(bench, small, out)
+    assert bench.device.jobs == [OPS - FEWER, NETWORKS - FEWEST]
+    assert (built.measured, built.networks) == (OPS - FEWER, NETWORKS - FEWEST)
+    table = latency.load(str(out))
+    assert {op: table.rows[op] for op in first.rows} == first.rows
+    assert len(table.rows) == OPS
+    assert measure.load_networks(measure.networks_file(out))[:FEWEST] == networks
+    assert table.correction.networks == NETWORKS
+    assert names(out.parent) == ["here.csv", "here.networks.jsonl"]
+
+
+def test_a_network_that_a_check_has_measured_is_no_fit_and_is_not_measured_again(
+    scripted: Callable[..., list[int]], bench: Bench, small: Space, out: Path
+) -> None:
+    file = measure.networks_file(out)
+    [one, *others] = measure.load_networks(file)
+    measure.save_networks(file, [dataclasses.replace(one, use="check"), *others])
+    asked = scripted([(1, NARROW)])
+    build(bench, small, out, ops=FEWER)
+    assert asked == [1]
+    assert [each.use for each in measure.load_networks(file)] == ["check"] + ["fit"] * FEWEST
+    assert latency.load(str(out)).correction.networks == FEWEST
+
+
+def test_networks_of_a_table_that_was_deleted_are_not_taken(
+    scripted: Callable[..., list[int]], bench: Bench, small: Space, out: Path
+) -> None:
+    out.unlink()
+    asked = scripted([(1, NARROW)])
+    build(bench, small, out)
+    assert asked == JOBS
+    networks = measure.load_networks(measure.networks_file(out))
+    assert [each.timing for each in networks] == [NARROW] * NETWORKS
+
+
+def test_a_table_of_another_setting_is_refused_and_stays(
+    int8: Bench, small: Space, out: Path
+) -> None:
+    before = out.read_bytes()
+    said = "here.csv is of another setting: dtype is 'int8' in one and 'fp32' in the other; choose"
+    with pytest.raises(InputError, match=said):
+        build(int8, small, out)
+    assert out.read_bytes() == before
+    assert names(out.parent) == ["here.csv", "here.networks.jsonl"]
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core")
+def test_a_table_of_other_threads_is_refused(bench: Bench, small: Space, out: Path) -> None:
+    two = Bench(bench.device, Setting(rounds=2, threads=2, cores="0-1", python=sys.executable))
+    with pytest.raises(InputError, match=r"another setting: .*threads is 2 in one and 1 in the"):
+        build(two, small, out)
+
+
+def test_too_few_ops_are_refused_and_leave_nothing(
+    bench: Bench, small: Space, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="5 ops are too few"):
+        build(bench, small, tmp_path / "here.csv", ops=5)
+    assert names(tmp_path) == []
+
+
+def test_int8_is_measured_and_ops_that_are_refused_are_named_and_not_in_the_table(
+    int8: Bench, small: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ops_of = op_models.ops_of
+    monkeypatch.setattr(measure, "ops_of", lambda *given: [HARD_SWISH, *ops_of(*given)])
+    out = tmp_path / "int8.csv"
+    built = build(int8, small, out)
+    assert built.refused == {HARD_SWISH: "XNNPACK did not take it"}
+    table = latency.load(str(out))
+    assert table.origin.dtype == "int8"
+    assert set(table.rows) == set(ops_of(small, OPS))
+    assert table.correction.networks == NETWORKS
+    [fresh] = measure.draw(small, 1, seed=5)
+    assert Predictor(table).predict(fresh).latency_ms > 0
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_a_build_goes_on_where_the_device_was_lost(
+    bench: Bench, small: Space, tmp_path: Path, batches: int
+) -> None:
+    out = tmp_path / "here.csv"
+    bench.device.lost_after = batches
+    with pytest.raises(DeviceLostError, match="unplugged"):
+        build(bench, small, out)
+    assert names(tmp_path) == ["here.csv.journal"]
+    lines = [json.loads(line) for line in Path(f"{out}.journal").read_text().splitlines()]
+    assert len(lines) == 1 + sum(JOBS[:batches])
+    bench.device.lost_after = math.inf
+    built = build(bench, small, out)
+    assert bench.device.jobs == JOBS
+    assert names(tmp_path) == ["here.csv", "here.networks.jsonl"]
+    assert (built.measured, built.networks) == (OPS, NETWORKS)
+    for line in lines[1:]:
+        if line["kind"] == "op":
+            assert built.table.rows[OpSignature(*line["key"])] == Timing(*line["row"])
+
+
+def test_what_another_build_has_left_is_refused_and_named(
+    bench: Bench, small: Space, tmp_path: Path
+) -> None:
+    bench.device.lost_after = 1
+    with pytest.raises(DeviceLostError):
+        build(bench, small, tmp_path / "here.csv")
+    (tmp_path / "other.toml").write_text(SPACE.replace("alpha = 1.0", "alpha = 0.5"))
+    other = space.load(str(tmp_path / "other.toml"))
+    with pytest.raises(InputError, match=r"here.csv.journal was begun with space .* delete the"):
+        build(bench, other, tmp_path / "here.csv")
+
+
+def test_ops_whose_times_spread_are_timed_once_more_but_a_tenth_at_most(
+    scripted: Callable[..., list[int]],
+    bench: Bench,
+    small: Space,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measure, "SPREAD", 0.3)
+    asked = scripted([(1, WIDE), (1, NARROW)])
+    rows = build(bench, small, tmp_path / "here.csv", networks=0).table.rows
+    assert asked == [100, 90, OPS // 10]
+    assert list(rows.values()).count(NARROW) == 90 + OPS // 10
+
+
+def test_of_two_timings_the_one_that_spreads_less_is_kept(
+    scripted: Callable[..., list[int]],
+    bench: Bench,
+    small: Space,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measure, "SPREAD", 0.05)
+    scripted([(1, NARROW), (1, NARROW), (1, WIDE)])
+    rows = build(bench, small, tmp_path / "here.csv", networks=0).table.rows
+    assert set(rows.values()) == {NARROW}
+
+
+@pytest.mark.parametrize(
+    ("slowness", "batches", "kept"),
+    [
+        ([1.0], 1, 1.0),
+        ([1.05], 1, 1.05),
+        ([1.2, 1.0], 2, 1.0),
+        ([1.3, 1.2, 1.01], 3, 1.01),
+        ([1.3, 1.2, 1.4], 3, 1.2),
+        ([0.5], 1, 0.5),
+    ],
+)
+def test_a_batch_is_timed_again_if_the_device_was_slower_meanwhile(
+    scripted: Callable[..., list[int]],
+    bench: Bench,
+    small: Space,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    slowness: list[float],
+    batches: int,
+    kept: float,
+) -> None:
+    monkeypatch.setattr(measure, "DRIFTED", 1.08)
+    pauses: list[float] = []
+    monkeypatch.setattr(measure.time, "sleep", pauses.append)
+    asked = scripted([(each, Timing(each, each, each, 1)) for each in slowness])
+    lines: list[str] = []
+    journal = measure.Journal(tmp_path / "journal", {})
+    wanted = measure.draw(small, 2, seed=3)
+    measured = measure.measure_networks(bench, wanted, journal, "fit", lines.append)
+    assert asked == [2] * batches
+    assert [each.timing.median_ms for each in measured] == [kept, kept]
+    assert journal.entries[0]["sentinel_ms"] == kept * bench.first.sentinel_ms
+    slower = [line for line in lines if "slower than before" in line]
+    assert len(slower) == sum(min(slowness[: at + 1]) > 1.08 for at in range(batches))
+    assert len(pauses) == batches - 1
+
+
+def test_a_batch_is_no_larger_than_its_bytes(
+    scripted: Callable[..., list[int]],
+    bench: Bench,
+    small: Space,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted = op_models.ops_of(small, OPS)
+    sizes = [len(op_models.op_model(op)) for op in wanted]
+    limit = max(sizes) + 1000
+    monkeypatch.setattr(measure, "BATCH_BYTES", limit)
+    asked = scripted([(1, NARROW)])
+    build(bench, small, tmp_path / "here.csv", networks=0)
+    assert sum(asked) == OPS
+    assert sum(sizes) / limit <= len(asked) <= 2 * sum(sizes) / limit + OPS / BATCH
+    monkeypatch.setattr(measure, "BATCH_BYTES", 0)
+    asked = scripted([(1, NARROW)])
+    build(bench, small, tmp_path / "one.csv", networks=0)
+    assert asked == [1] * OPS
+
+
+def test_networks_are_drawn_the_same_every_time_and_each_is_another(small: Space) -> None:
+    drawn = measure.draw(small, 30, seed=1)
+    assert len({each.id for each in drawn}) == 30
+    assert measure.draw(small, 20, seed=1) == drawn[:20]
+    assert measure.draw(small, 30, seed=2) != drawn
+    without = frozenset(each.id for each in drawn[:10])
+    assert measure.draw(small, 20, seed=1, without=without) == drawn[10:]
+
+
+def test_a_space_with_few_networks_gives_as_many_as_it_has(tmp_path: Path) -> None:
+    text = re.sub(r"\[(\d[\d.]*), [^]]*\]", r"\1", SPACE).replace(
+        "resolution = 32", "resolution = [32, 64]"
+    )
+    (tmp_path / "tiny.toml").write_text(text)
+    assert len(measure.draw(space.load(str(tmp_path / "tiny.toml")), 10, seed=0)) == 2
+
+
+def measured_networks(small: Space, count: int) -> list[MeasuredNetwork]:
+    drawn = measure.draw(small, count, seed=9)
+    return [
+        MeasuredNetwork(arch=each, timing=Timing(1.5 + at, 1.25, 2.0 + at, 30), use="fit")
+        for at, each in enumerate(drawn)
+    ]
+
+
+def test_networks_survive_their_file(small: Space, tmp_path: Path) -> None:
+    networks = measured_networks(small, 3)
+    networks[1] = dataclasses.replace(networks[1], use="check")
+    path = measure.networks_file(tmp_path / "here.csv")
+    assert measure.load_networks(path) == []
+    measure.save_networks(path, networks)
+    assert measure.load_networks(path) == networks
+    assert names(tmp_path) == ["here.networks.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda entry: "{",
+        lambda entry: "[]",
+        lambda entry: json.dumps({**entry, "timing": [1.0, 2.0]}),
+        lambda entry: json.dumps({key: entry[key] for key in ("timing", "arch")}),
+        lambda entry: json.dumps({**entry, "arch": {}}),
+    ],
+)
+def test_a_damaged_network_is_named_by_file_and_line(
+    small: Space, tmp_path: Path, damage: Callable[[dict], str]
+) -> None:
+    path = tmp_path / "here.networks.jsonl"
+    measure.save_networks(path, measured_networks(small, 3))
+    lines = path.read_text().splitlines()
+    lines[1] = damage(json.loads(lines[1]))
+    path.write_text("\n".join(lines))
+    with pytest.raises(InputError, match=f"^{path}:2: is not a measured network"):
+        measure.load_networks(path)
+
+
+def test_a_correction_takes_enough_networks(
+    scripted: Callable[..., list[int]], bench: Bench, small: Space, tmp_path: Path
+) -> None:
+    scripted([(1, NARROW)])
+    table = build(bench, small, tmp_path / "here.csv", ops=1000, networks=0).table
+    assert table.correction is None
+    networks = measured_networks(small, NETWORKS)
+    assert measure.correct(table, networks[: FEWEST - 1]).correction is None
+    corrected = measure.correct(table, networks)
+    assert corrected.correction.networks == NETWORKS
+    assert measure.correct(corrected, networks[: FEWEST - 1]).correction is None
+
+
+# In processes of their own
+
+
+def command(folder: Path) -> list[str]:
+    return [
+        *(sys.executable, "-m", "ghostnas", "latency", "build", "--json"),
+        *("--space", str(folder / "small.toml"), "--ops", "300", "--networks", "8"),
+        *("--rounds", "8", "--out", str(folder / "here.csv")),
+    ]
+
+
+def wait_for(process: subprocess.Popen[str], pattern: str) -> str:
+    for line in process.stderr:
+        if re.match(pattern, line):
+            return line
+    raise AssertionError(f"the build ended before it said {pattern}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("moment", [r"128 of 300 ops", r"4 of 8 networks"])
+def test_a_build_that_is_killed_goes_on_where_it_was(
+    tmp_path: Path, ending: signal.Signals, moment: str
+) -> None:
+    write_space(tmp_path)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command(tmp_path), **pipes) as process:
+        wait_for(process, moment)
+        process.send_signal(ending)
+        _, errors = process.communicate(timeout=60)
+    if ending == signal.SIGINT:
+        assert process.returncode == 130
+        assert errors.splitlines()[-1] == (
+            "ghostnas: stopped; what was measured is kept, go on with the same command"
+        )
+        assert "Traceback" not in errors
+    assert names(tmp_path) == ["here.csv.journal", "small.toml"]
+    journal = (tmp_path / "here.csv.journal").read_text().splitlines()[1:]
+    kept = [json.loads(line) for line in journal]
+    ops = {OpSignature(*each["key"]): each["row"] for each in kept if each["kind"] == "op"}
+    networks = {
+        arch.from_json(each["key"]).id: each["row"] for each in kept if each["kind"] == "fit"
+    }
+    resumed = subprocess.run(
+        command(tmp_path), capture_output=True, text=True, check=True, timeout=300
+    )
+    missing = {"ops": 0, "networks": 0}
+    for total, name in re.findall(r"of (\d+) (ops|networks),", resumed.stderr):
+        missing[name] = max(missing[name], int(total))
+    assert missing["networks"] == 8 - len(networks)
+    assert 300 - len(ops) <= missing["ops"] <= max(300 - len(ops), 30)  # 30 that spread
+    assert json.loads(resumed.stdout)["ops"] == 300
+    table = latency.load(str(tmp_path / "here.csv"))
+    for op, (median_ms, p10_ms, p90_ms, _) in ops.items():
+        row = table.rows[op]
+        kept_spread, spread = (
+            (p90_ms - p10_ms) / median_ms,
+            (row.p90_ms - row.p10_ms) / row.median_ms,
+        )
+        assert row.median_ms == pytest.approx(median_ms, rel=1e-5) or spread <= kept_spread + 1e-4
+    found = measure.load_networks(tmp_path / "here.networks.jsonl")
+    assert len(found) == 8
+    for each in found:
+        if each.arch.id in networks:
+            assert list(each.timing) == networks[each.arch.id]
+    assert names(tmp_path) == ["here.csv", "here.networks.jsonl", "small.toml"]

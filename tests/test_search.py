@@ -110,6 +110,19 @@ def test_settings_cannot_change_on_the_way(
     assert "budgets" in capsys.readouterr().err
 
 
+def test_a_confidence_is_of_the_search_and_cannot_change_on_the_way(
+    place: Path, result: dict, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "confidence = 0.0\n" in (place / "run" / "search.toml").read_text()
+    out = str(place / "run")
+    assert main(["search", "--resume", "--out", out, "--confidence", "0.9"]) == 2
+    assert "confidence = 0.0, not 0.9" in capsys.readouterr().err
+    other = command(place, "--confidence", "0.8", "--out", str(place / "other"))
+    assert main(other) == 2  # the shipped table was calibrated on no networks
+    assert "calibrated on no networks" in capsys.readouterr().err
+    assert not (place / "other").exists()
+
+
 def test_show_and_export_take_the_run_folder(
     place: Path, result: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,12 +3,13 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ghostnas import cost, space, zoo
-from ghostnas.arch import lower
+from ghostnas.arch import lower, lower_part, parts
 from ghostnas.errors import InputError
+from ghostnas.space import SpacePart
 
 GHOSTNET = space.load("ghostnet")
 FILE = """
@@ -175,6 +176,100 @@ def test_an_mbconv_space_builds_mbconvs():
     assert [block.se_channels for block in stage.blocks] == [16, 24, 0]
     assert [block.kernel for block in stage.blocks] == [5, 5, 5]
     assert [block.stride for block in stage.blocks] == [2, 1, 1]
+
+
+# parts and depths
+
+
+def test_parts_by_hand():
+    first = ("group1.se", "group1.ghost_ratio", "group1.cheap_kernel", "group1.kernel")
+    assert SMALL.parts() == [
+        SpacePart(0, False, ("alpha",)),
+        SpacePart(1, False, ("alpha", *first)),
+        SpacePart(1, True, ("alpha", *first)),
+        SpacePart(2, False, ("alpha", "group2.width", "group2.kernel")),
+        SpacePart(2, True, ("alpha", "group2.width", "group2.kernel")),
+        SpacePart(3, False, ("alpha", "group2.width")),
+    ]
+
+
+def test_a_part_depends_on_the_width_before_it_and_the_head_on_its_own_numbers():
+    found = {(part.group, part.repeated): part.names for part in GHOSTNET.parts()}
+    assert len(found) == 2 * GHOSTNET.groups + 2
+    assert "group2.width" in found[3, False]
+    assert "group2.width" not in found[3, True]
+    assert "group3.width" in found[3, True]
+    assert found[0, False] == ("alpha", "resolution")
+    assert found[8, False] == ("alpha", "resolution", "head.channels", "group7.width")
+    assert not [name for names in found.values() for name in names if name.endswith(".depth")]
+
+
+def placed(searched, params):
+    """The ops of each part of the space in an architecture, at the first place that it has."""
+    arch_parts = [lower_part(part) for part in parts(searched.decode(params))]
+    at, found = 1, {(0, False): arch_parts[0]}
+    for group in range(1, searched.groups + 1):
+        depths = searched.depths(group)
+        depth = params.get(f"group{group}.depth", depths[0])
+        found[group, False] = arch_parts[at]
+        if depth > 1:
+            assert set(arch_parts[at + 1 : at + depth]) == {arch_parts[at + 1]}
+            found[group, True] = arch_parts[at + 1]
+        at += depth
+    assert at == len(arch_parts) - 1
+    return found | {(searched.groups + 1, False): arch_parts[-1]}
+
+
+@pytest.mark.parametrize(
+    "searched",
+    [GHOSTNET, SMALL, space.parse(MBCONV, "m", "m.toml")],
+    ids=["ghostnet", "small", "mbconv"],
+)
+@settings(max_examples=25)
+@given(seed=SEEDS)
+def test_a_part_is_decided_by_its_names_alone(searched, seed):
+    rng = random.Random(seed)
+    one, other = (
+        {name: rng.choice(options) for name, options in searched.choices.items()} for _ in range(2)
+    )
+    expected = placed(searched, one)
+    for part in searched.parts():
+        mixed = placed(searched, other | {name: one[name] for name in part.names})
+        place = part.group, part.repeated
+        if place in expected and place in mixed:
+            assert mixed[place] == expected[place]
+
+
+def test_every_name_of_a_part_changes_it():
+    for searched in (GHOSTNET, SMALL):
+        deepest = {
+            f"group{group}.depth": max(searched.depths(group))
+            for group in range(1, searched.groups + 1)
+        }
+        for part in searched.parts():
+            place = part.group, part.repeated
+            if part.repeated and max(searched.depths(part.group)) == 1:
+                continue
+            for name in part.names:
+                if name.endswith(".kernel"):
+                    continue  # only where a block changes the shape
+                first, *_, last = searched.choices[name]
+                one, other = (placed(searched, deepest | {name: each}) for each in (first, last))
+                assert one[place] != other[place], (place, name)
+
+
+def test_a_space_that_searches_strides_has_no_parts():
+    searched = space.parse(FILE.replace("stride = 2", "stride = [2, 1]"), "small", "small.toml")
+    with pytest.raises(InputError, match=r"space small searches group2\.stride"):
+        searched.parts()
+    assert searched.pin(**{"group2.stride": 2}).parts() == SMALL.parts()
+
+
+def test_depths_are_those_searched_or_the_one_that_is_fixed():
+    assert SMALL.depths(1) == (1, 2)
+    assert SMALL.depths(2) == (2,)
+    assert GHOSTNET.depths(7) == (5, 3, 4)
+    assert SMALL.pin(**{"group1.depth": 2}).depths(1) == (2,)
 
 
 # pin and hash

@@ -1,4 +1,4 @@
-"""Tables built and checked on a real ARM64 board over ssh and over a real adb, and what if one is lost.
+"""Tables built and checked on a real ARM64 board over ssh and over a real adb, also lost ones.
 
 The board's clock counts instructions, one a nanosecond, so its times can be asserted.
 """
