@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ LEAST_TIMEOUT_S = 120.0
 SLOWEST_MODEL_S = 60.0  # to load and time one, on the slowest board
 SENTINEL_EVERY = 16  # models, where each is a process of its own
 SENTINEL_FILE = "sentinel.tflite"
+MEASURED_OP_ERROR = 0.03
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,35 +71,28 @@ class Report:
     paused_s: float = 0.0
 
 
-class Bench:
-    """A device that is ready to time models in one setting.
+class Bench(ABC):
+    """What times models in one setting.
 
-    Raises:
-        DeviceError: it cannot be reached, or has nothing to run models with.
-        InputError: it has no such cores.
+    Attributes:
+        cores: those that the models run on.
+        first: what came back for the sentinel alone.
+        method, op_error, notes: of the `Origin` of what is timed here.
     """
 
-    def __init__(self, device: Device, setting: Setting) -> None:
-        self.device = device
-        self.setting = setting
-        self.hardware: Hardware = hardware.read(device)
-        self.cores: tuple[Core, ...] = hardware.pick_cores(
-            self.hardware, setting.cores, setting.threads
-        )
-        self._sentinel = op_models.op_model(op_models.SENTINEL, setting.dtype)
-        if setting.benchmark_model is None:
-            device.push(Path(runner.__file__), "runner.py")
-        else:
-            self._program = self._push_program(setting.benchmark_model)
-            self._program_version = self._read_program_version()
-        self.first = self.time([self._sentinel])
-        if isinstance(refusal := self.first.timings[0], str):
-            raise DeviceError(f"{device.url}: cannot time a model: {refusal}")
+    setting: Setting
+    hardware: Hardware
+    cores: tuple[Core, ...]
+    first: Report
+    method: str
+    op_error: float
+    notes: str
 
     @property
     def runtime(self) -> str:
         return self.first.runtime
 
+    @abstractmethod
     def time(self, models: Sequence[bytes], burst: int = 1) -> Report:
         """Time the models, in turns.
 
@@ -108,6 +103,39 @@ class Bench:
         Raises:
             DeviceError: the device failed; `DeviceLostError` if it does not answer any more.
         """
+
+
+class DeviceBench(Bench):
+    """A device that is ready to time models.
+
+    Raises:
+        DeviceError: it cannot be reached, or has nothing to run models with.
+        InputError: it has no such cores.
+    """
+
+    method = "measured"
+    op_error = MEASURED_OP_ERROR
+
+    def __init__(self, device: Device, setting: Setting) -> None:
+        self.device = device
+        self.setting = setting
+        self.hardware: Hardware = hardware.read(device)
+        self.cores: tuple[Core, ...] = hardware.pick_cores(
+            self.hardware, setting.cores, setting.threads
+        )
+        self.notes = f"pinned to cpu {', '.join(str(core.index) for core in self.cores)}"
+        self._sentinel = op_models.op_model(op_models.SENTINEL, setting.dtype)
+        if setting.benchmark_model is None:
+            device.push(Path(runner.__file__), "runner.py")
+        else:
+            self._program = self._push_program(setting.benchmark_model)
+            self._program_version = self._read_program_version()
+        self.first = self.time([self._sentinel])
+        if isinstance(refusal := self.first.timings[0], str):
+            raise DeviceError(f"{device.url}: cannot time a model: {refusal}")
+
+    def time(self, models: Sequence[bytes], burst: int = 1) -> Report:
+        """As `Bench.time`."""
         with tempfile.TemporaryDirectory(prefix="ghostnas-") as name:
             folder = Path(name)
             names = [f"{index:05}.tflite" for index in range(len(models))]

@@ -119,7 +119,7 @@ def calibrate(
     wanted = measure.draw(space, networks, measure.NETWORK_SEED)
     measured = measure.measure_networks(bench, wanted, journal, "fit", say)
     if not measured:
-        raise InputError(f"{bench.device.url}: XNNPACK takes none of the {len(wanted)} networks")
+        raise InputError(f"XNNPACK takes none of the {len(wanted)} networks on the device")
     costs = OpCosts(table)
     sums_ms = np.array([costs.of_arch(each.arch).latency_ms for each in measured])
     measured_ms = np.array([each.timing.median_ms for each in measured])

@@ -137,9 +137,18 @@ def _add_latency(parser: argparse.ArgumentParser) -> None:
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--device", default="local", help="local, ssh:user@host[:port], adb[:SERIAL]"
+        "--device",
+        default="local",
+        help="local, ssh:user@host[:port], adb[:SERIAL] or emulated:CORE",
     )
     parser.add_argument("--space", default="ghostnet", help="whose networks are measured")
+    parser.add_argument(
+        "--emulator",
+        type=Path,
+        default=Path(".emulation"),
+        metavar="DIR",
+        help="what scripts/emulated_arm/setup made (.emulation)",
+    )
     parser.add_argument("--cores", default="big", help="big, little or indices like 0,2-3 (big)")
     parser.add_argument("--rounds", type=_positive, default=30, metavar="N", help="of runs (30)")
     parser.add_argument("--python", metavar="PATH", help="the device's, which has LiteRT (python3)")

@@ -169,8 +169,9 @@ def list_data(args: Namespace) -> Result:
 
 @contextmanager
 def _bench(args: Namespace, dtype: str, threads: int) -> Iterator[Bench]:
-    from ghostnas.bench import Bench, Setting
+    from ghostnas.bench import DeviceBench, Setting
     from ghostnas.device import open_device
+    from ghostnas.emulated import SCHEME, EmulatedBench
 
     setting = Setting(
         dtype=dtype,
@@ -180,8 +181,11 @@ def _bench(args: Namespace, dtype: str, threads: int) -> Iterator[Bench]:
         python=args.python or (sys.executable if args.device == "local" else "python3"),
         benchmark_model=args.benchmark_model,
     )
+    if args.device.startswith(SCHEME):
+        yield EmulatedBench(args.device.removeprefix(SCHEME), setting, args.emulator)
+        return
     with open_device(args.device) as device:
-        yield Bench(device, setting)
+        yield DeviceBench(device, setting)
 
 
 def _table_file(path: Path) -> Path:

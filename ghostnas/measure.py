@@ -42,7 +42,6 @@ DRIFTED = 1.08  # times the usual time of the sentinel
 DRIFT_PAUSE_S = 10.0
 DRIFT_REPEATS = 2
 OP_SEED, NETWORK_SEED, CHECK_SEED = 0, 1, 2
-MEASURED_OP_ERROR = 0.03
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,10 +142,10 @@ def origin_of(bench: Bench) -> Origin:
         runtime=bench.runtime,
         delegate="XNNPACK",
         dtype=setting.dtype,
-        method="measured",
-        op_error=MEASURED_OP_ERROR,
+        method=bench.method,
+        op_error=bench.op_error,
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        notes=f"pinned to cpu {', '.join(str(core.index) for core in cores)}",
+        notes=bench.notes,
     )
 
 

@@ -6,6 +6,7 @@ op and VALID; XNNPACK fuses such a PAD into the convolution.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -91,6 +92,19 @@ def run(model: bytes, images: Array, *, xnnpack: bool = True) -> Array:
         interpreter.invoke()
         logits.append(interpreter.get_tensor(target)[0])
     return np.stack(logits)
+
+
+def sizes(model: bytes) -> tuple[int, int]:
+    """Bytes of a model's constants, and of its inputs and outputs."""
+    parsed = schema.ModelT.InitFromPackedBuf(model)
+    graph = parsed.subgraphs[0]
+    constants = sum(len(buffer.data) for buffer in parsed.buffers if buffer.data is not None)
+    bytes_each = {schema.TensorType.INT8: 1, schema.TensorType.FLOAT32: 4}
+    maps = sum(
+        bytes_each[graph.tensors[at].type] * math.prod(graph.tensors[at].shape)
+        for at in (*graph.inputs, *graph.outputs)
+    )
+    return constants, int(maps)
 
 
 class _Writer:

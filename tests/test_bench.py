@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ghostnas import bench, hardware, op_models
-from ghostnas.bench import Bench, Setting
+from ghostnas.bench import Bench, DeviceBench, Setting
 from ghostnas.device import Device, open_device
 from ghostnas.errors import DeviceError, InputError
 from ghostnas.latency import Timing
@@ -34,7 +34,7 @@ def device() -> Iterator[Device]:
 
 @pytest.fixture(scope="module")
 def ready(device: Device) -> Bench:
-    return Bench(device, Setting(rounds=3, python=sys.executable))
+    return DeviceBench(device, Setting(rounds=3, python=sys.executable))
 
 
 def write_program(path: Path, script: str) -> str:
@@ -77,7 +77,7 @@ def test_models_of_an_earlier_batch_are_not_timed_again(ready: Bench, device: De
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core")
 def test_the_setting_is_what_the_runner_is_told(device: Device) -> None:
-    made = Bench(device, Setting(rounds=2, threads=2, cores="0-1", python=sys.executable))
+    made = DeviceBench(device, Setting(rounds=2, threads=2, cores="0-1", python=sys.executable))
     made.time(CONVS[:1], burst=3)
     job = json.loads(device.run(["cat", "job/job.json"], timeout_s=20))
     assert (job["threads"], job["cpus"], job["rounds"], job["burst"]) == (2, [0, 1], 2, 3)
@@ -86,7 +86,7 @@ def test_the_setting_is_what_the_runner_is_told(device: Device) -> None:
 
 
 def test_int8_is_timed_beside_a_sentinel_of_its_own(device: Device) -> None:
-    made = Bench(device, Setting(rounds=2, dtype="int8", python=sys.executable))
+    made = DeviceBench(device, Setting(rounds=2, dtype="int8", python=sys.executable))
     model = op_models.op_model(OpSignature("conv", 8, 8, 8, 8, 1, 1, "relu"), "int8")
     assert made.time([model]).timings[0].runs == 2
     sentinel = Path(device.folder, "job", "sentinel.tflite").read_bytes()
@@ -97,7 +97,7 @@ def test_a_runtime_may_print_lines_of_its_own(device: Device, tmp_path: Path) ->
     python = write_program(
         tmp_path / "python", f'echo INFO: hello\nexec {shlex.quote(sys.executable)} "$@"'
     )
-    assert Bench(device, Setting(rounds=1, python=python)).first.timings[0].runs == 1
+    assert DeviceBench(device, Setting(rounds=1, python=python)).first.timings[0].runs == 1
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_device_on_which_the_runner_does_not_run_is_an_error(
     device: Device, tmp_path: Path, script: str, message: str
 ) -> None:
     with pytest.raises(DeviceError, match=message):
-        Bench(device, Setting(python=write_program(tmp_path / "python", script)))
+        DeviceBench(device, Setting(python=write_program(tmp_path / "python", script)))
 
 
 def test_a_device_whose_runtime_does_not_delegate_is_an_error(
@@ -124,7 +124,7 @@ def test_a_device_whose_runtime_does_not_delegate_is_an_error(
     )
     python = write_program(tmp_path / "python", shlex.join([sys.executable, "-c", script]))
     with pytest.raises(DeviceError, match="local: cannot time a model: not taken"):
-        Bench(device, Setting(python=python))
+        DeviceBench(device, Setting(python=python))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_setting_that_cannot_be_is_refused(
     device: Device, fields: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        Bench(device, Setting(python=sys.executable, **fields))
+        DeviceBench(device, Setting(python=sys.executable, **fields))
 
 
 def test_percentiles_by_hand() -> None:
@@ -167,7 +167,7 @@ def test_benchmark_model_is_pushed_pinned_and_read(
     device: Device, program: str, tmp_path: Path
 ) -> None:
     core = max(os.sched_getaffinity(0))
-    made = Bench(device, Setting(rounds=7, cores=str(core), benchmark_model=program))
+    made = DeviceBench(device, Setting(rounds=7, cores=str(core), benchmark_model=program))
     report = made.time([CONVS[0], NOT_TAKEN])
     assert report.timings == (
         Timing(10.729, 10.688, 10.985, 93),
@@ -187,7 +187,7 @@ def test_benchmark_model_is_pushed_pinned_and_read(
 @needs_taskset
 def test_a_program_that_is_not_here_is_one_on_the_device(device: Device, program: str) -> None:
     device.push(Path(program), "theirs")
-    made = Bench(device, Setting(benchmark_model="./theirs"))
+    made = DeviceBench(device, Setting(benchmark_model="./theirs"))
     assert made.first.timings == (Timing(10.729, 10.688, 10.985, 93),)
 
 
@@ -196,7 +196,7 @@ def test_benchmark_model_times_the_sentinel_again_after_every_few_models(
     device: Device, program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bench, "SENTINEL_EVERY", 2)
-    made = Bench(device, Setting(benchmark_model=program))
+    made = DeviceBench(device, Setting(benchmark_model=program))
     (tmp_path / "calls").unlink()
     made.time([CONVS[0]] * 5)
     calls = (tmp_path / "calls").read_text().splitlines()
@@ -207,7 +207,7 @@ def test_benchmark_model_times_the_sentinel_again_after_every_few_models(
 def test_benchmark_model_too_waits_for_a_hot_device(
     device: Device, program: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = Bench(device, Setting(benchmark_model=program))
+    made = DeviceBench(device, Setting(benchmark_model=program))
     readings = iter([90.0, 80.0, 60.0])
     monkeypatch.setattr(hardware, "celsius", lambda shell: next(readings))
     monkeypatch.setattr(bench, "COOLING_S", 0.01)
@@ -222,4 +222,6 @@ def test_benchmark_model_too_waits_for_a_hot_device(
 def test_a_benchmark_model_that_fails_is_an_error(device: Device, tmp_path: Path) -> None:
     log = shlex.quote(str(LOGS / "failing.txt"))
     with pytest.raises(DeviceError, match="benchmark_model: the benchmark failed; it says"):
-        Bench(device, Setting(benchmark_model=write_program(tmp_path / "program", f"cat {log}")))
+        DeviceBench(
+            device, Setting(benchmark_model=write_program(tmp_path / "program", f"cat {log}"))
+        )

@@ -13,7 +13,7 @@ from small import write_space
 
 from ghostnas import check, correction, cost, latency, measure, op_models, space, zoo
 from ghostnas.arch import lower
-from ghostnas.bench import Bench, Report, Setting
+from ghostnas.bench import Bench, DeviceBench, Report, Setting
 from ghostnas.device import open_device
 from ghostnas.errors import DeviceLostError, InputError
 from ghostnas.latency import Table, Timing
@@ -129,7 +129,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Space:
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
     with open_device("local") as device:
-        yield Bench(device, Setting(rounds=2, python=sys.executable))
+        yield DeviceBench(device, Setting(rounds=2, python=sys.executable))
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def asked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[i
             if len(sizes) == lost_after:
                 raise DeviceLostError("local: lost: it was unplugged")
             sizes.append(len(models))
-            report = Bench.time(bench, models, burst)
+            report = DeviceBench.time(bench, models, burst)
             return (
                 dataclasses.replace(report, timings=(refused,) * len(models)) if refused else report
             )
@@ -348,7 +348,7 @@ def test_nothing_is_carried_over_by_networks_that_cannot_be_timed(
 ) -> None:
     asked(refused="XNNPACK took only parts of it")
     out = tmp_path / "carried.csv"
-    with pytest.raises(InputError, match=f"local: XNNPACK takes none of the {FEWEST} networks"):
+    with pytest.raises(InputError, match=f"XNNPACK takes none of the {FEWEST} networks"):
         calibrated(bench, latency.load(str(table)), small, out)
     assert not out.exists()
 

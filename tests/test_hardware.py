@@ -189,6 +189,7 @@ def test_cores_that_there_are_not_are_an_error(wanted: str, threads: int, messag
         hardware.pick_cores(hardware.parse(PIXEL_4), wanted, threads)
 
 
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="not Linux")
 def test_this_machine_is_read() -> None:
     with open_device("local") as device:
         found = hardware.read(device)

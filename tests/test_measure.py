@@ -16,7 +16,7 @@ import pytest
 from small import SPACE, write_space
 
 from ghostnas import arch, correction, latency, measure, op_models, space
-from ghostnas.bench import Bench, Report, Setting
+from ghostnas.bench import Bench, DeviceBench, Report, Setting
 from ghostnas.device import Device, open_device
 from ghostnas.errors import DeviceLostError, InputError
 from ghostnas.latency import Timing
@@ -80,13 +80,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Space:
 @pytest.fixture(scope="module")
 def int8() -> Iterator[Bench]:
     with open_device("local") as device:
-        yield Bench(device, Setting(rounds=2, dtype="int8", python=sys.executable))
+        yield DeviceBench(device, Setting(rounds=2, dtype="int8", python=sys.executable))
 
 
 @pytest.fixture(scope="module")
 def fp32() -> Iterator[Bench]:
     with Watched(open_device("local")) as device:
-        yield Bench(device, Setting(rounds=2, python=sys.executable))
+        yield DeviceBench(device, Setting(rounds=2, python=sys.executable))
 
 
 @pytest.fixture
@@ -115,19 +115,21 @@ def out(first: tuple[Path, Built, list[str]], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def scripted(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Sequence[tuple[float, Timing]]], list[int]]:
+def scripted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     """Have the bench say so of each batch, the last for ever: how slow the sentinel was, in units
-    of the first time, and the timing of every model. Returned are the batches' sizes.
+    of the first time, and the timing of every model; or None if it is lost. Returned are the
+    batches' sizes.
     """
 
-    def script(answers: Sequence[tuple[float, Timing]]) -> list[int]:
+    def script(answers: Sequence[tuple[float, Timing] | None]) -> list[int]:
         asked: list[int] = []
 
         def answer(models: Sequence[bytes], burst: int) -> Report:
-            slowness, timing = answers[min(len(asked), len(answers) - 1)]
+            said = answers[min(len(asked), len(answers) - 1)]
+            if said is None:
+                raise DeviceLostError("local: lost: it was unplugged")
             asked.append(len(models))
+            slowness, timing = said
             sentinel_ms = slowness * bench.first.sentinel_ms
             return Report(timings=(timing,) * len(models), sentinel_ms=sentinel_ms, runtime="x")
 
@@ -172,7 +174,7 @@ def test_the_origin_says_what_was_measured_and_with_what(
 ) -> None:
     origin = first[1].table.origin
     assert (origin.method, origin.threads, origin.delegate) == ("measured", 1, "XNNPACK")
-    assert (origin.dtype, origin.op_error) == ("fp32", measure.MEASURED_OP_ERROR)
+    assert (origin.dtype, origin.op_error) == ("fp32", DeviceBench.op_error)
     assert origin.runtime.startswith("ai-edge-litert ")
     assert (origin.device, origin.soc) == (bench.hardware.device, bench.hardware.soc)
     assert origin.core == bench.cores[0].name
@@ -231,16 +233,21 @@ def test_a_table_of_another_setting_is_refused_and_stays(
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core")
 def test_a_table_of_other_threads_is_refused(bench: Bench, small: Space, out: Path) -> None:
-    two = Bench(bench.device, Setting(rounds=2, threads=2, cores="0-1", python=sys.executable))
+    two = DeviceBench(
+        bench.device, Setting(rounds=2, threads=2, cores="0-1", python=sys.executable)
+    )
     with pytest.raises(InputError, match=r"another setting: .*threads is 2 in one and 1 in the"):
         build(two, small, out)
 
 
-def test_too_few_ops_are_refused_and_leave_nothing(
+def test_too_few_ops_or_networks_are_refused_and_leave_nothing(
     bench: Bench, small: Space, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="5 ops are too few"):
         build(bench, small, tmp_path / "here.csv", ops=5)
+    with pytest.raises(InputError, match=f"{FEWEST - 1} networks are too few for a correction"):
+        build(bench, small, tmp_path / "here.csv", networks=FEWEST - 1)
+    assert bench.device.jobs == []
     assert names(tmp_path) == []
 
 
@@ -260,31 +267,45 @@ def test_int8_is_measured_and_ops_that_are_refused_are_named_and_not_in_the_tabl
     assert Predictor(table).predict(fresh).latency_ms > 0
 
 
-@pytest.mark.parametrize("batches", [1, 3])
 def test_a_build_goes_on_where_the_device_was_lost(
-    bench: Bench, small: Space, tmp_path: Path, batches: int
+    bench: Bench, small: Space, tmp_path: Path
 ) -> None:
     out = tmp_path / "here.csv"
-    bench.device.lost_after = batches
+    bench.device.lost_after = 3
     with pytest.raises(DeviceLostError, match="unplugged"):
         build(bench, small, out)
     assert names(tmp_path) == ["here.csv.journal"]
     lines = [json.loads(line) for line in Path(f"{out}.journal").read_text().splitlines()]
-    assert len(lines) == 1 + sum(JOBS[:batches])
+    assert len(lines) == 1 + sum(JOBS[:3])
     bench.device.lost_after = math.inf
     built = build(bench, small, out)
     assert bench.device.jobs == JOBS
     assert names(tmp_path) == ["here.csv", "here.networks.jsonl"]
     assert (built.measured, built.networks) == (OPS, NETWORKS)
-    for line in lines[1:]:
-        if line["kind"] == "op":
-            assert built.table.rows[OpSignature(*line["key"])] == Timing(*line["row"])
+    rows = [Timing(*line["row"]) for line in lines[1 : 1 + OPS]]
+    assert [built.table.rows[OpSignature(*line["key"])] for line in lines[1 : 1 + OPS]] == rows
+
+
+@pytest.mark.parametrize("batches", range(len(JOBS)))
+def test_what_was_timed_before_the_device_was_lost_is_not_timed_again(
+    scripted: Callable[..., list[int]], bench: Bench, small: Space, tmp_path: Path, batches: int
+) -> None:
+    out = tmp_path / "here.csv"
+    before = scripted([(1, NARROW)] * batches + [None])
+    with pytest.raises(DeviceLostError):
+        build(bench, small, out)
+    after = scripted([(1, WIDE)])
+    rows = build(bench, small, out).table.rows
+    assert before + after == JOBS
+    assert list(rows.values()).count(NARROW) == sum(before[:2])
+    networks = measure.load_networks(measure.networks_file(out))
+    assert [each.timing for each in networks].count(NARROW) == sum(before[2:])
 
 
 def test_what_another_build_has_left_is_refused_and_named(
-    bench: Bench, small: Space, tmp_path: Path
+    scripted: Callable[..., list[int]], bench: Bench, small: Space, tmp_path: Path
 ) -> None:
-    bench.device.lost_after = 1
+    scripted([(1, NARROW), None])
     with pytest.raises(DeviceLostError):
         build(bench, small, tmp_path / "here.csv")
     (tmp_path / "other.toml").write_text(SPACE.replace("alpha = 1.0", "alpha = 0.5"))
@@ -454,7 +475,7 @@ def test_a_correction_takes_enough_networks(
 def command(folder: Path) -> list[str]:
     return [
         *(sys.executable, "-m", "ghostnas", "latency", "build", "--json"),
-        *("--space", str(folder / "small.toml"), "--ops", "300", "--networks", "8"),
+        *("--space", str(folder / "small.toml"), "--ops", "300", "--networks", "12"),
         *("--rounds", "8", "--out", str(folder / "here.csv")),
     ]
 
@@ -468,7 +489,7 @@ def wait_for(process: subprocess.Popen[str], pattern: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
-@pytest.mark.parametrize("moment", [r"128 of 300 ops", r"4 of 8 networks"])
+@pytest.mark.parametrize("moment", [r"128 of 300 ops", r"4 of 12 networks"])
 def test_a_build_that_is_killed_goes_on_where_it_was(
     tmp_path: Path, ending: signal.Signals, moment: str
 ) -> None:
@@ -497,7 +518,7 @@ def test_a_build_that_is_killed_goes_on_where_it_was(
     missing = {"ops": 0, "networks": 0}
     for total, name in re.findall(r"of (\d+) (ops|networks),", resumed.stderr):
         missing[name] = max(missing[name], int(total))
-    assert missing["networks"] == 8 - len(networks)
+    assert missing["networks"] == 12 - len(networks)
     assert 300 - len(ops) <= missing["ops"] <= max(300 - len(ops), 30)  # 30 that spread
     assert json.loads(resumed.stdout)["ops"] == 300
     table = latency.load(str(tmp_path / "here.csv"))
@@ -509,7 +530,7 @@ def test_a_build_that_is_killed_goes_on_where_it_was(
         )
         assert row.median_ms == pytest.approx(median_ms, rel=1e-5) or spread <= kept_spread + 1e-4
     found = measure.load_networks(tmp_path / "here.networks.jsonl")
-    assert len(found) == 8
+    assert len(found) == 12
     for each in found:
         if each.arch.id in networks:
             assert list(each.timing) == networks[each.arch.id]

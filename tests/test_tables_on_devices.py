@@ -14,7 +14,7 @@ from devices import PARTS, adb_pair, board, wait_for_sshd
 from small import write_space
 
 from ghostnas import latency, measure, op_models, space
-from ghostnas.bench import Bench, Setting
+from ghostnas.bench import DeviceBench, Setting
 from ghostnas.cli import main
 from ghostnas.device import open_device
 from ghostnas.errors import DeviceError
@@ -101,7 +101,7 @@ def test_a_table_is_built_on_the_device_and_predicts_its_networks(
 
 def test_the_board_tells_what_it_is_and_its_times_are_instructions(on_board: Place) -> None:
     with open_device(on_board.url) as device:
-        bench = Bench(device, Setting(rounds=10))
+        bench = DeviceBench(device, Setting(rounds=10))
         assert bench.hardware.device == "linux,dummy-virt"
         assert [core.name for core in bench.cores] == ["cortex-a76"]
         [timing] = bench.time([op_models.op_model(CONV)]).timings
@@ -121,7 +121,7 @@ def test_a_build_whose_device_is_lost_goes_on_where_it_was(place: Place, tmp_pat
 
     def build(say: Callable[[str], None]) -> measure.Built:
         with open_device(place.url, pauses_s=(0.1, 0.2)) as device:
-            bench = Bench(device, setting)
+            bench = DeviceBench(device, setting)
             return measure.build(bench, small, table, ops=130, networks=0, say=say)
 
     with pytest.raises(DeviceError, match=place.url.replace(".", r"\.")):
@@ -167,7 +167,7 @@ def test_a_benchmark_model_on_the_device_builds_a_table_too(
         "      f'Warmup (avg): {times.mean():g}, Inference (avg): {times.mean():g}')\n"
     )
     with open_device(over_adb.url) as device:
-        bench = Bench(device, Setting(rounds=3, benchmark_model=str(program)))
+        bench = DeviceBench(device, Setting(rounds=3, benchmark_model=str(program)))
         small, large = bench.time(
             [op_models.op_model(CONV._replace(height=size, width=size)) for size in (7, 112)]
         ).timings

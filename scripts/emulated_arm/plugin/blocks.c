@@ -2,8 +2,8 @@
  *
  * A QEMU plugin: what one region of an aarch64 program executes. It is no timing model.
  *
- * The guest marks a region with syscall(MARK, 1, index) and syscall(MARK, 0, index). For every region
- * this writes, to the file given as `out=`,
+ * The guest marks a region with syscall(MARK, STEP, index): EMPTY_CACHES, after which it may bring
+ * into the caches what is to be there, COUNT and STOP. For what lies between these two this writes, to the file given as `out=`,
  *
  *     region INDEX L1_MISSES L2_MISSES L3_MISSES BYTES_READ BYTES_WRITTEN
  *     block EXECUTIONS WORDS        one line a translated block; WORDS: 8 hex digits an instruction
@@ -20,6 +20,7 @@
 #include "qemu-plugin.h"
 
 #define MARK 0x6763 /* a number that no Linux system call has; the same in runner.c */
+enum { STOP, EMPTY_CACHES, COUNT }; /* the same in runner.c */
 #define LINE_SHIFT 6
 #define LEVELS 3
 
@@ -53,11 +54,10 @@ static size_t line_count(const struct cache *cache)
     return cache->sets * cache->ways;
 }
 
-/* A region starts with empty caches: what it misses does not depend on what ran before it. */
+/* What a region misses does not depend on what ran before it. */
 static void cache_clear(struct cache *cache)
 {
     memset(cache->lines, 0xff, line_count(cache) * sizeof *cache->lines);
-    cache->misses = 0;
 }
 
 static bool cache_create(struct cache *cache)
@@ -116,14 +116,20 @@ static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
     qemu_plugin_register_vcpu_tb_exec_inline(tb, QEMU_PLUGIN_INLINE_ADD_U64, &block->executions, 1);
 }
 
-static void start_region(void)
+static void empty_caches(void)
+{
+    for (int level = 0; level < LEVELS; level++)
+        cache_clear(&caches[level]);
+    in_region = true;
+}
+
+static void start_counting(void)
 {
     for (struct block *block = blocks; block; block = block->next)
         block->executions = 0;
     for (int level = 0; level < LEVELS; level++)
-        cache_clear(&caches[level]);
+        caches[level].misses = 0;
     bytes_read = bytes_written = 0;
-    in_region = true;
 }
 
 static void end_region(uint64_t index)
@@ -145,7 +151,7 @@ static void end_region(uint64_t index)
     fflush(out); /* the guest forks: what stays in the buffer would be written twice */
 }
 
-static void on_syscall(qemu_plugin_id_t id, unsigned vcpu, int64_t number, uint64_t start,
+static void on_syscall(qemu_plugin_id_t id, unsigned vcpu, int64_t number, uint64_t step,
                        uint64_t index, uint64_t a3, uint64_t a4, uint64_t a5, uint64_t a6,
                        uint64_t a7, uint64_t a8)
 {
@@ -155,8 +161,10 @@ static void on_syscall(qemu_plugin_id_t id, unsigned vcpu, int64_t number, uint6
         fprintf(stderr, "blocks: the guest has %u threads, not one\n", threads);
         exit(2);
     }
-    if (start)
-        start_region();
+    if (step == EMPTY_CACHES)
+        empty_caches();
+    else if (step == COUNT)
+        start_counting();
     else
         end_region(index);
 }
