@@ -15,7 +15,7 @@ import numpy as np
 
 from ghostnas import benchmark_model, hardware, op_models, runner
 from ghostnas.device import Device
-from ghostnas.errors import DeviceError, InputError
+from ghostnas.errors import DeviceError, DeviceLostError, InputError
 from ghostnas.hardware import Core, Hardware
 from ghostnas.latency import Timing
 
@@ -213,8 +213,15 @@ class DeviceBench(Bench):
             warm_up_runs=2,
             seconds=0.0,
         )
-        printed = self.device.run(["taskset", f"{mask:x}", *command], timeout_s=self._timeout_s(1))
-        timings = benchmark_model.parse(printed)
+        try:
+            printed = self.device.run(
+                ["taskset", f"{mask:x}", *command], timeout_s=self._timeout_s(1)
+            )
+            timings = benchmark_model.parse(printed)
+        except DeviceLostError:
+            raise
+        except DeviceError as error:  # of this one model
+            return str(error)
         if timings.delegated is False:
             return "XNNPACK did not take it, or only parts of it"
         return Timing(timings.median_ms, timings.p10_ms, timings.p90_ms, timings.runs)

@@ -109,6 +109,8 @@ def calibrate(
         InputError: the device runs another dtype or other threads than the table's, or none of
             the networks as a whole.
     """
+    if out.exists():
+        raise InputError(f"{out} is there already; choose another --out")
     origin = measure.origin_of(bench)
     for key in ("dtype", "threads"):
         ours, theirs = getattr(origin, key), getattr(table.origin, key)

@@ -40,7 +40,8 @@ def toml_value(value: object) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(toml_value, value)) + "]"
     if isinstance(value, str | bool):
-        return json.dumps(value, ensure_ascii=False)  # TOML's basic strings have JSON's escapes
+        # TOML's basic strings have JSON's escapes, and allow no DEL as it is.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
 
 

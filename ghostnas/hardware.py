@@ -25,6 +25,7 @@ echo "soc $(first "$(property ro.soc.model)" "$(property ro.board.platform)" \
     "$(read_file /proc/device-tree/compatible)" \
     "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sed 1q)")"
 echo "load $(read_file /proc/loadavg)"
+echo "allowed $(sed -n 's/^Cpus_allowed_list:[^0-9]*//p' /proc/self/status)"
 for path in /sys/devices/system/cpu/cpu[0-9]*; do
     [ -d "$path" ] || continue
     echo "core ${path##*cpu} capacity=$(read_file $path/cpu_capacity)" \
@@ -120,6 +121,9 @@ def parse(text: str) -> Hardware:
             fields[key] = " ".join(value.split())
     names = _core_names(cpuinfo)
     cores = [_core(line, names) for line in lines if not line.rstrip().endswith("online=0")]
+    if allowed := fields.get("allowed"):  # a container may be kept to some
+        indices = _parse_indices(allowed)
+        cores = [core for core in cores if core.index in indices]
     return Hardware(
         device=fields.get("device") or UNKNOWN,
         soc=fields.get("soc") or UNKNOWN,

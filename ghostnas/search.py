@@ -96,6 +96,7 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
                 "space": prepared.space.hash,
                 "budgets": list(settings.budgets),
                 "target": settings.target,
+                "confidence": settings.confidence,
                 "data": settings.data,
                 "recipe": settings.recipe,
             },
