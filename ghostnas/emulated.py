@@ -1,19 +1,23 @@
 """Devices that are computed and not measured: what an op costs on an ARM core, from its counts.
 
-An op takes  cycle_ns * cycles + cold_ns * cold lines + map_ns * map lines,  where
+An op's time is a sum of three features, each with a cost of its own. In float32 they are
 
-- cycles are llvm-mca's for the blocks that TFLite's kernels execute, all data in the first cache
+- cycles: llvm-mca's for the blocks that TFLite's kernels execute, all data in the first cache
   (`ghostnas.emulator`);
-- cold lines of 64 bytes are those that miss the last cache, but each only once: its weights, cold
-  in a network whose other ops ran in between, and maps too large for the cache. A kernel that
+- cold lines of 64 bytes: those that miss the last cache, but each only once, which are its weights,
+  cold in a network whose other ops ran in between, and maps too large for the cache. A kernel that
   streams its weights again for every few rows is helped by the prefetcher: measured networks show
   no trace of the repeats;
-- map lines are those of its inputs and outputs, which lie in some cache, seldom in the first.
+- map lines: those of its inputs and outputs, which lie in some cache, seldom in the first.
+
+In int8 they are the cycles of convolutions and dense layers, and the map lines of depthwise
+convolutions and of all other ops: the published int8 networks did not run XNNPACK's kernels for
+those, and only the sizes of their maps tell what they took.
 
 A core by itself takes the clock of a known board and 12 ns for a cold line, and was fitted to
-nothing. A phone's three numbers are fitted to whole networks that others measured on it (Qu et al.,
-"Mobile ML benchmark", github.com/qed-usc/mobile-ml-benchmark, TFLite 2.10) and are printed, with
-their error on families of networks that were left out, by ``scripts/predictor_benchmark.py``.
+nothing. A phone's costs are fitted to whole networks that others measured on it
+(github.com/qed-usc/mobile-ml-benchmark at 40ba833a, MIT, TFLite 2.10); ``scripts/
+predictor_benchmark.py`` prints them, with their error on families of networks that were left out.
 What no such table can vouch for: several threads, GPUs, heat, other releases of TFLite.
 """
 
@@ -34,6 +38,7 @@ from ghostnas.latency import Timing
 LINE_BYTES = 64
 RUNTIME = "LiteRT 1.4.0"
 SCHEME = "emulated:"
+COLD_NS = 12.0  # what MobileNetV2 at two widths on a Pixel 4 leaves over for each miss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +46,14 @@ class CostModel:
     """Nanoseconds of what was counted.
 
     Attributes:
-        fitted_to: networks that the numbers were fitted to; 0 for none.
+        features: ``fp32`` or ``int8``, see `features`.
+        costs_ns: of each feature.
+        fitted_to: networks that the costs were fitted to; 0 for none.
         error: mean absolute percentage error (a share) on families of networks left out.
     """
 
-    cycle_ns: float
-    cold_ns: float
-    map_ns: float
+    features: str
+    costs_ns: tuple[float, float, float]
     fitted_to: int = 0
     error: float = 0.1
 
@@ -64,38 +70,59 @@ class EmulatedDevice:
 
 
 def _at(clock_mhz: int) -> dict[str, CostModel]:
-    cost = CostModel(cycle_ns=1e3 / clock_mhz, cold_ns=12.0, map_ns=0.0)
+    cost = CostModel(features="fp32", costs_ns=(1e3 / clock_mhz, COLD_NS, 0.0))
     return {"fp32": cost, "int8": cost}
 
 
+def _board(device: str, core: str, clock_mhz: int) -> EmulatedDevice:
+    return EmulatedDevice(
+        device=device, soc="none", core=core, clock_mhz=clock_mhz, costs=_at(clock_mhz)
+    )
+
+
+def _phone(device: str, soc: str, clock_mhz: int, **costs: CostModel) -> EmulatedDevice:
+    """Its kernels are counted on a Cortex-A76, whatever its core: the costs take up the rest."""
+    return EmulatedDevice(
+        device=device, soc=soc, core="cortex-a76", clock_mhz=clock_mhz, costs=costs
+    )
+
+
+def _fitted(features: str, costs_ns: tuple[float, float, float], error: float) -> CostModel:
+    networks = {"fp32": 74, "int8": 65}[features]
+    return CostModel(features=features, costs_ns=costs_ns, fitted_to=networks, error=error)
+
+
+SNAPDRAGON, EXYNOS = "Snapdragon 855", "Exynos 9820"
 DEVICES = {
-    "cortex-a76": EmulatedDevice(
-        device="Raspberry Pi 5 class",
-        soc="none",
-        core="cortex-a76",
-        clock_mhz=2400,
-        costs=_at(2400),
+    "cortex-a76": _board("Raspberry Pi 5 class", "cortex-a76", 2400),
+    "cortex-a72": _board("Raspberry Pi 4 class", "cortex-a72", 1800),
+    "cortex-a55": _board("little core of a phone", "cortex-a55", 1800),
+    "cortex-a53": _board("Raspberry Pi 3 class", "cortex-a53", 1400),
+    "pixel4-cpu1": _phone(
+        "Pixel 4, the biggest core",
+        SNAPDRAGON,
+        2842,
+        fp32=_fitted("fp32", (0.4283, 5.970, 3.757), 0.080),
+        int8=_fitted("int8", (0.3726, 82.03, 57.12), 0.114),
     ),
-    "cortex-a72": EmulatedDevice(
-        device="Raspberry Pi 4 class",
-        soc="none",
-        core="cortex-a72",
-        clock_mhz=1800,
-        costs=_at(1800),
+    "pixel4-little": _phone(
+        "Pixel 4, one little core",
+        SNAPDRAGON,
+        1785,
+        fp32=_fitted("fp32", (1.550, 40.47, 50.56), 0.086),
     ),
-    "cortex-a55": EmulatedDevice(
-        device="little core of a phone",
-        soc="none",
-        core="cortex-a55",
-        clock_mhz=1800,
-        costs=_at(1800),
+    "s10-cpu1": _phone(
+        "Galaxy S10, one big core",
+        EXYNOS,
+        2730,
+        fp32=_fitted("fp32", (0.3178, 7.973, 4.283), 0.076),
+        int8=_fitted("int8", (0.3855, 58.32, 37.23), 0.117),
     ),
-    "cortex-a53": EmulatedDevice(
-        device="Raspberry Pi 3 class",
-        soc="none",
-        core="cortex-a53",
-        clock_mhz=1400,
-        costs=_at(1400),
+    "s10-little": _phone(
+        "Galaxy S10, one little core",
+        EXYNOS,
+        1950,
+        fp32=_fitted("fp32", (1.950, 23.21, 68.97), 0.085),
     ),
 }
 
@@ -129,10 +156,10 @@ class EmulatedBench(Bench):
             else "emulated, not measured"
         )
         self.op_error = self._costs.error
+        costs = ", ".join(f"{cost:.4g}" for cost in self._costs.costs_ns)
         self.notes = (
-            "QEMU block counts, llvm-mca, simulated caches; "
-            f"{self._costs.cycle_ns:.4g} ns a cycle, {self._costs.cold_ns:.4g} a cold line, "
-            f"{self._costs.map_ns:.4g} a line of maps; says nothing of threads, GPU and heat"
+            f"QEMU block counts, llvm-mca, simulated caches; {self._costs.features} costs of "
+            f"{costs} ns; says nothing of threads, GPU and heat"
         )
         self.first = Report(timings=(), sentinel_ms=0.0, runtime=RUNTIME)
 
@@ -155,15 +182,33 @@ class EmulatedBench(Bench):
             return str(error)
 
     def _timing(self, model: bytes, counts: Counts) -> Timing:
-        ms = milliseconds(self._costs, counts, *tflite.sizes(model))
+        inside = tflite.inspect(model)
+        lines = (inside.constant_bytes / LINE_BYTES, inside.map_bytes / LINE_BYTES)
+        values = features(self._costs.features, _kind(inside.ops), counts, *lines)
+        ms = 1e-6 * sum(c * v for c, v in zip(self._costs.costs_ns, values, strict=True))
         return Timing(ms, ms, ms, 1)
 
 
-def milliseconds(costs: CostModel, counts: Counts, constant_bytes: int, map_bytes: int) -> float:
-    """What an op takes, of its counts and the bytes of its weights and of its maps."""
-    map_lines = map_bytes / LINE_BYTES
-    cold_lines = min(counts.l3_misses, constant_bytes / LINE_BYTES + map_lines)
-    nanoseconds = (
-        costs.cycle_ns * counts.cycles + costs.cold_ns * cold_lines + costs.map_ns * map_lines
+def features(
+    which: str, kind: str, counts: Counts, weight_lines: float, map_lines: float
+) -> tuple[float, float, float]:
+    """What an op's time is a sum of.
+
+    Args:
+        which: ``fp32`` (cycles, cold lines, map lines) or ``int8`` (cycles of a matrix op, map
+            lines of a depthwise one, map lines of another).
+        kind: ``matrix``, ``depthwise`` or ``other``.
+    """
+    if which == "fp32":
+        return counts.cycles, min(counts.l3_misses, weight_lines + map_lines), map_lines
+    return (
+        counts.cycles * (kind == "matrix"),
+        map_lines * (kind == "depthwise"),
+        map_lines * (kind == "other"),
     )
-    return 1e-6 * nanoseconds
+
+
+def _kind(ops: frozenset[str]) -> str:
+    if "DEPTHWISE_CONV_2D" in ops:
+        return "depthwise"
+    return "matrix" if ops & {"CONV_2D", "FULLY_CONNECTED"} else "other"

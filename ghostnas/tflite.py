@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flatbuffers
 import numpy as np
@@ -94,17 +94,27 @@ def run(model: bytes, images: Array, *, xnnpack: bool = True) -> Array:
     return np.stack(logits)
 
 
-def sizes(model: bytes) -> tuple[int, int]:
-    """Bytes of a model's constants, and of its inputs and outputs."""
+class Inside(NamedTuple):
+    """What a model holds: its ops, bytes of its constants, and of its inputs and outputs."""
+
+    ops: frozenset[str]
+    constant_bytes: int
+    map_bytes: int
+
+
+def inspect(model: bytes) -> Inside:
+    """What a float32 or int8 model holds."""
     parsed = schema.ModelT.InitFromPackedBuf(model)
     graph = parsed.subgraphs[0]
+    names = {code: name for name, code in vars(_OPERATOR).items() if isinstance(code, int)}
     constants = sum(len(buffer.data) for buffer in parsed.buffers if buffer.data is not None)
     bytes_each = {schema.TensorType.INT8: 1, schema.TensorType.FLOAT32: 4}
     maps = sum(
         bytes_each[graph.tensors[at].type] * math.prod(graph.tensors[at].shape)
         for at in (*graph.inputs, *graph.outputs)
     )
-    return constants, int(maps)
+    ops = frozenset(names[code.builtinCode] for code in parsed.operatorCodes)
+    return Inside(ops, constants, int(maps))
 
 
 class _Writer:

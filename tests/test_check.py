@@ -22,7 +22,7 @@ from ghostnas.predict import CONFIDENCE, Predictor
 from ghostnas.space import Space
 from ghostnas.sums import OpCosts
 
-ARM = latency.load("arm")
+ARM = latency.load("cortex-a76")
 ARM = dataclasses.replace(ARM, origin=dataclasses.replace(ARM.origin, op_error=0.1))
 ZOO = [  # ten networks
     build(width)

@@ -12,7 +12,7 @@ from ghostnas import latency
 from ghostnas.interpolate import TILES, Interpolator, kind_of
 from ghostnas.signature import OpSignature
 
-MEDIANS = {op: timing.median_ms for op, timing in latency.load("arm").rows.items()}
+MEDIANS = {op: timing.median_ms for op, timing in latency.load("cortex-a76").rows.items()}
 
 
 @cache

@@ -11,7 +11,7 @@ from ghostnas.latency import Correction
 from ghostnas.predict import Predictor
 from ghostnas.settings import Settings, read, to_text
 
-ARM = latency.load("arm")
+ARM = latency.load("cortex-a76")
 ARCH = zoo.ghostnet(0.5)
 PREDICTION = Predictor(ARM).predict(ARCH)
 MACS = cost.count(lower(ARCH)).macs
@@ -38,14 +38,14 @@ def between(low, high):
 
 def test_a_strain_is_the_largest_share_of_a_budget():
     tight, loose = f"{MACS / 2e6:.6f}MFLOPs", f"{PREDICTION.latency_ms * 4:.6f}ms"
-    assert Judge("arm", [loose]).strain(ARCH) == pytest.approx(0.25, rel=1e-4)
-    assert Judge("arm", [tight, loose]).strain(ARCH) == pytest.approx(2, rel=1e-4)
-    assert Judge("arm", [loose, tight]).strain(ARCH) == pytest.approx(2, rel=1e-4)
+    assert Judge("cortex-a76", [loose]).strain(ARCH) == pytest.approx(0.25, rel=1e-4)
+    assert Judge("cortex-a76", [tight, loose]).strain(ARCH) == pytest.approx(2, rel=1e-4)
+    assert Judge("cortex-a76", [loose, tight]).strain(ARCH) == pytest.approx(2, rel=1e-4)
 
 
 def test_with_a_confidence_a_latency_budget_holds_at_the_upper_end():
     limit = between(PREDICTION.latency_ms, PREDICTION.high_ms)
-    plain, careful = Judge("arm", [limit]), Judge("arm", [limit], 0.9)
+    plain, careful = Judge("cortex-a76", [limit]), Judge("cortex-a76", [limit], 0.9)
     assert plain.strain(ARCH) < 1 < careful.strain(ARCH)
     share = PREDICTION.high_ms / PREDICTION.latency_ms
     assert careful.strain(ARCH) / plain.strain(ARCH) == pytest.approx(share)
@@ -70,14 +70,14 @@ def test_more_confidence_strains_a_budget_more(calibrated):
 def test_a_confidence_holds_on_a_budgets_own_target_too(calibrated):
     prediction = Predictor(latency.load(calibrated)).predict(ARCH)
     limit = f"{between(prediction.latency_ms, prediction.high_ms)}@{calibrated}"
-    assert Judge("arm", [limit]).strain(ARCH) < 1
-    assert Judge("arm", [limit], 0.9).strain(ARCH) > 1
-    assert Judge("arm", ["99ms", limit], 0.9).strain(ARCH) > 1
+    assert Judge("cortex-a76", [limit]).strain(ARCH) < 1
+    assert Judge("cortex-a76", [limit], 0.9).strain(ARCH) > 1
+    assert Judge("cortex-a76", ["99ms", limit], 0.9).strain(ARCH) > 1
 
 
 def test_a_confidence_leaves_other_budgets_as_they_are():
     for confidence in (None, 0.9):
-        judge = Judge("arm", [f"{MACS / 1e6:.6f}MFLOPs"], confidence)
+        judge = Judge("cortex-a76", [f"{MACS / 1e6:.6f}MFLOPs"], confidence)
         assert judge.strain(ARCH) == pytest.approx(1, rel=1e-6)
 
 
@@ -92,18 +92,18 @@ def test_costs_are_those_of_the_target_at_the_confidence(calibrated):
 
 def test_a_confidence_that_a_table_does_not_allow_is_refused_at_once(calibrated):
     with pytest.raises(InputError, match="calibrated on no networks"):
-        Judge("arm", ["20ms"], 0.95)
+        Judge("cortex-a76", ["20ms"], 0.95)
     with pytest.raises(InputError, match="calibrated on no networks"):
-        Judge(calibrated, ["20ms@arm"], 0.95)
+        Judge(calibrated, ["20ms@cortex-a76"], 0.95)
     with pytest.raises(InputError, match=r"they allow 0\.99"):
         Judge(calibrated, ["20ms"], 0.999)
 
 
 def test_a_judge_needs_a_budget_and_known_targets():
     with pytest.raises(InputError, match="at least one --budget"):
-        Judge("arm", [])
+        Judge("cortex-a76", [])
     with pytest.raises(InputError, match="unknown target 'amr'"):
-        Judge("arm", ["20ms@amr"])
+        Judge("cortex-a76", ["20ms@amr"])
 
 
 def test_a_judged_network_as_json():
@@ -124,6 +124,6 @@ def test_a_judged_network_as_json():
 
 
 def test_a_search_keeps_its_confidence(tmp_path):
-    settings = Settings(target="arm", budgets=("20ms",), confidence=0.8)
+    settings = Settings(target="cortex-a76", budgets=("20ms",), confidence=0.8)
     (tmp_path / "search.toml").write_text(to_text(settings))
     assert read(tmp_path / "search.toml") == settings

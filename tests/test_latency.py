@@ -1,3 +1,4 @@
+import re
 from dataclasses import fields, replace
 
 import pytest
@@ -418,7 +419,12 @@ SHIPPED = sorted(path.stem for path in files.shipped("latency_tables").glob("*.c
 def test_a_shipped_table_is_whole_and_says_how_it_came_about(name):
     table = latency.load(name)
     assert table.name == name
-    assert table.origin.method in ("measured", "emulated, not measured")
+    fitted = re.fullmatch(r"emulated, fitted to (\d+) published networks", table.origin.method)
+    if fitted:
+        assert table.correction.networks == int(fitted[1]) >= 50
+    else:
+        assert table.origin.method in ("measured", "emulated, not measured")
+        assert table.correction is None
     assert 0 < table.origin.op_error < 1
     path = files.shipped("latency_tables") / f"{name}.csv"
     assert latency.to_text(table) == path.read_text()

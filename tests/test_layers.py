@@ -47,6 +47,7 @@ LAYERS = [
     "bench",
     "emulator",
     "emulated",
+    "op_counts",
     "journal",
     "measure",
     "check",

@@ -15,7 +15,7 @@ from ghostnas.op_models import op_graph
 from ghostnas.predict import CONFIDENCE, Predictor
 from ghostnas.signature import OpSignature, signatures
 
-TABLE = latency.load("arm")
+TABLE = latency.load("cortex-a76")
 GHOSTNET = space.load("ghostnet")
 GRAPH = lower(zoo.ghostnet())
 FEW = {"dense", "flatten"}  # kinds of which the table has too few to leave any out

@@ -17,7 +17,7 @@ from ghostnas.op_models import op_graph
 from ghostnas.signature import OpSignature, signatures
 from ghostnas.sums import OpCosts
 
-ARM = latency.load("arm")
+ARM = latency.load("cortex-a76")
 GHOSTNET = space.load("ghostnet")
 MBCONV = space.parse(
     """

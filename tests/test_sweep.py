@@ -10,7 +10,7 @@ from ghostnas.latency import Correction
 from ghostnas.predict import Predictor
 from ghostnas.sweep import Sweep
 
-ARM = latency.load("arm")
+ARM = latency.load("cortex-a76")
 GHOSTNET = space.load("ghostnet")
 MBCONV_FILE = """
 block = "mbconv"
