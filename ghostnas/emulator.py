@@ -213,7 +213,7 @@ class Emulator:
             ran = self._program(command, "".join(f"{model.resolve()}\n" for model in models))
             if ran.returncode:
                 reasons = [line for line in ran.stderr.splitlines() if not line.startswith("INFO")]
-                raise DeviceError(f"emulator: {[*reasons, ran.returncode][-1]}")
+                raise DeviceError(f"emulator: {[ran.returncode, *reasons][-1]}")
             regions = _read_regions(out)
         if len(regions) != len(models):
             raise DeviceError(f"emulator: counted {len(regions)} of {len(models)} models")
