@@ -60,11 +60,12 @@ class CostModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmulatedDevice:
-    """A device setting; `costs` are by dtype."""
+    """A device setting; kernels are counted on the core `counted_on`, `costs` are by dtype."""
 
     device: str
     soc: str
     core: str
+    counted_on: str
     clock_mhz: int
     costs: dict[str, CostModel]
 
@@ -76,14 +77,24 @@ def _at(clock_mhz: int) -> dict[str, CostModel]:
 
 def _board(device: str, core: str, clock_mhz: int) -> EmulatedDevice:
     return EmulatedDevice(
-        device=device, soc="none", core=core, clock_mhz=clock_mhz, costs=_at(clock_mhz)
+        device=device,
+        soc="none",
+        core=core,
+        counted_on=core,
+        clock_mhz=clock_mhz,
+        costs=_at(clock_mhz),
     )
 
 
-def _phone(device: str, soc: str, clock_mhz: int, **costs: CostModel) -> EmulatedDevice:
+def _phone(device: str, soc: str, core: str, clock_mhz: int, **costs: CostModel) -> EmulatedDevice:
     """Its kernels are counted on a Cortex-A76, whatever its core: the costs take up the rest."""
     return EmulatedDevice(
-        device=device, soc=soc, core="cortex-a76", clock_mhz=clock_mhz, costs=costs
+        device=device,
+        soc=soc,
+        core=core,
+        counted_on="cortex-a76",
+        clock_mhz=clock_mhz,
+        costs=costs,
     )
 
 
@@ -101,28 +112,32 @@ DEVICES = {
     "pixel4-cpu1": _phone(
         "Pixel 4, the biggest core",
         SNAPDRAGON,
+        "kryo-485-gold",
         2842,
-        fp32=_fitted("fp32", (0.4283, 5.970, 3.757), 0.080),
-        int8=_fitted("int8", (0.3726, 82.03, 57.12), 0.114),
+        fp32=_fitted("fp32", (0.4267, 6.127, 3.761), 0.082),
+        int8=_fitted("int8", (0.3691, 80.46, 52.43), 0.114),
     ),
     "pixel4-little": _phone(
         "Pixel 4, one little core",
         SNAPDRAGON,
+        "kryo-485-silver",
         1785,
-        fp32=_fitted("fp32", (1.550, 40.47, 50.56), 0.086),
+        fp32=_fitted("fp32", (1.524, 43.84, 50.07), 0.083),
     ),
     "s10-cpu1": _phone(
         "Galaxy S10, one big core",
         EXYNOS,
+        "exynos-m4",
         2730,
-        fp32=_fitted("fp32", (0.3178, 7.973, 4.283), 0.076),
-        int8=_fitted("int8", (0.3855, 58.32, 37.23), 0.117),
+        fp32=_fitted("fp32", (0.3154, 8.857, 3.763), 0.077),
+        int8=_fitted("int8", (0.3747, 58.81, 41.69), 0.110),
     ),
     "s10-little": _phone(
         "Galaxy S10, one little core",
         EXYNOS,
+        "cortex-a55",
         1950,
-        fp32=_fitted("fp32", (1.950, 23.21, 68.97), 0.085),
+        fp32=_fitted("fp32", (1.922, 28.79, 66.98), 0.084),
     ),
 }
 
@@ -145,7 +160,7 @@ class EmulatedBench(Bench):
             raise InputError("an emulated device has one thread")
         self.setting = dataclasses.replace(setting, rounds=1)
         self._costs = device.costs[setting.dtype]
-        self._emulator = Emulator(device.core, parts)
+        self._emulator = Emulator(device.counted_on, parts)
         core = Core(index=0, name=device.core, speed=0, clock_mhz=device.clock_mhz, governor="none")
         self.hardware = Hardware(device=device.device, soc=device.soc, load=0.0, cores=(core,))
         self.cores = (core,)
@@ -158,8 +173,8 @@ class EmulatedBench(Bench):
         self.op_error = self._costs.error
         costs = ", ".join(f"{cost:.4g}" for cost in self._costs.costs_ns)
         self.notes = (
-            f"QEMU block counts, llvm-mca, simulated caches; {self._costs.features} costs of "
-            f"{costs} ns; says nothing of threads, GPU and heat"
+            f"QEMU block counts, llvm-mca, simulated caches of a {device.counted_on}; "
+            f"{self._costs.features} costs of {costs} ns; says nothing of threads, GPU and heat"
         )
         self.first = Report(timings=(), sentinel_ms=0.0, runtime=RUNTIME)
 

@@ -213,6 +213,7 @@ class Emulator:
             ran = self._program(command, "".join(f"{model.resolve()}\n" for model in models))
             if ran.returncode:
                 reasons = [line for line in ran.stderr.splitlines() if not line.startswith("INFO")]
+                reasons = [re.sub(r"^runner: .*?\.tflite: ", "", line) for line in reasons]
                 raise DeviceError(f"emulator: {[ran.returncode, *reasons][-1]}")
             regions = _read_regions(out)
         if len(regions) != len(models):

@@ -142,8 +142,9 @@ def _tiles_of(signature: OpSignature) -> tuple[tuple[int, int], ...]:
 
 
 def _features(signature: OpSignature, tile: tuple[int, int]) -> tuple[float, ...]:
-    """Multiply-adds and tiles as rounded up, numbers read, written and of weights, pixels, pixels
-    whose channels leave a remainder of the vector, and 1 for the call.
+    """Multiply-adds and tiles as rounded up, both once more where the channels leave a remainder of
+    the tile (kernels have slower ways for that), numbers read, written and of weights, pixels,
+    pixels whose channels leave a remainder of the vector, and 1 for the call.
     """
     s = signature
     stride, taps = max(s.stride, 1), max(s.kernel, 1) ** 2
@@ -157,7 +158,9 @@ def _features(signature: OpSignature, tile: tuple[int, int]) -> tuple[float, ...
     else:
         work = written
     remainders = (s.in_channels % VECTOR > 0) + (s.out_channels % VECTOR > 0)
-    return (work, tiles, read, written, weight_count(s), pixels, pixels * remainders, 1.0)
+    rest = s.op in ("conv", "dense") and s.out_channels % tile[1] > 0
+    tiled = (work, tiles, work * rest, tiles * rest)
+    return (*tiled, read, written, weight_count(s), pixels, pixels * remainders, 1.0)
 
 
 def _tiled(size: int, tile: int) -> int:

@@ -23,8 +23,8 @@ def save(counts: Mapping[OpSignature, Counts], path: Path) -> None:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for op in sorted(counts):
-        values = dataclasses.asdict(counts[op])
-        writer.writerow([*op, *(f"{value:.10g}" for value in values.values())])
+        values = dataclasses.asdict(counts[op]).values()
+        writer.writerow([*op, *(f"{v:.10g}" if isinstance(v, float) else v for v in values)])
     write_whole(path, out.getvalue().encode())
 
 
@@ -43,11 +43,13 @@ def load(path: Path) -> dict[OpSignature, Counts]:
         raise InputError(f"{path}:1: the columns must be {','.join(COLUMNS)}")
     kinds = {**get_type_hints(OpSignature), **get_type_hints(Counts)}
     found = {}
-    for at, row in enumerate(rows, 2):
+    for row in rows:
         try:
+            if None in row:
+                raise ValueError("too many columns")
             values = {name: kinds[name](row[name]) for name in COLUMNS}
         except (TypeError, ValueError) as error:
-            raise InputError(f"{path}:{at}: {error}") from error
+            raise InputError(f"{path}:{rows.line_num}: {error}") from error
         op = OpSignature(**{name: values.pop(name) for name in OpSignature._fields})
         found[op] = Counts(**values)
     return found

@@ -18,6 +18,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from ghostnas import check, classics, op_counts, op_models
 from ghostnas.emulated import LINE_BYTES, features
 from ghostnas.emulator import Counts, Emulator
 from ghostnas.errors import DeviceError, GhostnasError
-from ghostnas.graph import Array
+from ghostnas.graph import Array, Input
 from ghostnas.signature import OpSignature, signatures, weight_count
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,16 +52,16 @@ def family(name: str) -> str:
     for known, pattern in SAME_FAMILY.items():
         if re.match(pattern, name):
             return known
-    return re.match(r"[a-z]+(v\d)?", name)[0]
+    return re.match(r"[a-z]+?(v\d|(?![a-z]))", name)[0]
 
 
+@cache
 def sizes(op: OpSignature, dtype: str) -> tuple[float, float]:
     """Lines of the op's weights, and of its inputs and outputs."""
-    stride = max(op.stride, 1)
-    out = -(-op.height // stride) * -(-op.width // stride) * op.out_channels
-    maps = op.height * op.width * op.in_channels + out
+    nodes = op_models.op_graph(op).nodes
+    maps = sum(math.prod(node.shape) for node in nodes[:-1] if isinstance(node.op, Input))
     share = BYTES[dtype] / LINE_BYTES
-    return weight_count(op) * share, maps * share
+    return weight_count(op) * share, (maps + math.prod(nodes[-1].shape)) * share
 
 
 def macs(op: OpSignature) -> float:
@@ -184,7 +185,7 @@ def main() -> int:
     parser.add_argument("--networks", action="store_true", help="print each network's error")
     args = parser.parse_args()
     try:
-        published = pd.read_csv(args.file).set_index("model")
+        published = pd.read_csv(args.file, index_col="model")
         for dtype, word in (("fp32", "float"), ("int8", "quant")):
             columns = [
                 each
