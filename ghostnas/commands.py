@@ -142,9 +142,10 @@ def calibrate_table(args: Namespace) -> Result:
 def import_table(args: Namespace) -> Result:
     from ghostnas import latency, show, table_import
     from ghostnas.arch import lower
+    from ghostnas.files import read_text
 
-    text, out = _read(args.file), _table_file(args.out)
-    origin = table_import.origin_from_toml(_read(args.origin), str(args.origin))
+    text, out = read_text(args.file), _table_file(args.out)
+    origin = table_import.origin_from_toml(read_text(args.origin), str(args.origin))
     if args.format == "csv":
         rows = table_import.from_csv(text, str(args.file))
     elif args.arch is None:
@@ -192,13 +193,6 @@ def _table_file(path: Path) -> Path:
     if path.suffix != ".csv":
         raise InputError(f"{path}: a table's file ends in .csv")
     return path
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
 
 
 def _say(line: str) -> None:

@@ -19,6 +19,18 @@ def shipped(folder: str) -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / folder
 
 
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that at every moment it is the old one, the new one, or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)

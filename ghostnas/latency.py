@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 from ghostnas.errors import InputError
-from ghostnas.files import shipped, toml_value, write_whole
+from ghostnas.files import read_text, shipped, toml_value, write_whole
 from ghostnas.signature import ACTIVATIONS, OPS, OpSignature
 
 FORMAT = 2
@@ -143,14 +143,14 @@ def load(name: str) -> Table:
     if "+" in name and not path.exists():
         return join([load(part) for part in name.split("+")])
     if path.suffix == ".csv":
-        return parse(_read(path), path.stem, str(path))
+        return parse(read_text(path), path.stem, str(path))
     known = targets()
     if name not in known:
         raise InputError(
             f"unknown target {name!r}; known: {', '.join(known)}, or the path of a table's .csv"
         )
     path = shipped("latency_tables") / f"{known[name]}.csv"
-    return parse(_read(path), known[name], str(path))
+    return parse(read_text(path), known[name], str(path))
 
 
 def targets() -> dict[str, str]:
@@ -285,10 +285,3 @@ def _check(before: int, text: str) -> int:
 
 def _toml(record: object, kind: type) -> list[str]:
     return [f"{key} = {toml_value(getattr(record, key))}" for key in get_type_hints(kind)]
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error

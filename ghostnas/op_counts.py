@@ -11,7 +11,7 @@ from typing import get_type_hints
 
 from ghostnas.emulator import Counts
 from ghostnas.errors import InputError
-from ghostnas.files import write_whole
+from ghostnas.files import read_text, write_whole
 from ghostnas.signature import OpSignature
 
 COLUMNS = (*OpSignature._fields, *(field.name for field in dataclasses.fields(Counts)))
@@ -34,10 +34,7 @@ def load(path: Path) -> dict[OpSignature, Counts]:
     Raises:
         InputError: there is no such file, or a line is damaged; it is named.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
+    text = read_text(path)
     rows = csv.DictReader(io.StringIO(text))
     if tuple(rows.fieldnames or ()) != COLUMNS:
         raise InputError(f"{path}:1: the columns must be {','.join(COLUMNS)}")
