@@ -20,7 +20,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -171,7 +171,7 @@ class Emulator:
             return
         (root / "proc").mkdir(parents=True, exist_ok=True)
         for name in ("etc", "lib", "sys", "runner"):
-            if not (root / name).exists():
+            with suppress(FileExistsError):
                 (root / name).symlink_to(Path("..") / "root" / name)
         text = (self._parts / "root" / "proc" / "cpuinfo").read_text()
         text = re.sub(r"(CPU part\s*: )0x\w+", rf"\g<1>{self.model.part}", text)

@@ -28,7 +28,7 @@ from scipy.optimize import nnls
 from ghostnas import check, classics, op_counts, op_models
 from ghostnas.emulated import LINE_BYTES, features
 from ghostnas.emulator import Counts, Emulator
-from ghostnas.errors import DeviceError, GhostnasError
+from ghostnas.errors import DeviceError, GhostnasError, InputError
 from ghostnas.graph import Array, Input
 from ghostnas.signature import OpSignature, signatures, weight_count
 
@@ -149,6 +149,9 @@ class Column:
 def networks(published: pd.DataFrame, without: Sequence[str]) -> dict[str, list[OpSignature]]:
     """The ops of the networks that are known here and in the file."""
     names = [name for name in classics.names() if name in published.index]
+    families = sorted(set(map(family, names)))
+    if unknown := sorted(set(without) - set(families)):
+        raise InputError(f"no family {unknown[0]!r} in the file; there are {', '.join(families)}")
     return {name: signatures(classics.graph(name)) for name in names if family(name) not in without}
 
 

@@ -196,13 +196,14 @@ def test_int8_features_are_by_the_kind_of_op() -> None:
         bytes_written=1,
     )
     found = {
-        kind: benchmark.counted(OpSignature(kind, 8, 8, 8, 8, 0, 0, "none"), counts, "int8")
-        for kind in ("conv", "dense", "depthwise", "add", "pool", "relu")
+        kind: benchmark.counted(OpSignature(kind, 8, 8, 8, 8, size, size, "none"), counts, "int8")
+        for kind, size in (("conv", 1), ("depthwise", 1), ("add", 0), ("pool", 0), ("relu", 0))
     }
-    assert found["conv"] == found["dense"] == (7.0, 0.0, 0.0)
+    assert found["conv"] == (7.0, 0.0, 0.0)
     assert found["depthwise"] == (0.0, 16.0, 0.0)
     assert found["relu"] == (0.0, 0.0, 16.0)
-    assert found["add"][:2] == found["pool"][:2] == (0.0, 0.0)
+    assert found["add"] == (0.0, 0.0, 24.0)  # two inputs and an output
+    assert found["pool"] == (0.0, 0.0, 8.125)
 
 
 def some_shares(rows: int = 24) -> np.ndarray:
