@@ -102,7 +102,7 @@ def _add_latency(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--threads", type=_positive, default=1, metavar="N", help="(1)")
     build.add_argument("--ops", type=_positive, default=4000, metavar="N", help="at most (4000)")
     build.add_argument(
-        "--networks", type=_count, default=100, metavar="N", help="measured whole (100)"
+        "--networks", type=_count, metavar="N", help="measured whole (100; none if emulated)"
     )
     build.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
     _add_device(build)

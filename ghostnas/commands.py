@@ -19,6 +19,7 @@ from ghostnas.errors import InputError
 if TYPE_CHECKING:
     from ghostnas.bench import Bench
 
+NETWORKS = 100  # that are measured whole for a table
 Result: TypeAlias = tuple[Mapping[str, Any], Callable[[Mapping[str, Any]], str]]
 
 
@@ -96,11 +97,15 @@ def list_targets(args: Namespace) -> Result:
 
 def build_table(args: Namespace) -> Result:
     from ghostnas import measure, space
+    from ghostnas.emulated import SCHEME
 
     out = _table_file(args.out)
+    networks = args.networks
+    if networks is None:  # an emulator says of a network only what it says of its ops
+        networks = 0 if args.device.startswith(SCHEME) else NETWORKS
     with _bench(args, args.dtype, args.threads) as bench:
         searched = space.load(args.space)
-        built = measure.build(bench, searched, out, ops=args.ops, networks=args.networks, say=_say)
+        built = measure.build(bench, searched, out, ops=args.ops, networks=networks, say=_say)
     refused = {str(op): reason for op, reason in built.refused.items()}
     result = {
         "table": str(out),
