@@ -42,8 +42,7 @@ def check(
     file = measure.networks_file(path)
     earlier = measure.load_networks(file)
     seen = frozenset(each.arch.id for each in earlier)
-    setting = {k: getattr(origin, k) for k in latency.SETTING}
-    about = {"space": space.hash, "seed": seed, "setting": setting}
+    about = {"space": space.hash, "seed": seed, "setting": latency.setting(origin)}
     journal = Journal(Path(f"{path}.check-journal"), about)
     wanted = measure.draw(space, networks, seed, without=seen)
     measured = measure.measure_networks(bench, wanted, journal, "check", say)
@@ -72,13 +71,14 @@ def compare(table: Table, measured: Sequence[MeasuredNetwork]) -> dict[str, Any]
         each.low_ms <= ms <= each.high_ms for each, ms in zip(predictions, measured_ms, strict=True)
     ]
     macs = np.array([cost.count(lower(each.arch)).macs for each in measured], dtype=float)
+    lines = np.stack([macs / macs.max(), np.ones(len(macs))], axis=1)
     return {
         "networks": len(measured),
         **agreement(predicted_ms, measured_ms),
         "bias": float(np.mean(predicted_ms / measured_ms - 1)),
         "confidence": CONFIDENCE,
         "coverage": float(np.mean(held)),
-        "flops": agreement(_left_out_lines(macs, measured_ms), measured_ms),
+        "flops": agreement(correction.left_out(lines, measured_ms), measured_ms),
     }
 
 
@@ -116,7 +116,7 @@ def calibrate(
         ours, theirs = getattr(origin, key), getattr(table.origin, key)
         if ours != theirs:
             raise InputError(f"table {table.name} has {key} {theirs!r}, the device runs {ours!r}")
-    about = {"table": table.name, "setting": {k: getattr(origin, k) for k in latency.SETTING}}
+    about = {"table": table.name, "setting": latency.setting(origin)}
     journal = Journal(Path(f"{out}.journal"), about)
     wanted = measure.draw(space, networks, measure.NETWORK_SEED)
     measured = measure.measure_networks(bench, wanted, journal, "fit", say)
@@ -151,16 +151,3 @@ def _check_enough(networks: int) -> None:
 def _scaled(timing: Timing, scale: float) -> Timing:
     median_ms, p10_ms, p90_ms = (scale * ms for ms in timing[:3])
     return Timing(median_ms, p10_ms, p90_ms, timing.runs)
-
-
-def _left_out_lines(macs: Array, measured: Array) -> Array:
-    """For each network, the latency on the line through the others' multiply-accumulates."""
-    features = np.stack([macs / macs.max(), np.ones(len(macs))], axis=1)
-    predicted = np.zeros(len(macs))
-    for index in range(len(macs)):
-        others = np.arange(len(macs)) != index
-        line = np.linalg.lstsq(
-            features[others] / measured[others, None], np.ones(len(macs) - 1), rcond=None
-        )[0]
-        predicted[index] = features[index] @ line
-    return predicted

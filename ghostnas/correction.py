@@ -39,13 +39,13 @@ def fit(sums: Sequence[Sums], measured_ms: Sequence[float], bytes_a_weight: int)
     measured = np.array(measured_ms)
     features = np.array([_features(each, bytes_a_weight) for each in sums])
     models = [list(range(count)) for count in (1, 2, 3)]
-    left_out = [_left_out(features[:, model], measured) for model in models]
-    best = min(range(len(models)), key=lambda at: float(np.mean(np.abs(left_out[at]))))
+    residuals = [_residuals(features[:, model], measured) for model in models]
+    best = min(range(len(models)), key=lambda at: float(np.mean(np.abs(residuals[at]))))
     costs = np.zeros(3)
     costs[models[best]] = _relative_fit(features[:, models[best]], measured)
     scores = sorted(
         abs(residual) / uncertainty(each)
-        for residual, each in zip(left_out[best], sums, strict=True)
+        for residual, each in zip(residuals[best], sums, strict=True)
     )
     return Correction(
         scale=float(costs[0]),
@@ -104,15 +104,20 @@ def _features(sums: Sums, bytes_a_weight: int) -> tuple[float, float, float]:
     return (sums.latency_ms, sums.ops, sums.weights * bytes_a_weight / 1e6)
 
 
-def _left_out(features: Array, measured: Array) -> Array:
-    """For each network, the log of measured over predicted by a fit to the others."""
-    residuals = np.zeros(len(measured))
+def left_out(features: Array, measured: Array) -> Array:
+    """For each network, what a fit of the features to all others predicts."""
+    predicted = np.zeros(len(measured))
     for index in range(len(measured)):
         others = np.arange(len(measured)) != index
-        costs = _relative_fit(features[others], measured[others])
-        predicted = max(features[index] @ costs, LEAST_SHARE * features[index, 0])
-        residuals[index] = np.log(measured[index] / predicted)
-    return residuals
+        predicted[index] = features[index] @ _relative_fit(features[others], measured[others])
+    return predicted
+
+
+def _residuals(features: Array, measured: Array) -> Array:
+    """For each network, the log of measured over predicted by a fit that it took no part in."""
+    predicted = np.maximum(left_out(features, measured), LEAST_SHARE * features[:, 0])
+    logs: Array = np.log(measured / predicted)
+    return logs
 
 
 def _relative_fit(features: Array, measured: Array) -> Array:

@@ -30,8 +30,8 @@ from pathlib import Path
 
 from ghostnas import tflite
 from ghostnas.bench import Bench, Report, Setting
-from ghostnas.emulator import Counts, Emulator
-from ghostnas.errors import DeviceError, InputError
+from ghostnas.emulator import Counts, Emulator, count_each
+from ghostnas.errors import InputError
 from ghostnas.hardware import Core, Hardware
 from ghostnas.latency import Timing
 
@@ -180,21 +180,12 @@ class EmulatedBench(Bench):
 
     def time(self, models: Sequence[bytes], burst: int = 1) -> Report:
         """The time of each model; `burst` changes nothing."""
-        try:
-            counted: list[Counts | str] = list(self._emulator.count(models))
-        except DeviceError:  # one that XNNPACK does not take: find it
-            counted = [self._count_one(model) for model in models]
+        counted = count_each(self._emulator, models)
         timings = [
             each if isinstance(each, str) else self._timing(model, each)
             for model, each in zip(models, counted, strict=True)
         ]
         return Report(timings=tuple(timings), sentinel_ms=0.0, runtime=RUNTIME)
-
-    def _count_one(self, model: bytes) -> Counts | str:
-        try:
-            return self._emulator.count([model])[0]
-        except DeviceError as error:
-            return str(error)
 
     def _timing(self, model: bytes, counts: Counts) -> Timing:
         inside = tflite.inspect(model)

@@ -269,6 +269,16 @@ class Emulator:
         return assembly
 
 
+def count_each(emulator: Emulator, models: Sequence[bytes]) -> list[Counts | str]:
+    """The counts of each model, or why there are none."""
+    try:
+        return [*emulator.count(models)]
+    except DeviceError as error:  # of one of them, which is found by itself
+        if len(models) == 1:
+            return [str(error)]
+        return [each for model in models for each in count_each(emulator, [model])]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Region:
     """One counted run: the plugin's numbers, and the executions of each block's words."""

@@ -101,12 +101,17 @@ class Table:
     correction: Correction | None = None
 
 
+def setting(origin: Origin) -> dict[str, Any]:
+    """What of an origin must be the same for tables to be mixed."""
+    return {key: getattr(origin, key) for key in SETTING}
+
+
 def difference(one: Origin, other: Origin) -> str:
     """The first part of the setting in which two origins differ, in words; empty if in none."""
-    for key in SETTING:
-        ours, theirs = getattr(one, key), getattr(other, key)
-        if ours != theirs:
-            return f"{key} is {ours!r} in one and {theirs!r} in the other"
+    theirs = setting(other)
+    for key, ours in setting(one).items():
+        if ours != theirs[key]:
+            return f"{key} is {ours!r} in one and {theirs[key]!r} in the other"
     return ""
 
 

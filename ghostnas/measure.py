@@ -91,7 +91,7 @@ def build(
     earlier = known.rows if known else {}
     kept = load_networks(networks_file(out)) if known else []  # else they are another table's
     ids = {each.arch.id for each in kept}
-    about = {"space": space.hash, "setting": {k: getattr(origin, k) for k in latency.SETTING}}
+    about = {"space": space.hash, "setting": latency.setting(origin)}
     journal = Journal(Path(f"{out}.journal"), about)
     timer = _Timer(bench, journal, say)
     rows, refused = timer.ops([op for op in wanted if op not in earlier])

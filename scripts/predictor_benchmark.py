@@ -27,8 +27,8 @@ from scipy.optimize import nnls
 
 from ghostnas import check, classics, op_counts, op_models
 from ghostnas.emulated import LINE_BYTES, features
-from ghostnas.emulator import Counts, Emulator
-from ghostnas.errors import DeviceError, GhostnasError, InputError
+from ghostnas.emulator import Counts, Emulator, count_each
+from ghostnas.errors import GhostnasError, InputError
 from ghostnas.graph import Array, Input
 from ghostnas.signature import OpSignature, signatures, weight_count
 
@@ -164,14 +164,11 @@ def count_missing(ops: set[OpSignature], dtype: str, parts: Path) -> None:
     for at in range(0, len(missing), BATCH):
         chosen = missing[at : at + BATCH]
         models = [op_models.op_model(op, dtype) for op in chosen]
-        try:
-            known |= dict(zip(chosen, emulator.count(models), strict=True))
-        except DeviceError:
-            for op, model in zip(chosen, models, strict=True):
-                try:
-                    known[op] = emulator.count([model])[0]
-                except DeviceError as error:
-                    print(f"{op}: {error}", file=sys.stderr)
+        for op, counts in zip(chosen, count_each(emulator, models), strict=True):
+            if isinstance(counts, str):
+                print(f"{op}: {counts}", file=sys.stderr)
+            else:
+                known[op] = counts
         op_counts.save(known, path)
         print(f"{at + len(chosen)} of {len(missing)} ops", file=sys.stderr)
 
