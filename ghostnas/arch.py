@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from ghostnas.blocks import BLOCK_TYPES, Block
-from ghostnas.errors import InputError
+from ghostnas.errors import InputError, short
+from ghostnas.files import read_text
 from ghostnas.graph import (
     Activation,
     BatchNorm,
@@ -212,7 +213,7 @@ def from_json(document: object) -> Arch:
     fields = _object(document, "architecture")
     version = fields.pop("format", None)
     if version != FORMAT:
-        raise InputError(f"architecture: format is {version!r}, this ghostnas reads {FORMAT}")
+        raise InputError(f"architecture: format is {_shown(version)}, this ghostnas reads {FORMAT}")
     stages = fields.pop("stages", None)
     if not isinstance(stages, list) or not stages or not all(stages):
         raise InputError("architecture: stages must be a list of non-empty lists of blocks")
@@ -240,9 +241,7 @@ def load(path: Path) -> Arch:
         InputError: there is no such file, or it does not hold an architecture.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        document = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON: {error}") from error
     try:
@@ -260,7 +259,7 @@ def _stage(blocks: object, index: int) -> Stage:
         fields = _object(block, where)
         kind = fields.pop("type", None)
         if not isinstance(kind, str) or kind not in BLOCK_TYPES:
-            raise InputError(f"{where}: type is {kind!r}, known: {', '.join(BLOCK_TYPES)}")
+            raise InputError(f"{where}: type is {_shown(kind)}, known: {', '.join(BLOCK_TYPES)}")
         built.append(_record(BLOCK_TYPES[kind], fields, where))
         if position and built[-1].stride != 1:
             raise InputError(f"{where}: only the first block of a stage may have a stride")
@@ -280,7 +279,7 @@ def _record(record: type[T], document: object, where: str) -> T:
     fields = {field.name: field for field in dataclasses.fields(record)}  # type: ignore[arg-type]
     for key, value in values.items():
         if key not in fields:
-            raise InputError(f"{where}: unknown key {key!r}, known: {', '.join(fields)}")
+            raise InputError(f"{where}: unknown key {_shown(key)}, known: {', '.join(fields)}")
         lowest = 0 if fields[key].default == 0 else 1
         _check_value(hints[key], value, f"{where}.{key}", lowest)
         if key == "stride" and value > 2:
@@ -298,9 +297,15 @@ def _check_value(hint: Any, value: object, where: str, lowest: int) -> None:
     options = getattr(hint, "__args__", ())
     if hint is int:
         if not (number and isinstance(value, int) and lowest <= value <= LARGEST):
-            raise InputError(f"{where}: {value!r} is not a whole number from {lowest} to {LARGEST}")
+            raise InputError(
+                f"{where}: {_shown(value)} is not a whole number from {lowest} to {LARGEST}"
+            )
     elif hint is float:
         if not (number and 0 <= value <= 1):  # type: ignore[operator]
-            raise InputError(f"{where}: {value!r} is not a number from 0 to 1")
+            raise InputError(f"{where}: {_shown(value)} is not a number from 0 to 1")
     elif options and isinstance(options[0], str) and value not in options:
-        raise InputError(f"{where}: {value!r} is none of {', '.join(options)}")
+        raise InputError(f"{where}: {_shown(value)} is none of {', '.join(options)}")
+
+
+def _shown(value: object) -> str:
+    return short(repr(value))

@@ -21,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], commands.Result] = parsed.command
     try:
         result, to_text = command(parsed)
-        print(json.dumps(result) if parsed.json else to_text(result))
+        if commands.is_first_process():
+            print(json.dumps(result) if parsed.json else to_text(result))
     except (GhostnasError, OSError) as error:
         print(f"ghostnas: {error}", file=sys.stderr)
         return 2
@@ -50,13 +51,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_confidence(search)
     search.add_argument("--space", help="a shipped space's name or a .toml file (ghostnet)")
     search.add_argument("--data", help="what to train on, see: ghostnas data list (synthetic)")
-    search.add_argument("--recipe", help="quick or proxy: how each network is trained (quick)")
+    search.add_argument("--recipe", help="how each network is trained: a name or a .toml (quick)")
+    search.add_argument("--scorer", help="train, or one that trains nothing, like synflow (train)")
     search.add_argument("--trials", type=_positive, metavar="N", help="networks to train (6)")
     search.add_argument("--timeout", type=_seconds, metavar="T", help="90s, 30m, 2h: no new trial")
     search.add_argument("--sampler", choices=("tpe", "random"), help="how networks are proposed")
     search.add_argument("--seed", type=int, metavar="N", help="all randomness flows from it (0)")
     search.add_argument(
-        "--seeds", type=_positive, metavar="K", help="trainings of each finalist (2)"
+        "--finalists", type=_positive, metavar="K", help="trained anew to find the best of (3)"
+    )
+    search.add_argument(
+        "--seeds", type=_positive, metavar="K", help="trainings of each finalist (3)"
     )
     search.add_argument("--workers", type=_positive, metavar="N", help="trainings at once (2)")
     search.add_argument(
@@ -78,15 +83,83 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_arch(export)
     export.add_argument("--format", default="torch,onnx,tflite", help="torch,onnx,tflite")
-    export.add_argument("--weights", type=Path, metavar="FILE", help=".safetensors of the network")
+    export.add_argument("--dtype", default="fp32", help="fp32,fp16,int8 (fp32)")
+    export.add_argument(
+        "--weights", type=Path, metavar="FILE", help=".safetensors or .pth, of the authors or timm"
+    )
+    export.add_argument("--data", help="whose training pictures int8 is calibrated on")
+    export.add_argument(
+        "--calibration", type=_positive, default=256, metavar="N", help="pictures (256)"
+    )
     export.add_argument("--out", type=Path, required=True, metavar="DIR")
+    export.add_argument(
+        "--target", action="append", help="a latency table, to predict with; may be repeated"
+    )
+    export.add_argument("--measure", action="store_true", help="time each .tflite on the device")
+    export.add_argument("--threads", type=_positive, default=1, metavar="N", help="(1)")
+    _add_device(export)
+
+    _add_train(_command(subcommands, "train", commands.train, "train a network in full"))
+
+    evaluate = _command(subcommands, "eval", commands.evaluate, "a model's accuracy on pictures")
+    evaluate.add_argument(
+        "model", type=Path, metavar="MODEL", help=".pt2, .onnx, .tflite, .safetensors or a folder"
+    )
+    evaluate.add_argument("--data", required=True, help="see: ghostnas data list")
+    evaluate.add_argument("--workers", type=_positive, default=2, metavar="N", help="processes (2)")
+    evaluate.add_argument("--limit", type=_positive, metavar="N", help="of the test pictures (all)")
 
     _add_latency(subcommands.add_parser("latency", help="latency tables and predictions"))
 
     data = subcommands.add_parser("data", help="datasets")
     actions = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _command(actions, "list", commands.list_data, "the kinds of data and how they are named")
+    get = _command(actions, "get", commands.get_data, "download a dataset")
+    get.add_argument(
+        "kind", choices=("cifar10", "cifar100"), metavar="KIND", help="cifar10 or cifar100"
+    )
+    get.add_argument("folder", type=Path, metavar="DIR")
+    checked = _command(actions, "check", commands.check_data, "read a dataset and describe it")
+    checked.add_argument("data", metavar="DATA", help="see: ghostnas data list")
+    _add_strict(checked)
     return parser
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "arch",
+        metavar="ARCH",
+        nargs="?",
+        help="ghostnet, mobilenetv3-large, a .json file or a run folder; none with --resume",
+    )
+    parser.add_argument("--width", type=_width, metavar="A", help="of a named network (1.0)")
+    parser.add_argument("--data", help="what to train on, see: ghostnas data list")
+    parser.add_argument("--recipe", help="a name or a .toml file (cifar)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--resume", action="store_true", help="go on with the training in --out")
+    parser.add_argument("--init", type=Path, metavar="FILE", help="weights to begin with")
+    parser.add_argument("--teacher", type=Path, metavar="MODEL", help="whose answers are learned")
+    parser.add_argument("--seed", type=int, metavar="N", help="all randomness flows from it (0)")
+    parser.add_argument("--epochs", type=_positive, metavar="N", help="(the recipe's)")
+    parser.add_argument(
+        "--batch-size", type=_positive, metavar="N", help="with the rate in proportion to it"
+    )
+    parser.add_argument("--resolution", type=_positive, metavar="R", help="of pictures, in pixels")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="of the CPU (PyTorch's)")
+    parser.add_argument(
+        "--workers", type=_count, default=2, metavar="N", help="processes that decode pictures (2)"
+    )
+    parser.add_argument(
+        "--checkpoint-every", type=_seconds, default="60s", metavar="T", help="(60s)"
+    )
+    _add_strict(parser)
+
+
+def _add_strict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--strict", action="store_true", help="a picture that cannot be read is an error"
+    )
 
 
 def _add_latency(parser: argparse.ArgumentParser) -> None:
@@ -105,6 +178,7 @@ def _add_latency(parser: argparse.ArgumentParser) -> None:
         "--networks", type=_count, metavar="N", help="measured whole (100; none if emulated)"
     )
     build.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
+    _add_space(build)
     _add_device(build)
 
     check = _command(actions, "check", commands.check_table, "hold a table against its device")
@@ -113,6 +187,7 @@ def _add_latency(parser: argparse.ArgumentParser) -> None:
         "--networks", type=_positive, default=50, metavar="N", help="fresh ones (50)"
     )
     check.add_argument("--seed", type=int, default=2, metavar="N", help="they are drawn from (2)")
+    _add_space(check)
     _add_device(check)
 
     calibrate = _command(
@@ -121,6 +196,7 @@ def _add_latency(parser: argparse.ArgumentParser) -> None:
     calibrate.add_argument("--target", required=True, help="name or file of the table")
     calibrate.add_argument("--networks", type=_positive, default=12, metavar="N", help="(12)")
     calibrate.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
+    _add_space(calibrate)
     _add_device(calibrate)
 
     imported = _command(actions, "import", commands.import_table, "a table measured elsewhere")
@@ -135,13 +211,16 @@ def _add_latency(parser: argparse.ArgumentParser) -> None:
     imported.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
 
 
+def _add_space(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--space", default="ghostnet", help="whose networks are measured")
+
+
 def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         default="local",
         help="local, ssh:user@host[:port], adb[:SERIAL] or emulated:CORE",
     )
-    parser.add_argument("--space", default="ghostnet", help="whose networks are measured")
     parser.add_argument(
         "--emulator",
         type=Path,
@@ -234,6 +313,8 @@ def _seconds(text: str) -> float:
 def _how_to_resume(parsed: argparse.Namespace) -> str:
     if parsed.command is commands.search:
         return f"; what is done is kept, go on with: ghostnas search --resume --out {parsed.out}"
+    if parsed.command is commands.train:
+        return f"; go on with: ghostnas train --resume --out {parsed.out}"
     if parsed.command in (commands.build_table, commands.calibrate_table, commands.check_table):
         return "; what was measured is kept, go on with the same command"
     return ""

@@ -6,11 +6,12 @@ torch, Optuna or TFLite are imported by the command that needs them.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from ghostnas.bench import Bench
 
 NETWORKS = 100  # that are measured whole for a table
+OF_A_TRAINING = (  # options that cannot change while it goes on
+    *("arch", "width", "data", "recipe", "init", "teacher", "seed", "epochs", "batch_size"),
+    *("resolution", "strict"),
+)
 Result: TypeAlias = tuple[Mapping[str, Any], Callable[[Mapping[str, Any]], str]]
 
 
@@ -38,8 +43,10 @@ def search(args: Namespace) -> Result:
         "space": args.space,
         "data": args.data,
         "recipe": args.recipe,
+        "scorer": args.scorer,
         "sampler": args.sampler,
         "seed": args.seed,
+        "finalists": args.finalists,
         "seeds": args.seeds,
         "resolution": args.resolution,
         "storage": args.storage,
@@ -63,12 +70,72 @@ def show(args: Namespace) -> Result:
 
 
 def export(args: Namespace) -> Result:
-    from ghostnas import export, report, show
+    from ghostnas import export, handover, report
 
-    formats = export.parse_formats(args.format)
-    arch, values = show.find_with_weights(args.arch, args.width, args.resolution, args.weights)
-    files = [each.to_json() for each in export.export(arch, values, formats, args.out)]
-    return {"id": arch.id, "files": files}, lambda result: report.files(result["files"])
+    order = handover.Order(
+        network=args.arch,
+        formats=export.parse_formats(args.format),
+        dtypes=export.parse_dtypes(args.dtype),
+        width=args.width,
+        resolution=args.resolution,
+        weights_file=args.weights,
+        data=args.data or "",
+        calibration_pictures=args.calibration,
+        targets=args.target or (),
+    )
+    with ExitStack() as stack:
+
+        def bench_of(dtype: str) -> Bench:
+            return stack.enter_context(_bench(args, dtype, args.threads))
+
+        result = handover.hand_over(order, args.out, bench_of if args.measure else None, _say)
+    return result, report.exported
+
+
+def train(args: Namespace) -> Result:
+    from ghostnas import recipe, show, training_run
+    from ghostnas.training_run import Machine, Settings
+
+    machine = Machine(
+        device=args.device,
+        workers=args.workers,
+        threads=args.threads or 0,
+        interval_s=args.checkpoint_every,
+    )
+    if args.resume:
+        values = {key: getattr(args, key) for key in OF_A_TRAINING}
+        if given := [key for key, each in values.items() if each is not None and each is not False]:
+            name = "ARCH" if given[0] == "arch" else f"--{given[0].replace('_', '-')}"
+            raise InputError(f"--resume goes on with the training in --out; leave {name} out")
+        return training_run.resume(machine, args.out, _say), _trained_text
+    if missing := [key for key in ("arch", "data") if getattr(args, key) is None]:
+        raise InputError(f"a training needs {'ARCH' if missing[0] == 'arch' else '--data'}")
+    recipe_name = args.recipe or "cifar"
+    how = recipe.change(
+        recipe.load(recipe_name),
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        resolution=args.resolution,
+    )
+    arch = show.find(args.arch, args.width)
+    settings = Settings(
+        data=args.data,
+        recipe_name=recipe_name,
+        seed=args.seed or 0,
+        init=str(args.init.resolve()) if args.init else "",
+        teacher=str(args.teacher.resolve()) if args.teacher else "",
+        strict=args.strict,
+    )
+    return training_run.start(arch, how, settings, machine, args.out, _say), _trained_text
+
+
+def evaluate(args: Namespace) -> Result:
+    from ghostnas import evaluate
+
+    result = evaluate.evaluate(
+        args.model, args.data, workers=args.workers, limit=args.limit, say=_say
+    )
+    return result, _evaluated_text
 
 
 def list_targets(args: Namespace) -> Result:
@@ -173,6 +240,20 @@ def list_data(args: Namespace) -> Result:
     return {"data": rows}, lambda r: "\n".join(f"{d['data']:16} {d['is']}" for d in r["data"])
 
 
+def get_data(args: Namespace) -> Result:
+    from ghostnas import download
+
+    download.get(args.kind, args.folder, _say)
+    spec = f"{args.kind}:{args.folder}"
+    return {"data": spec}, lambda r: f"use it as --data {r['data']}"
+
+
+def check_data(args: Namespace) -> Result:
+    from ghostnas import data
+
+    return data.check(args.data, args.strict, _say), _data_text
+
+
 @contextmanager
 def _bench(args: Namespace, dtype: str, threads: int) -> Iterator[Bench]:
     from ghostnas.bench import DeviceBench, Setting
@@ -200,8 +281,46 @@ def _table_file(path: Path) -> Path:
     return path
 
 
+def is_first_process() -> bool:
+    """Whether this is the one of torchrun's processes that speaks, or there are no others."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    if is_first_process():
+        print(line, file=sys.stderr, flush=True)
+
+
+def _trained_text(result: Mapping[str, Any]) -> str:
+    held_out = result["accuracy"]
+    chosen = "" if held_out is None else f", {held_out:.1%} of those held out from training"
+    return (
+        f"{result['run']}/model.safetensors: {result['test_accuracy']:.2%} of "
+        f"{result['test_pictures']} test pictures{chosen}; {result['epochs']} epochs of "
+        f"{result['train_pictures']} pictures at {result['resolution']} px in "
+        f"{result['seconds'] / 60:.1f} minutes on {result['hardware']}, seed {result['seed']}"
+    )
+
+
+def _evaluated_text(result: Mapping[str, Any]) -> str:
+    top5 = "" if result["top5"] is None else f", top-5 {result['top5']:.2%}"
+    return (
+        f"{result['model']}: top-1 {result['top1']:.2%}{top5} of {result['pictures']} pictures; "
+        f"{result['images_per_second']:.0f} pictures a second"
+    )
+
+
+def _data_text(result: Mapping[str, Any]) -> str:
+    lines = [f"{result['name']}: {result['classes']} classes, {result['resolution']} px"]
+    for name in ("train", "test"):
+        few, many = result[name]["fewest"], result[name]["most"]
+        lines.append(
+            f"{name}: {result[name]['pictures']} pictures, {few['pictures']} ({few['class']}) to "
+            f"{many['pictures']} ({many['class']}) a class"
+        )
+    for name in ("mean", "std"):
+        lines.append(f"{name}: {', '.join(f'{value:.4f}' for value in result[name])}")
+    return "\n".join([*lines, *(f"skipped {line}" for line in result["skipped"])])
 
 
 def _targets_text(result: Mapping[str, Any]) -> str:

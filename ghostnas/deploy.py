@@ -3,6 +3,10 @@
 Latency, TFLite and ONNX read a deployed graph. It is a `Graph` like any other; its convolutions
 have a bias, and convolutions, dense layers and sums carry the ReLU that followed them. A batch norm
 that no convolution takes in is a scale and a shift, `Affine`, with that ReLU.
+
+One thing more is done for files only, as latency tables have hard sigmoids as ops of their own.
+Such a gate is relu6(x + 3) / 6: the 3 goes into the bias of the op before it, which takes the ReLU6
+as well, and the sixth into the kernels that read what the gate multiplies.
 """
 
 from __future__ import annotations
@@ -19,17 +23,27 @@ from ghostnas.graph import (
     Add,
     Affine,
     Array,
+    AvgPool,
     BatchNorm,
     Conv,
     Dense,
+    Flatten,
+    GlobalPool,
     Graph,
+    MaxPool,
+    Multiply,
+    Narrow,
     Node,
     Op,
+    Pad,
     Weights,
 )
 
 FOLDED = {BatchNorm, Activation}  # into the node before
 FUSING = {Conv, Dense, Add, BatchNorm, Affine}  # with the ReLU after it
+HARD_SIGMOID = Activation(kind="hard_sigmoid")
+# Six times one input is six times the output.
+SCALING = Multiply | Narrow | Pad | MaxPool | AvgPool | GlobalPool | Flatten
 
 
 class Run(NamedTuple):
@@ -56,7 +70,17 @@ def deploy(graph: Graph) -> Graph:
 
 
 def fold(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, Array]]:
-    """The deployed form of `graph` and the float32 weights that go with it.
+    """The deployed form of `graph` with its gates fused, and the float32 weights that go with it.
+
+    Raises:
+        KeyError: `weights` lacks an array of `graph`.
+    """
+    deployed, folded = fold_gates(*fold_norms(graph, weights))
+    return deployed, {key: array.astype(np.float32) for key, array in folded.items()}
+
+
+def fold_norms(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, Array]]:
+    """`deploy(graph)` and the float64 weights that go with it.
 
     Raises:
         KeyError: `weights` lacks an array of `graph`.
@@ -68,16 +92,73 @@ def fold(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, Array]]:
         if norm:
             folded.update(_fold_norm(name, norm, weights))
         elif isinstance(op, BatchNorm):
-            scale, shift = _scale_and_shift(name, weights)
-            folded[f"{name}.weight"] = scale.astype(np.float32)
-            folded[f"{name}.bias"] = shift.astype(np.float32)
+            folded[f"{name}.weight"], folded[f"{name}.bias"] = _scale_and_shift(name, weights)
         elif isinstance(op, Conv | Dense | Affine):
-            folded[f"{name}.weight"] = weights[f"{name}.weight"].astype(np.float32)
+            folded[f"{name}.weight"] = weights[f"{name}.weight"].astype(np.float64)
             if isinstance(op, Conv) and not op.bias:
-                folded[f"{name}.bias"] = np.zeros(op.out_channels, np.float32)
+                folded[f"{name}.bias"] = np.zeros(op.out_channels)
             else:
-                folded[f"{name}.bias"] = weights[f"{name}.bias"].astype(np.float32)
+                folded[f"{name}.bias"] = weights[f"{name}.bias"].astype(np.float64)
     return Graph(tuple(_deployed(run, moved) for run in fused)), folded
+
+
+def fold_gates(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, Array]]:
+    """A deployed graph with each hard sigmoid fused into the op before it, where that is exact.
+
+    It is where that op has a bias, no activation and no other reader, and where all that the gate
+    changes goes through kernels: the maps between are six times what they were. A hard sigmoid
+    whose output a sum or a concatenation reads stays as it is.
+    """
+    consumers, folded = graph.consumers(), dict(weights)
+    fused: set[int] = set()
+    for index, node in enumerate(graph.nodes):
+        if node.op != HARD_SIGMOID:
+            continue
+        [before] = node.inputs
+        takers = _takers(graph, consumers, index)
+        alone = consumers[before] == [index]
+        if not takers or not alone or _activation(graph.nodes[before].op) != "none":
+            continue
+        bias = f"{graph.nodes[before].name}.bias"
+        folded[bias] = folded[bias] + 3
+        for taker in takers:
+            kernel = f"{graph.nodes[taker].name}.weight"
+            folded[kernel] = folded[kernel] / 6
+        fused.add(index)
+    nodes: list[Node] = []
+    moved: list[int] = []
+    for index, (name, op, inputs, shape) in enumerate(graph.nodes):
+        if index in fused:
+            moved.append(moved[inputs[0]])
+            continue
+        if fused.intersection(consumers[index]):
+            assert isinstance(op, Conv | Dense | Affine)
+            op = replace(op, activation="relu6")
+        moved.append(len(nodes))
+        nodes.append(Node(name, op, tuple(moved[source] for source in inputs), shape))
+    return Graph(tuple(nodes)), folded
+
+
+def _activation(op: Op) -> ActivationKind | None:
+    """Of an op with a kernel or a scale, and a bias; None of others."""
+    return op.activation if isinstance(op, Conv | Dense | Affine) else None
+
+
+def _takers(graph: Graph, consumers: list[list[int]], index: int) -> list[int]:
+    """The nodes that can take in a scale of a node's output, one for each way there.
+
+    Empty if they cannot take it all. A node is there twice if it reads the output's square.
+    """
+    takers: list[int] = []
+    for reader in consumers[index]:
+        op = graph.nodes[reader].op
+        if isinstance(op, Conv | Dense | Affine):
+            takers.append(reader)
+        elif isinstance(op, SCALING) and (further := _takers(graph, consumers, reader)):
+            takers += further
+        else:
+            return []
+    return takers
 
 
 def _fuse(graph: Graph) -> tuple[list[Run], list[int]]:
@@ -129,7 +210,7 @@ def _fold_norm(conv: str, norm: str, weights: Weights) -> dict[str, Array]:
     bias = weights[f"{conv}.bias"].astype(np.float64) if f"{conv}.bias" in weights else 0.0
     scale, shift = _scale_and_shift(norm, weights, bias)
     kernel = weights[f"{conv}.weight"].astype(np.float64) * scale[:, None, None, None]
-    return {f"{conv}.weight": kernel.astype(np.float32), f"{conv}.bias": shift.astype(np.float32)}
+    return {f"{conv}.weight": kernel, f"{conv}.bias": shift}
 
 
 def _scale_and_shift(norm: str, weights: Weights, bias: Array | float = 0.0) -> tuple[Array, Array]:

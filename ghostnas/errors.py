@@ -1,4 +1,4 @@
-"""The errors a user can cause or meet; anything else that escapes is a defect."""
+"""The errors a user can cause or meet, each told in one line; any other is a defect."""
 
 
 class GhostnasError(Exception):
@@ -31,3 +31,9 @@ class DeviceError(GhostnasError):
 
 class DeviceLostError(DeviceError):
     """A device cannot be reached now, and did not come back while it was tried again."""
+
+
+def short(text: object) -> str:
+    """A key, a value or a message for an error's one line; in a damaged file it may be anything."""
+    line = ascii(str(text))[1:-1]
+    return line if len(line) <= 80 else f"{line[:80]}..."

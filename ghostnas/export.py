@@ -1,55 +1,68 @@
-"""Writes a network as files that a stranger can use, and proves each before it is kept."""
+"""Writes a network as files that a stranger can use, and proves each before any is kept."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from ghostnas import onnx_model, tflite, torch_program, weights
+from ghostnas import (
+    __version__,
+    cost,
+    model_card,
+    onnx_model,
+    quantize,
+    seal,
+    tflite,
+    tflite_metadata,
+    torch_program,
+    weights,
+)
 from ghostnas.arch import Arch, lower, to_json
-from ghostnas.errors import ExportError, InputError
+from ghostnas.deploy import fold
+from ghostnas.errors import ExportError, GhostnasError, InputError
 from ghostnas.files import write_whole
 from ghostnas.graph import Array, Graph, Weights
-from ghostnas.torch_net import net_of
+from ghostnas.model_card import Origin
+from ghostnas.model_file import ARCH_ID, DTYPE, ORIGIN, PREPROCESSING, SEAL, one_line
+from ghostnas.preprocessing import Preprocessing
+from ghostnas.proof import TOLERANCES, Exported, proof_images, prove, torch_logits
+from ghostnas.whole_folder import all_or_none
 
-TOLERANCE = 1e-4  # largest difference of the logits as a share of their largest magnitude
-PROOF_IMAGES = 3
+HALF_MAX = float(np.finfo(np.float16).max)
+MANIFEST = "export.json"
+
+
+DTYPES = tuple(TOLERANCES)
 
 
 class Format(NamedTuple):
-    """How a kind of file is written, and run in its own runtime."""
+    """A kind of file: how it ends, in which dtypes it is offered, and how it is written."""
 
     suffix: str
-    write: Callable[[Graph, Weights], bytes]
-    run: Callable[[bytes, Array], Array]
-
-
-FORMATS = {
-    "torch": Format(".pt2", torch_program.write, torch_program.run),
-    "onnx": Format(".onnx", onnx_model.write, onnx_model.run),
-    "tflite": Format(".tflite", tflite.write, tflite.run),
-}
+    dtypes: tuple[str, ...]
+    write: Callable[[_Model], bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exported:
-    """A written file, and how far its logits were from the torch network's (relative)."""
+class _Model:
+    """What the writers of all formats are given."""
 
-    path: Path
-    size_bytes: int
-    difference: float
+    graph: Graph
+    values: Weights
+    dtype: str
+    calibration: Array | None
+    preprocessing: Preprocessing | None
+    texts: Mapping[str, str]
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "file": str(self.path),
-            "bytes": self.size_bytes,
-            "difference_from_torch": self.difference,
-        }
+    @property
+    def half(self) -> bool:
+        return self.dtype == "fp16"
 
 
 def parse_formats(text: str) -> list[str]:
@@ -58,52 +71,199 @@ def parse_formats(text: str) -> list[str]:
     Raises:
         InputError: one is unknown, or there is none.
     """
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if name not in FORMATS]
-    if unknown or not names:
-        raise InputError(f"format {(unknown or [text])[0]!r}: known are {', '.join(FORMATS)}")
-    return names
+    return _parse(text, "format", tuple(FORMATS))
+
+
+def parse_dtypes(text: str) -> list[str]:
+    """The dtypes of a list such as ``fp32,int8``.
+
+    Raises:
+        InputError: one is unknown, or there is none.
+    """
+    return _parse(text, "dtype", DTYPES)
 
 
 def export(
-    arch: Arch, values: Weights, formats: Sequence[str], folder: Path, name: str = "model"
+    arch: Arch,
+    values: Weights,
+    formats: Sequence[str],
+    folder: Path,
+    *,
+    dtypes: Sequence[str] = ("fp32",),
+    preprocessing: Preprocessing | None = None,
+    calibration: Array | None = None,
+    origin: Origin | None = None,
+    name: str = "model",
 ) -> list[Exported]:
-    """Write ``arch.json``, ``model.safetensors`` and a file a format into `folder`.
+    """Write weights, architecture, README and a file for each format and dtype into `folder`.
 
-    Each model is run in its own runtime on random pictures and held against torch first.
+    Each file is opened and run in its own runtime, on the first of the calibration's pictures or
+    else on random ones, and held against torch. All are kept or none.
+
+    Args:
+        calibration: pictures as the network takes them, (n, 3, height, width), normalised; int8
+            takes its ranges from them.
+        origin: what the README says of where the network comes from.
 
     Raises:
-        ExportError: a file's logits are further than TOLERANCE from torch's; it is not written.
-        InputError: the weights do not fit the architecture.
+        ExportError: a file cannot be written or run, or its logits are too far from torch's.
+        InputError: weights, preprocessing or calibration do not fit the architecture, a dtype is
+            not offered in a format, int8 has no calibration, or `folder` cannot be written to.
     """
+    pairs = _pairs(formats, dtypes, calibration)
     graph = lower(arch)
-    images = np.random.default_rng(0).normal(size=(PROOF_IMAGES, *graph.input_shape))
-    images = images.astype(np.float32)
-    expected = _torch_logits(graph, values, images)
+    _check_fits(graph, preprocessing, calibration)
+    origin = origin or Origin()
+    images = proof_images(graph, calibration)
+    expected = torch_logits(graph, values, images)
+    if "fp16" in dtypes:
+        _check_half(graph, values)
+    texts = {ARCH_ID: arch.id, ORIGIN: origin.sentence()}
+    if preprocessing is not None:
+        texts[PREPROCESSING] = json.dumps(preprocessing.to_json())
     exported = []
-    for kind in formats:
-        suffix, write, run = FORMATS[kind]
-        model = write(graph, values)
-        difference = _difference(run(model, images), expected)
-        if not difference <= TOLERANCE:
-            raise ExportError(
-                f"{kind}: the logits differ from torch's by {difference:.1e}, more than {TOLERANCE}"
+    with all_or_none(folder, MANIFEST) as place:
+        for kind, dtype in pairs:
+            model = _Model(
+                graph=graph,
+                values=values,
+                dtype=dtype,
+                calibration=calibration,
+                preprocessing=preprocessing,
+                texts={**texts, DTYPE: dtype},
             )
-        path = folder / f"{name}{suffix}"
-        write_whole(path, model)
-        exported.append(Exported(path=path, size_bytes=len(model), difference=difference))
-    write_whole(folder / "arch.json", json.dumps(to_json(arch), indent=1).encode())
-    weights.save(values, folder / f"{name}.safetensors")
-    return exported
+            end = "" if dtype == "fp32" else f"-{dtype}"
+            path = place / f"{name}{end}{FORMATS[kind].suffix}"
+            with _as_export_error(f"{kind} {dtype}"):
+                write_whole(path, FORMATS[kind].write(model))
+                proven = prove(path, kind, dtype, graph, images, expected)
+            exported.append(proven)
+        weights.save(values, place / f"{name}.safetensors", preprocessing)
+        _write_papers(place, arch, graph, exported, preprocessing, origin, name)
+    return [replace(each, path=folder / each.path.name) for each in exported]
 
 
-def _torch_logits(graph: Graph, values: Weights, images: Array) -> Array:
-    import torch
+def _parse(text: str, what: str, known: Sequence[str]) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise InputError(f"{what} {(unknown or [text])[0]!r}: known are {', '.join(known)}")
+    return names
 
-    with torch.inference_mode():
-        logits: Array = net_of(graph, values)(torch.from_numpy(images)).numpy()
-    return logits
+
+def _pairs(
+    formats: Sequence[str], dtypes: Sequence[str], calibration: Array | None
+) -> list[tuple[str, str]]:
+    pairs = [(kind, dtype) for kind in formats for dtype in dtypes]
+    for kind, dtype in pairs:
+        if dtype not in FORMATS[kind].dtypes:
+            offered = "; ".join(
+                f"{each} in {', '.join(about.dtypes)}" for each, about in FORMATS.items()
+            )
+            raise InputError(f"{kind} is not offered in {dtype}; offered are {offered}")
+    if "int8" in dtypes and calibration is None:
+        raise InputError("int8 takes its ranges from pictures: name some by --data")
+    return pairs
 
 
-def _difference(logits: Array, expected: Array) -> float:
-    return float(np.abs(logits - expected).max() / np.abs(expected).max())
+def _check_fits(
+    graph: Graph, preprocessing: Preprocessing | None, calibration: Array | None
+) -> None:
+    [classes] = graph.output_shape
+    if preprocessing is not None and preprocessing.classes:
+        named = len(preprocessing.classes)
+        if named != classes:
+            raise InputError(f"the weights' file names {named} classes, the network has {classes}")
+    if calibration is None:
+        return
+    if calibration.shape[1:] != graph.input_shape or not len(calibration):
+        raise InputError(
+            f"calibration pictures of shape {calibration.shape}; the network takes one or more of "
+            f"{graph.input_shape}"
+        )
+    if not np.isfinite(calibration).all():
+        raise InputError("calibration pictures hold numbers that are not finite")
+
+
+def _check_half(graph: Graph, values: Weights) -> None:
+    for key, array in fold(graph, values)[1].items():
+        if (largest := float(np.abs(array).max())) > HALF_MAX:
+            raise ExportError(
+                f"{key} holds {largest:.3g}, fp16 ends at {HALF_MAX:.0f}: export in fp32"
+            )
+
+
+def _write_torch(model: _Model) -> bytes:
+    return torch_program.write(model.graph, model.values, half=model.half, texts=model.texts)
+
+
+def _write_onnx(model: _Model) -> bytes:
+    written = onnx_model.write(model.graph, model.values, half=model.half)
+    if model.dtype == "int8":
+        assert model.calibration is not None
+        written = quantize.quantize_onnx(written, model.calibration)
+    return seal.seal(onnx_model.annotate(written, {**model.texts, SEAL: seal.MARK}))
+
+
+def _write_tflite(model: _Model) -> bytes:
+    written = tflite.write(model.graph, model.values, half=model.half)
+    if model.dtype == "int8":
+        assert model.calibration is not None
+        written = quantize.quantize(written, quantize.nhwc_samples(model.calibration))
+    texts = {**model.texts, SEAL: seal.MARK}
+    return seal.seal(tflite_metadata.annotate(written, texts, model.preprocessing))
+
+
+FORMATS = {
+    "torch": Format(".pt2", ("fp32", "fp16"), _write_torch),
+    "onnx": Format(".onnx", ("fp32", "fp16", "int8"), _write_onnx),
+    "tflite": Format(".tflite", ("fp32", "fp16", "int8"), _write_tflite),
+}
+
+
+def _write_papers(
+    place: Path,
+    arch: Arch,
+    graph: Graph,
+    exported: Sequence[Exported],
+    preprocessing: Preprocessing | None,
+    origin: Origin,
+    name: str,
+) -> None:
+    """What stands beside the models, for people and programs."""
+    rows = [{**each.to_json(), "file": each.path.name} for each in exported]
+    rows.append(
+        {
+            "file": f"{name}.safetensors",
+            "format": "safetensors",
+            "dtype": "fp32",
+            "bytes": (place / f"{name}.safetensors").stat().st_size,
+        }
+    )
+    text = model_card.card(arch, cost.count(graph), rows, preprocessing, origin)
+    write_whole(place / "README.md", text.encode())
+    papers = {
+        "arch.json": to_json(arch),
+        model_card.PREPROCESSING_FILE: model_card.assumed(preprocessing).to_json(),
+        MANIFEST: {
+            "ghostnas": __version__,
+            "arch": arch.id,
+            "origin": asdict(origin),
+            "files": rows,
+        },
+    }
+    for file, document in papers.items():
+        write_whole(place / file, json.dumps(document, indent=1).encode())
+
+
+@contextmanager
+def _as_export_error(what: str) -> Iterator[None]:
+    """Whatever a writer, a quantiser or a runtime raises, in one line that says which file."""
+    try:
+        yield
+    except OSError:
+        raise
+    except GhostnasError as error:
+        raise ExportError(f"{what}: {error}") from error
+    except Exception as error:
+        raise ExportError(f"{what}: {type(error).__name__}: {one_line(error)}") from error

@@ -19,6 +19,20 @@ def shipped(folder: str) -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / folder
 
 
+def read_bytes(path: Path) -> bytes:
+    """The content of a plain file; a pipe or a device, that may never end, is not read.
+
+    Raises:
+        InputError: it is no plain file, or cannot be read.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: is no file but a folder, a pipe or a device")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file.
 
@@ -26,8 +40,8 @@ def read_text(path: Path) -> str:
         InputError: it cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
 
 

@@ -36,6 +36,8 @@ class Judged:
             "latency_high_ms": round(self.latency.high_ms, 4),
             "accuracy": round(statistics.fmean(self.test), 5),
             "accuracy_std": round(statistics.stdev(self.test), 5) if len(self.test) > 1 else None,
+            "accuracy_min": round(min(self.test), 5),
+            "accuracy_max": round(max(self.test), 5),
             "validation_accuracy": round(statistics.fmean(self.validation), 5),
             "seeds": len(self.test),
         }

@@ -1,7 +1,8 @@
-"""A graph and its weights as an ONNX file, float32, written without PyTorch."""
+"""A graph and its weights as an ONNX file, written without PyTorch."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, assert_never
 
 import numpy as np
@@ -35,19 +36,34 @@ IR_VERSION = 8
 INPUT, OUTPUT = "image", "logits"
 
 
-def write(graph: Graph, weights: Weights) -> bytes:
-    """The model: input ``image`` (N, 3, height, width), output ``logits`` (N, classes).
+def write(graph: Graph, weights: Weights, *, half: bool = False) -> bytes:
+    """The model: input ``image`` (N, 3, height, width), output ``logits`` (N, classes), float32.
+
+    With `half`, weights and maps between the two are float16.
 
     Raises:
         KeyError: `weights` lacks an array of `graph`.
     """
     deployed, folded = fold(graph, weights)
-    writer = _Writer(folded)
+    writer = _Writer(folded, half=half)
     for index, node in enumerate(deployed.nodes):
         last = index == len(deployed.nodes) - 1
         inputs = [writer.values[source] for source in node.inputs]
-        writer.values.append(writer.op(node.op, node.name, inputs, OUTPUT if last else node.name))
+        output = writer.output if last else node.name
+        writer.values.append(writer.op(node.op, node.name, inputs, output))
     return writer.model(deployed).SerializeToString()  # type: ignore[no-any-return]
+
+
+def annotate(model: bytes, texts: Mapping[str, str]) -> bytes:
+    """The model with these texts in its ``metadata_props``, in place of any it has."""
+    parsed = onnx.load_from_string(model)
+    helper.set_model_props(parsed, dict(texts))
+    return parsed.SerializeToString()  # type: ignore[no-any-return]
+
+
+def texts_of(model: bytes) -> dict[str, str]:
+    """The texts of a model's ``metadata_props``."""
+    return {entry.key: entry.value for entry in onnx.load_from_string(model).metadata_props}
 
 
 def run(model: bytes, images: Array) -> Array:
@@ -62,8 +78,10 @@ def run(model: bytes, images: Array) -> Array:
 class _Writer:
     """Gathers nodes and initializers. `values` holds the ONNX name of each graph node's output."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, *, half: bool) -> None:
         self.values: list[str] = []
+        self.output = f"{OUTPUT}.half" if half else OUTPUT  # of the graph's last node
+        self._half = half
         self._weights = weights
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
@@ -72,7 +90,7 @@ class _Writer:
         """Append what `op` is in ONNX; return the name of its output."""
         match op:
             case Input():
-                return INPUT
+                return self._cast(INPUT, f"{INPUT}.half", TensorProto.FLOAT16)
             case Conv():
                 attributes = {
                     "kernel_shape": [op.kernel] * 2,
@@ -125,6 +143,7 @@ class _Writer:
                 raise ValueError(f"{name}: {op} is no op of a deployed graph")
 
     def model(self, graph: Graph) -> onnx.ModelProto:
+        self._cast(self.output, OUTPUT, TensorProto.FLOAT)
         image: list[str | int | None] = ["N", *graph.input_shape]
         logits: list[str | int | None] = ["N", *graph.output_shape]
         body = helper.make_graph(
@@ -140,6 +159,9 @@ class _Writer:
         )
         onnx.checker.check_model(model, full_check=True)
         return model
+
+    def _cast(self, x: str, output: str, kind: int) -> str:
+        return self._node("Cast", [x], output, to=kind) if self._half else x
 
     def _activated(
         self,
@@ -182,5 +204,7 @@ class _Writer:
         return [self._constant(key, self._weights[key]) for key in keys]
 
     def _constant(self, name: str, value: Array) -> str:
+        if self._half and value.dtype == np.float32:
+            value = value.astype(np.float16)
         self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
         return name

@@ -1,4 +1,6 @@
-"""Scores architectures by short trainings, several at once in processes of their own."""
+"""Scores architectures by short trainings or without any, several at once in processes of their
+own.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,22 @@ from pathlib import Path
 
 import torch
 
-from ghostnas.arch import Arch, fit_to, lower
-from ghostnas.data import Dataset, load, subset
+from ghostnas import scorers, splits
+from ghostnas.arch import Arch, lower
+from ghostnas.data import load
 from ghostnas.files import write_whole
 from ghostnas.graph import Graph
+from ghostnas.learner import normaliser
+from ghostnas.loader import test_batches
+from ghostnas.recipe import Recipe
+from ghostnas.splits import Split
 from ghostnas.torch_net import net_of
-from ghostnas.train import RECIPES, Recipe, Trained, evaluate, train
+from ghostnas.train import Trained, evaluate, train
 from ghostnas.weights import save
 
-SPLIT_SEED = 0  # the same pictures train and judge every network of every search
+TRAIN = "train"  # the scorer that is a training by the recipe
+SCORERS = (TRAIN, *scorers.SCORERS)
+SCORED_PICTURES = 64  # that a scorer without training looks at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,16 +48,16 @@ class ProxyPool:
     """Trains networks on a dataset, each in one of `workers` processes with a share of the cores.
 
     A network is trained as it will be deployed, but for the data's classes, and at the data's size
-    where that is smaller.
+    where that is smaller. With a scorer other than TRAIN none is trained to be scored.
     """
 
-    def __init__(self, data: str, recipe: str, workers: int) -> None:
+    def __init__(self, data: str, recipe: Recipe, workers: int, scorer: str = TRAIN) -> None:
         threads = max(1, (os.cpu_count() or 1) // workers)
         self._executor = ProcessPoolExecutor(
             workers,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start_worker,
-            initargs=(data, recipe, threads, os.getpid()),
+            initargs=(data, recipe, scorer, threads, os.getpid()),
         )
         # Ctrl-C is this process's to handle: workers inherit that it is ignored, from their start.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -56,8 +65,10 @@ class ProxyPool:
         signal.signal(signal.SIGINT, handler)
 
     def submit(self, arch: Arch, seed: int) -> Future[float]:
-        """Start a training; the future holds the accuracy on the validation pictures."""
-        return self._executor.submit(_accuracy, arch, seed)
+        """Start to score a network; the future holds the score, of a training the accuracy on the
+        validation pictures.
+        """
+        return self._executor.submit(_score, arch, seed)
 
     def submit_test(self, arch: Arch, seed: int, weights_path: Path) -> Future[Score]:
         """Start a training that is also tested and whose weights are kept at `weights_path`."""
@@ -71,15 +82,16 @@ class ProxyPool:
             process.terminate()
 
 
-_dataset: Dataset
+_split: Split
 _recipe: Recipe
+_scorer: str
 
 
-def _start_worker(data: str, recipe: str, threads: int, parent: int) -> None:
-    global _dataset, _recipe  # a worker process has one job and keeps its data
+def _start_worker(data: str, recipe: Recipe, scorer: str, threads: int, parent: int) -> None:
+    global _split, _recipe, _scorer  # a worker process has one job and keeps its data
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
-    _dataset, _recipe = load(data), RECIPES[recipe]
+    _split, _recipe, _scorer = splits.split(load(data), recipe), recipe, scorer
 
 
 def _end_with(parent: int) -> None:
@@ -95,31 +107,32 @@ def recorded(weights_path: Path) -> Score | None:
     return Score(**json.loads(record.read_text())) if record.exists() else None
 
 
-def _accuracy(arch: Arch, seed: int) -> float:
-    return _train(arch, seed)[1].accuracy
+def _score(arch: Arch, seed: int) -> float:
+    if _scorer == TRAIN:
+        return _train(arch, seed)[1].accuracy
+    graph = lower(splits.fit(arch, _split))
+    size = graph.input_shape[1]
+    images, labels = next(test_batches(_split.train, batch_size=SCORED_PICTURES, size=size))
+    inputs = normaliser(_split.preprocessing, images.device)(images)
+    return scorers.score(_scorer, graph, inputs, labels, seed)
 
 
 def _test(arch: Arch, seed: int, weights_path: Path) -> Score:
     """The score is written last and by the worker: once it is there, all of the training is."""
     graph, trained = _train(arch, seed)
-    test, _ = subset(_dataset.test, _recipe.test_pictures, SPLIT_SEED)
     net = net_of(graph, trained.weights)
     score = Score(
         accuracy=trained.accuracy,
-        test_accuracy=evaluate(net, test, _dataset.mean_std()),
+        test_accuracy=evaluate(net, _split.test, _split.preprocessing),
         seconds=trained.seconds,
     )
-    save(trained.weights, weights_path)
+    save(trained.weights, weights_path, preprocessing=_split.preprocessing)
     record = json.dumps(dataclasses.asdict(score)).encode()
     write_whole(weights_path.with_suffix(".json"), record)
     return score
 
 
 def _train(arch: Arch, seed: int) -> tuple[Graph, Trained]:
-    data, recipe = _dataset, _recipe
-    resolution = min(arch.resolution, data.resolution)
-    graph = lower(fit_to(arch, resolution=resolution, classes=len(data.classes)))
-    held_out = min(recipe.validation_pictures, len(data.train) // 4)
-    validation, rest = subset(data.train, held_out, SPLIT_SEED)
-    pictures, _ = subset(rest, recipe.train_pictures, SPLIT_SEED)
-    return graph, train(graph, pictures, validation, recipe, seed, data.mean_std())
+    graph = lower(splits.fit(arch, _split))
+    held_out = _split.validation if len(_split.validation) else _split.test
+    return graph, train(graph, _split.train, held_out, _recipe, seed, _split.preprocessing)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from ghostnas.seeds import Summary, percent
+
 WIDTH, HEIGHT, MARGIN = 640, 320, 48
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; color: #222; }
@@ -17,7 +19,7 @@ circle { fill: #4a78b5; } circle.best { fill: #c0392b; } text { font-size: 12px;
 
 def page(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
     """The page of a run's result and its trials' rows."""
-    networks = [result["best"]] + ([result["baseline"]] if result["baseline"] else [])
+    networks = _networks(result)
     budgets = ", ".join(result["budgets"])
     items = [
         f"<li>{escape(each['file'])}: {each['bytes'] / 1e6:.1f} MB, logits within "
@@ -32,8 +34,9 @@ def page(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
 Accuracies are on test pictures, after the search's short training, as a mean with its standard
 deviation over seeds that took no part in the choice. Latency is predicted, with its range.</p>
 {_table(networks)}
+<ul>{"".join(f"<li>{escape(line)}</li>" for line in _comparisons(result))}</ul>
 <h2>Trials</h2>
-{_scatter(trials, result["best"]["id"])}
+{_scatter(trials, result["best"]["id"], result["scorer"])}
 <h2>Files</h2>
 <ul>{"".join(items)}</ul>
 <p>Their weights come from the short training at the data's size. Train the network in full, at the
@@ -44,9 +47,8 @@ size it will be used with, before it is shipped.</p>
 
 def text(result: Mapping[str, Any]) -> str:
     """A run's result in a few lines, for a terminal."""
-    lines = [_network_text(result["best"])]
-    if result["baseline"]:
-        lines.append(_network_text(result["baseline"]))
+    lines = [_network_text(each) for each in _networks(result)]
+    lines += _comparisons(result)
     lines.append(files(result["exported"]))
     lines.append(
         f"{result['run']}/report.html: {result['trials']} trials, {result['seconds']:.0f} s"
@@ -63,27 +65,71 @@ def files(exported: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def exported(result: Mapping[str, Any]) -> str:
+    """What an export wrote, and what was measured of it."""
+    lines = [files(result["files"])]
+    for each in result["latency"]:
+        if "refused" in each:
+            lines.append(f"{each['file']}: could not be timed: {each['refused']}")
+            continue
+        predicted = f", predicted {each['predicted_ms']:.2f}" if "predicted_ms" in each else ""
+        lines.append(
+            f"{each['file']}: {each['median_ms']:.2f} ms ({each['p10_ms']:.2f} to "
+            f"{each['p90_ms']:.2f}) on {each['core']}, {each['threads']} thread{predicted}"
+        )
+    return "\n".join(lines)
+
+
+def _networks(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The winner first, then what it was held against."""
+    baseline = [result["baseline"]] if result["baseline"] else []
+    return [result["best"], *baseline, *result["others"]]
+
+
+def _comparisons(result: Mapping[str, Any]) -> list[str]:
+    """Whether the winner can be told from each other network."""
+    lines = []
+    for each in result["told_apart"]:
+        best, other = each["networks"]
+        p = each["p_value"]
+        if p is None:
+            said = "one seed cannot tell them apart; give more --seeds"
+        elif each["told_apart"]:
+            said = f"told apart (Welch's t-test, p = {p:g})"
+        else:
+            said = f"cannot be told apart by their seeds (Welch's t-test, p = {p:g})"
+        lines.append(f"{best} and {other}: {said}")
+    return lines
+
+
+def _accuracy(network: Mapping[str, Any]) -> str:
+    return percent(
+        Summary(
+            mean=network["accuracy"],
+            std=network["accuracy_std"],
+            min=network["accuracy_min"],
+            max=network["accuracy_max"],
+            count=network["seeds"],
+        )
+    )
+
+
 def _network_text(network: Mapping[str, Any]) -> str:
-    std = network["accuracy_std"]
-    spread = "" if std is None else f" +- {100 * std:.1f}"
     return (
-        f"{network['name']} ({network['id']}): {100 * network['accuracy']:.1f}{spread} % over "
-        f"{network['seeds']} seeds, {network['macs'] / 1e6:.1f} MFLOPs, "
+        f"{network['name']} ({network['id']}): {_accuracy(network)}, "
+        f"{network['macs'] / 1e6:.1f} MFLOPs, "
         f"{network['params'] / 1e6:.2f} M parameters, {network['latency_ms']:.1f} ms "
         f"({network['latency_low_ms']:.1f} to {network['latency_high_ms']:.1f})"
     )
 
 
 def _table(networks: Sequence[Mapping[str, Any]]) -> str:
-    head = ("network", "accuracy", "seeds", "MFLOPs", "M params", "latency, ms")
+    head = ("network", "accuracy", "MFLOPs", "M params", "latency, ms")
     rows = []
     for each in networks:
-        std = each["accuracy_std"]
-        spread = "" if std is None else f" &plusmn; {100 * std:.1f}"
         cells = (
             f"{escape(each['name'])} ({each['id']})",
-            f"{100 * each['accuracy']:.1f}{spread} %",
-            str(each["seeds"]),
+            _accuracy(each).replace("+-", "&plusmn;"),
             f"{each['macs'] / 1e6:.1f}",
             f"{each['params'] / 1e6:.2f}",
             f"{each['latency_ms']:.1f} ({each['latency_low_ms']:.1f} to "
@@ -94,26 +140,29 @@ def _table(networks: Sequence[Mapping[str, Any]]) -> str:
     return f"<table><tr>{header}</tr>{''.join(rows)}</table>"
 
 
-def _scatter(trials: Sequence[Mapping[str, Any]], best: str) -> str:
-    """Accuracy over predicted latency as an SVG, the winner in another colour."""
+def _scatter(trials: Sequence[Mapping[str, Any]], best: str, scorer: str) -> str:
+    """The score over predicted latency as an SVG, the winner in another colour."""
+    trained = scorer == "train"
+    name, unit = ("accuracy", " %") if trained else (scorer, "")
     xs = [each["latency_ms"] for each in trials]
-    ys = [100 * each["accuracy"] for each in trials]
+    ys = [each["score"] * (100 if trained else 1) for each in trials]
     left, right = min(xs) * 0.95, max(xs) * 1.05
-    low, high = min(ys) - 2, max(ys) + 2
+    room = 0.1 * (max(ys) - min(ys)) or 1.0
+    low, high = min(ys) - room, max(ys) + room
     points = []
     for each, x, y in zip(trials, xs, ys, strict=True):
         cx = MARGIN + (x - left) / (right - left) * (WIDTH - 2 * MARGIN)
         cy = HEIGHT - MARGIN - (y - low) / (high - low) * (HEIGHT - 2 * MARGIN)
         kind = ' class="best"' if each["id"] == best else ""
-        title = f"trial {each['trial']}: {y:.1f} %, {x:.1f} ms, {each['macs'] / 1e6:.0f} MFLOPs"
+        title = f"trial {each['trial']}: {y:.4g}{unit}, {x:.1f} ms, {each['macs'] / 1e6:.0f} MFLOPs"
         points.append(
             f'<circle{kind} cx="{cx:.0f}" cy="{cy:.0f}" r="5"><title>{title}</title></circle>'
         )
     base = HEIGHT - MARGIN
-    return f"""<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="accuracy over latency">
+    return f"""<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name} over latency">
 <path d="M{MARGIN} {MARGIN}V{base}H{WIDTH - MARGIN}" fill="none" stroke="#999"/>
 <text x="{MARGIN}" y="{base + 18}">{left:.1f} ms</text>
 <text x="{WIDTH - MARGIN}" y="{base + 18}" text-anchor="end">{right:.1f} ms</text>
-<text x="{MARGIN - 6}" y="{base}" text-anchor="end">{low:.0f} %</text>
-<text x="{MARGIN - 6}" y="{MARGIN + 4}" text-anchor="end">{high:.0f} %</text>
+<text x="{MARGIN - 6}" y="{base}" text-anchor="end">{low:.4g}{unit}</text>
+<text x="{MARGIN - 6}" y="{MARGIN + 4}" text-anchor="end">{high:.4g}{unit}</text>
 {"".join(points)}</svg>"""

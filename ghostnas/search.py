@@ -15,20 +15,20 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from ghostnas import data, export, proxy, report, space, study, weights
+from ghostnas import data, export, proxy, recipe, report, seeds, space, splits, study, weights
 from ghostnas.arch import Arch, to_json
 from ghostnas.errors import BudgetError, InputError, TrainingError
 from ghostnas.files import locked, write_whole
 from ghostnas.judge import Judge, Judged
-from ghostnas.proxy import ProxyPool, Score
+from ghostnas.model_card import Latency, Origin
+from ghostnas.proxy import SCORERS, TRAIN, ProxyPool, Score
 from ghostnas.settings import CHANGEABLE, Settings, read, to_text
 from ghostnas.space import Space
 from ghostnas.study import ScoredArch
-from ghostnas.train import RECIPES
 from ghostnas.zoo import ghostnet
 
-FINALISTS = 2
 BASELINE_WIDTHS = [width / 20 for width in range(40, 1, -1)]
+SIGNIFICANT = 0.05  # p-value below which two networks are told apart
 Say = Callable[[str], None]
 
 
@@ -68,14 +68,16 @@ class _Prepared:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        if settings.recipe not in RECIPES:
-            raise InputError(f"unknown recipe {settings.recipe!r}; known: {', '.join(RECIPES)}")
+        self.recipe = recipe.load(settings.recipe)
+        if settings.scorer not in SCORERS:
+            raise InputError(f"unknown scorer {settings.scorer!r}; known: {', '.join(SCORERS)}")
         self.judge = Judge(settings.target, settings.budgets, settings.confidence or None)
         self.space = space.load(settings.space)
         self.dataset = data.load(settings.data)
-        self.classes = len(self.dataset.classes)
+        self.split = splits.split(self.dataset, self.recipe)
+        self.classes = len(self.split.preprocessing.classes)
         self.space = dataclasses.replace(self.space, classes=self.classes)
-        self.space = _at_resolution(self.space, settings.resolution, self.dataset.resolution)
+        self.space = _at_resolution(self.space, settings.resolution, self.split.resolution)
         self.smallest = study.find_smallest(self.space, self.judge.strain)
         self.judge.cost_of(self.space.decode(self.smallest))  # the target's table knows its ops
 
@@ -99,6 +101,7 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
                 "confidence": settings.confidence,
                 "data": settings.data,
                 "recipe": settings.recipe,
+                "scorer": settings.scorer,
             },
             settings.sampler,
             settings.seed,
@@ -109,11 +112,12 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
         write_whole(folder / "search.toml", to_text(settings).encode())
         done = study.finished(optuna_study)
         say(
-            f"{len(done)} of {settings.trials} trials done; {dataset.name}: {len(dataset.train)} "
-            f"pictures of {prepared.classes} classes, {dataset.resolution} px; "
+            f"{len(done)} of {settings.trials} trials done; {dataset.name}: "
+            f"{len(prepared.split.train)} pictures of {prepared.classes} classes, "
+            f"{prepared.split.resolution} px; "
             f"budgets {', '.join(settings.budgets)}; target {settings.target}"
         )
-        pool = ProxyPool(settings.data, settings.recipe, settings.workers)
+        pool = ProxyPool(settings.data, prepared.recipe, settings.workers, settings.scorer)
         try:
             progress = _Progress(prepared, done, say)
             study.run(
@@ -131,7 +135,8 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
             rows = _trial_rows(done, prepared)
             _write_trials(folder, rows)
             say(
-                f"training the best {FINALISTS} and GhostNet from {settings.seeds} other seeds each"
+                f"training the best {settings.finalists} and GhostNet from {settings.seeds} other "
+                "seeds each"
             )
             judged = _judge_finalists(prepared, folder, done, pool, say)
         except BrokenProcessPool as error:
@@ -158,16 +163,20 @@ class _Progress:
 
     def __call__(self, scored: ScoredArch) -> None:
         self._done.append(scored)
-        best = max(self._done, key=lambda each: each.accuracy)
+        best = max(self._done, key=lambda each: each.score)
         trials = self._prepared.settings.trials
         pace = (time.monotonic() - self._began) / (len(self._done) - self._before)
         counted, predicted = self._prepared.judge.cost_of(scored.arch)
         left = _minutes(pace * (trials - len(self._done)))
         self._say(
-            f"trial {len(self._done)}/{trials}: {scored.accuracy:.1%}, {counted.macs / 1e6:.0f} "
-            f"MFLOPs, {predicted.latency_ms:.1f} ms; best {best.accuracy:.1%} "
+            f"trial {len(self._done)}/{trials}: {self._text(scored)}, {counted.macs / 1e6:.0f} "
+            f"MFLOPs, {predicted.latency_ms:.1f} ms; best {self._text(best)} "
             f"(trial {best.trial + 1}); {left} left"
         )
+
+    def _text(self, scored: ScoredArch) -> str:
+        trained = self._prepared.settings.scorer == TRAIN
+        return f"{scored.score:.1%}" if trained else f"score {scored.score:.5g}"
 
 
 def _judge_finalists(
@@ -179,14 +188,14 @@ def _judge_finalists(
     process trained is read from the run folder.
     """
     settings = prepared.settings
-    ranked = sorted(done, key=lambda each: -each.accuracy)[:FINALISTS]
+    ranked = sorted(done, key=lambda each: -each.score)[: settings.finalists]
     entrants = {f"trial {each.trial + 1}": each.arch for each in ranked}
     entrants.update(_baseline(prepared))
-    seeds = range(settings.seed + 1, settings.seed + 1 + settings.seeds)
+    fresh_seeds = range(settings.seed + 1, settings.seed + 1 + settings.seeds)
     scores: dict[tuple[str, int], Score] = {}
     running: dict[tuple[str, int], Future[Score]] = {}
     for arch in {arch.id: arch for arch in entrants.values()}.values():
-        for seed in seeds:
+        for seed in fresh_seeds:
             path = _weights_path(folder, arch, seed)
             known = proxy.recorded(path)
             if known is None:
@@ -205,7 +214,7 @@ def _judge_finalists(
     judged = []
     for name, arch in entrants.items():
         counted, predicted = prepared.judge.cost_of(arch)
-        own = [scores[arch.id, seed] for seed in seeds]
+        own = [scores[arch.id, seed] for seed in fresh_seeds]
         judged.append(
             Judged(
                 name=name,
@@ -244,13 +253,23 @@ def _conclude(
     best = max(candidates, key=lambda each: statistics.fmean(each.validation))
     best_seed = settings.seed + 1 + best.validation.index(max(best.validation))
     values = weights.load(_weights_path(folder, best.arch, best_seed))
-    exported = export.export(best.arch, values, list(export.FORMATS), folder / "export")
+    exported = export.export(
+        best.arch,
+        values,
+        list(export.FORMATS),
+        folder / "export",
+        preprocessing=prepared.split.preprocessing,
+        origin=_origin(prepared, best),
+    )
     write_whole(folder / "best.json", json.dumps(to_json(best.arch), indent=1).encode())
     result = {
         "run": str(folder),
         "best": best.to_json(),
         "baseline": baselines[0].to_json() if baselines else None,
+        "others": [each.to_json() for each in candidates if each is not best],
+        "told_apart": _comparisons(best, [each for each in judged if each is not best]),
         "trials": len(rows),
+        "scorer": settings.scorer,
         "infeasible_trained": infeasible,
         "seconds": round(seconds, 1),
         "data": settings.data,
@@ -263,15 +282,52 @@ def _conclude(
     return result
 
 
+def _origin(prepared: _Prepared, best: Judged) -> Origin:
+    """What the exported files say of themselves. The accuracy is that of the pictures' own size,
+    and so is left out where the network is for another.
+    """
+    settings, split = prepared.settings, prepared.split
+    return Origin(
+        network=f"{best.name} of a search under {', '.join(settings.budgets)}",
+        weights=f"a short training on {settings.data} at {split.resolution} px, recipe "
+        f"{settings.recipe}: train it in full before it is shipped",
+        accuracy=seeds.summary(best.test) if best.arch.resolution == split.resolution else None,
+        pictures=f"test pictures of {settings.data}",
+        latencies=(
+            Latency(
+                target=settings.target,
+                latency_ms=best.latency.latency_ms,
+                low_ms=best.latency.low_ms,
+                high_ms=best.latency.high_ms,
+            ),
+        ),
+    )
+
+
+def _comparisons(best: Judged, others: Sequence[Judged]) -> list[dict[str, Any]]:
+    """Whether the seeds tell the winner from each other network, on test pictures."""
+    found = []
+    for other in others:
+        p = seeds.told_apart(best.test, other.test)
+        found.append(
+            {
+                "networks": [best.name, other.name],
+                "p_value": None if p is None else float(f"{p:.3g}"),
+                "told_apart": None if p is None else p < SIGNIFICANT,
+            }
+        )
+    return found
+
+
 def _write_trials(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """trials.csv, and in pareto.csv those that no other one beats at once in accuracy and cost."""
+    """trials.csv, and in pareto.csv those that no other one beats at once in score and cost."""
     import pandas as pd
 
     pareto = [
         row
         for row in rows
         if not any(
-            other["accuracy"] >= row["accuracy"]
+            other["score"] >= row["score"]
             and other["latency_ms"] <= row["latency_ms"]
             and other["macs"] <= row["macs"]
             and other != row
@@ -290,7 +346,7 @@ def _trial_rows(done: Sequence[ScoredArch], prepared: _Prepared) -> list[dict[st
             {
                 "trial": each.trial + 1,
                 "id": each.arch.id,
-                "accuracy": each.accuracy,
+                "score": each.score,
                 "macs": counted.macs,
                 "params": counted.params,
                 "latency_ms": round(predicted.latency_ms, 4),

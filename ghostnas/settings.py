@@ -21,8 +21,9 @@ class Settings:
     """What a search is asked to do; kept in the run folder's search.toml.
 
     `trials`, `timeout_s` and `workers` may change when a search goes on; the others may not.
-    `seeds` is how often the finalists and the baseline are trained anew; `confidence` is that with
-    which budgets of latency hold, 0 for the prediction itself.
+    `scorer` says what a trial is: a training by the recipe, or a score that needs none. `seeds` is
+    how often each of the best `finalists` and the baseline are trained anew; `confidence` is that
+    with which budgets of latency hold, 0 for the prediction itself.
     """
 
     target: str
@@ -31,9 +32,11 @@ class Settings:
     space: str = "ghostnet"
     data: str = "synthetic"
     recipe: str = "quick"
+    scorer: str = "train"
     sampler: str = "tpe"
     seed: int = 0
-    seeds: int = 2
+    finalists: int = 3
+    seeds: int = 3
     resolution: int = 0
     storage: str = ""
     trials: int = 6
@@ -49,10 +52,15 @@ def to_text(settings: Settings) -> str:
     lines = ["# What this search was asked to do; ghostnas search --resume reads it."]
     for key, value in dataclasses.asdict(settings).items():
         lines.append(f"{key} = {toml_value(value)}")
-    lines += ["", "[versions]", f"ghostnas = {toml_value(ghostnas.__version__)}"]
+    return "\n".join([*lines, "", versions_text()]) + "\n"
+
+
+def versions_text() -> str:
+    """The versions that this process runs with, as a table of TOML."""
+    lines = ["[versions]", f"ghostnas = {toml_value(ghostnas.__version__)}"]
     lines += [f"python = {toml_value(platform.python_version())}"]
     lines += [f"{name} = {toml_value(version(name))}" for name in PACKAGES]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def read(path: Path) -> Settings:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ghostnas import cost, latency, weights, zoo
+from ghostnas import cost, latency, published, zoo
 from ghostnas.arch import Arch, fit_to, load, lower
 from ghostnas.errors import InputError
 from ghostnas.graph import Array
 from ghostnas.predict import CONFIDENCE, Predictor
+from ghostnas.preprocessing import Preprocessing
 
 
 def find(name: str, width: float | None = None, resolution: int | None = None) -> Arch:
@@ -40,18 +41,27 @@ def find(name: str, width: float | None = None, resolution: int | None = None) -
 
 def find_with_weights(
     name: str, width: float | None, resolution: int | None, file: Path | None
-) -> tuple[Arch, Mapping[str, Array]]:
-    """The network and its weights: from `file`, or those that its run exported.
+) -> tuple[Arch, Mapping[str, Array], Preprocessing | None]:
+    """The network, its weights, and what they expect of a picture where their file says so.
+
+    The weights are those of `file`, of a training's folder, or those that a search exported.
 
     Raises:
-        InputError: as `find`, or there are no weights.
+        InputError: as `find`, or there are no weights, or they are another network's.
     """
-    arch = find(name, width, resolution)
-    if file is None and Path(name).is_dir():
-        file = Path(name) / "export" / "model.safetensors"
+    folder = Path(name)
+    trained = folder / "model.safetensors"
+    if name not in zoo.ZOO and trained.exists() and not (folder / "best.json").exists():
+        arch = find(str(folder / "arch.json"), width, resolution)
+        file = file or trained
+    else:
+        arch = find(name, width, resolution)
+        if file is None and folder.is_dir() and name not in zoo.ZOO:
+            file = folder / "export" / "model.safetensors"
     if file is None:
-        raise InputError(f"{name} has no weights of its own; name a .safetensors file by --weights")
-    return arch, weights.load(file)
+        known = ".safetensors or .pth"
+        raise InputError(f"{name} has no weights of its own; name a {known} file by --weights")
+    return arch, published.read(file, lower(arch)), published.preprocessing_of(file)
 
 
 def describe(arch: Arch, target: str | None, confidence: float | None = None) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from ghostnas.space import Space, Value
 Params: TypeAlias = dict[str, Value]
 # How far a network uses up its budgets: 1 is exactly at the tightest of them, more is over.
 Strain: TypeAlias = Callable[[Arch], float]
-# Starts scoring a network and returns at once; the future holds its accuracy, 0 to 1.
+# Starts scoring a network and returns at once; the future holds its score.
 Submit: TypeAlias = Callable[[Arch], "Future[float]"]
 
 SAMPLERS = ("tpe", "random")
@@ -37,11 +37,11 @@ FEWEST_STARTUP = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredArch:
-    """A finished trial."""
+    """A finished trial; a higher score is better."""
 
     trial: int
     arch: Arch
-    accuracy: float
+    score: float
     seconds: float
 
 
@@ -247,7 +247,7 @@ def run(
             for future in done:
                 trial, arch, started = running.pop(future)
                 try:
-                    accuracy = future.result()
+                    score = future.result()
                 except TrainingError:
                     study.tell(unfinished.pop(trial.number), state=TrialState.FAIL)
                     failures += 1
@@ -256,10 +256,8 @@ def run(
                     continue
                 seconds = time.monotonic() - started
                 trial.set_user_attr("seconds", round(seconds, 3))
-                study.tell(unfinished.pop(trial.number), accuracy)
-                report(
-                    ScoredArch(trial=trial.number, arch=arch, accuracy=accuracy, seconds=seconds)
-                )
+                study.tell(unfinished.pop(trial.number), score)
+                report(ScoredArch(trial=trial.number, arch=arch, score=score, seconds=seconds))
     finally:
         for future in running:
             future.cancel()
@@ -273,7 +271,7 @@ def finished(study: optuna.Study) -> list[ScoredArch]:
         ScoredArch(
             trial=trial.number,
             arch=from_json(json.loads(trial.user_attrs["arch"])),
-            accuracy=float(trial.value or 0.0),
+            score=float(trial.value or 0.0),
             seconds=float(trial.user_attrs["seconds"]),
         )
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))

@@ -1,4 +1,4 @@
-"""A graph and its weights as a .tflite file, float32: the FlatBuffer is written directly.
+"""A graph and its weights as a .tflite file: the FlatBuffer is written directly.
 
 Maps are NHWC there, with a batch of one. Symmetric padding is SAME where the two agree, else a PAD
 op and VALID; XNNPACK fuses such a PAD into the convolution.
@@ -7,6 +7,7 @@ op and VALID; XNNPACK fuses such a PAD into the convolution.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from ghostnas import tflite_run
 from ghostnas.deploy import fold
 from ghostnas.errors import GhostnasError
 from ghostnas.graph import (
@@ -48,19 +50,24 @@ _FUSED: dict[ActivationKind, int] = {
 }
 _TYPES = {
     np.dtype(np.float32): schema.TensorType.FLOAT32,
+    np.dtype(np.float16): schema.TensorType.FLOAT16,
     np.dtype(np.int32): schema.TensorType.INT32,
 }
 _OPERATOR = schema.BuiltinOperator
+_VERSIONS = {_OPERATOR.DEQUANTIZE: 3}  # the first that takes float16; all others are 1
 
 
-def write(graph: Graph, weights: Weights) -> bytes:
+def write(graph: Graph, weights: Weights, *, half: bool = False) -> bytes:
     """The model: signature ``serving_default`` from ``image`` (1, height, width, 3) to ``logits``.
+
+    With `half`, kernels and biases are kept as float16, each behind a DEQUANTIZE op, which XNNPACK
+    takes out when it reads the model; all is computed in float32.
 
     Raises:
         KeyError: `weights` lacks an array of `graph`.
     """
     deployed, folded = fold(graph, weights)
-    writer = _Writer(folded)
+    writer = _Writer(folded, half=half)
     for node in deployed.nodes:
         writer.values.append(writer.op(node, [writer.values[source] for source in node.inputs]))
     return writer.model()
@@ -72,26 +79,11 @@ def run(model: bytes, images: Array, *, xnnpack: bool = True) -> Array:
     Raises:
         GhostnasError: with `xnnpack`, if that delegate did not take the graph as one.
     """
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    interpreter = Interpreter(
-        model_content=model, num_threads=1, experimental_op_resolver_type=resolver
-    )
-    interpreter.allocate_tensors()
-    delegates = [op["op_name"] for op in interpreter._get_ops_details()].count("DELEGATE")
-    if xnnpack and delegates != 1:
-        raise GhostnasError(f"XNNPACK took the .tflite model in {delegates} parts, not in one")
-    source, target = (
-        details[0]["index"]
-        for details in (interpreter.get_input_details(), interpreter.get_output_details())
-    )
-    logits = []
-    for image in images.astype(np.float32):
-        interpreter.set_tensor(source, image.transpose(1, 2, 0)[None])
-        interpreter.invoke()
-        logits.append(interpreter.get_tensor(target)[0])
-    return np.stack(logits)
+    interpreter = tflite_run.load(model, xnnpack=xnnpack)
+    parts, _ = tflite_run.delegates(interpreter)
+    if xnnpack and parts != 1:
+        raise GhostnasError(f"XNNPACK took the .tflite model in {parts} parts, not in one")
+    return tflite_run.run(interpreter, images)
 
 
 class Inside(NamedTuple):
@@ -117,12 +109,21 @@ def inspect(model: bytes) -> Inside:
     return Inside(ops, constants, int(maps))
 
 
+def count_ops(model: bytes) -> dict[str, int]:
+    """How many ops of each name a model holds, in order of their first use."""
+    parsed = schema.ModelT.InitFromPackedBuf(model)
+    names = {code: name for name, code in vars(_OPERATOR).items() if isinstance(code, int)}
+    used = [parsed.operatorCodes[op.opcodeIndex] for op in parsed.subgraphs[0].operators]
+    return dict(Counter(names[code.builtinCode] for code in used))
+
+
 class _Writer:
     """Gathers tensors and operators. `values` holds the tensor of each graph node's output."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, *, half: bool) -> None:
         self.values: list[int] = []
         self._weights = weights
+        self._half = half
         self._tensors: list[Any] = []
         self._operators: list[Any] = []
         self._codes: dict[int, int] = {}
@@ -148,7 +149,10 @@ class _Writer:
             case Add():
                 return self._add(node.name, inputs, shape, op.activation)
             case Affine():
-                scale, shift = self._learned(node.name)
+                scale, shift = (
+                    self._constant(f"{node.name}.{key}", self._weights[f"{node.name}.{key}"])
+                    for key in ("weight", "bias")
+                )
                 scaled = self._multiply(f"{node.name}.scaled", [*inputs, scale], shape)
                 return self._add(node.name, [scaled, shift], shape, op.activation)
             case Pad():
@@ -230,8 +234,8 @@ class _Writer:
         options.fusedActivationFunction = _FUSED[op.activation]
         operands = [
             x,
-            self._constant(f"{node.name}.weight", kernel),
-            self._constant(f"{node.name}.bias", bias),
+            self._weight(f"{node.name}.weight", kernel),
+            self._weight(f"{node.name}.bias", bias),
         ]
         return self._operator(code, operands, options, name=node.name, shape=_nhwc(node.shape))
 
@@ -304,7 +308,16 @@ class _Writer:
 
     def _learned(self, name: str) -> list[int]:
         keys = (f"{name}.weight", f"{name}.bias")
-        return [self._constant(key, self._weights[key]) for key in keys]
+        return [self._weight(key, self._weights[key]) for key in keys]
+
+    def _weight(self, name: str, value: Array) -> int:
+        if not self._half:
+            return self._constant(name, value)
+        kept = self._constant(f"{name}.half", value.astype(np.float16))
+        options = schema.DequantizeOptionsT()
+        return self._operator(
+            _OPERATOR.DEQUANTIZE, [kept], options, name=name, shape=tuple(value.shape)
+        )
 
 
 def _nhwc(shape: Shape) -> Shape:
@@ -321,7 +334,7 @@ def _operator_code(code: int) -> Any:
     operator_code = schema.OperatorCodeT()
     operator_code.builtinCode = code
     operator_code.deprecatedBuiltinCode = min(code, 127)
-    operator_code.version = 1
+    operator_code.version = _VERSIONS.get(code, 1)
     return operator_code
 
 

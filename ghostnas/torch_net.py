@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Callable
+from typing import TypeAlias, assert_never
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from ghostnas.depthwise import MultiplyingConv2d
 from ghostnas.errors import InputError
 from ghostnas.graph import (
     BATCH_NORM_EPS,
@@ -33,6 +35,8 @@ from ghostnas.graph import (
     Pad,
     Weights,
 )
+
+Watch: TypeAlias = Callable[[int, Tensor], None]
 
 
 class Net(nn.Module):
@@ -59,11 +63,19 @@ class Net(nn.Module):
         ]
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.run(images, _look_at_nothing)
+
+    def run(self, images: Tensor, watch: Watch) -> Tensor:
+        """As `forward`; `watch` is called with the index and the output of each node but the
+        input, as soon as it is there.
+        """
         values: list[Tensor | None] = [images]
         steps = zip(self.graph.nodes, self._modules_of_nodes, self._done_with, strict=True)
         for node, module, done_with in list(steps)[1:]:
             inputs = [_alive(values[source]) for source in node.inputs]
-            values.append(_run_op(node.op, module, inputs))
+            value = _run_op(node.op, module, inputs)
+            watch(len(values), value)
+            values.append(value)
             for source in done_with:
                 values[source] = None
         return _alive(values[-1])
@@ -138,7 +150,8 @@ def _module(op: Op) -> nn.Module | None:
     """The module that holds the op's weights, if it has any."""
     match op:
         case Conv():
-            return nn.Conv2d(
+            multiplying = op.groups == op.in_channels < op.out_channels
+            return (MultiplyingConv2d if multiplying else nn.Conv2d)(
                 op.in_channels,
                 op.out_channels,
                 op.kernel,
@@ -213,6 +226,10 @@ def _activate(x: Tensor, kind: ActivationKind) -> Tensor:
             return torch.sigmoid(x)
         case _:
             assert_never(kind)
+
+
+def _look_at_nothing(index: int, value: Tensor) -> None:
+    pass
 
 
 def _alive(value: Tensor | None) -> Tensor:

@@ -6,47 +6,27 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
-from torch import Tensor
 
-from ghostnas.data import Pictures
-from ghostnas.errors import TrainingError
-from ghostnas.graph import Add, Array, BatchNorm, Concat, Graph, Narrow
+from ghostnas import checkpoint
+from ghostnas.augment import Augmentation, PaddedCrop, ResizedCrop, augment
+from ghostnas.checkpoint import Keeper
+from ghostnas.distributed import World
+from ghostnas.graph import Array, Graph, Weights
+from ghostnas.learner import Learner, Teacher, normaliser
+from ghostnas.loader import test_batches, train_batches
+from ghostnas.pictures import Source
+from ghostnas.preprocessing import Preprocessing
+from ghostnas.recipe import Recipe
 from ghostnas.torch_net import Net, weights_of
 
 EVALUATION_BATCH = 250
-RESIDUAL_SCALE = 0.3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """How a network is trained.
-
-    Attributes:
-        train_pictures: how many of the training pictures are used; None for all.
-        validation_pictures: how many others of them choose between networks.
-        epochs: passes over the pictures used.
-        learning_rate: the highest, at the given batch size; it rises for `warmup` of the steps and
-            then falls to zero on a cosine.
-        crop_padding: pictures move by up to so many pixels.
-        flip: whether half of them are mirrored left to right.
-        test_pictures: how many of the test pictures a final score is taken on; None for all.
-    """
-
-    train_pictures: int | None
-    validation_pictures: int
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float = 0.02
-    warmup: float = 0.2
-    label_smoothing: float = 0.0
-    crop_padding: int = 2
-    flip: bool = True
-    test_pictures: int | None = None
+GROWTH_EPOCHS = 0.75  # share of the epochs in which pictures grow from a recipe's first resolution
+CHECKED_EVERY = {"cpu": 1, "cuda": 20}  # steps: to look at a loss makes a GPU wait
+HERE = World(device=torch.device("cpu"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,169 +38,206 @@ class Trained:
     seconds: float
 
 
-RECIPES = {
-    # Minutes for a whole search on two cores: for a first look and for `synthetic`.
-    "quick": Recipe(
-        train_pictures=1280,
-        validation_pictures=1000,
-        epochs=2,
-        batch_size=32,
-        learning_rate=4e-3,
-        test_pictures=2000,
-    ),
-    # Hours for a search of 100 networks on two cores: ranks better.
-    "proxy": Recipe(
-        train_pictures=10_000,
-        validation_pictures=5000,
-        epochs=4,
-        batch_size=64,
-        learning_rate=6e-3,
-        label_smoothing=0.1,
-    ),
-}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a training is after a step; `epoch_done` where it was the last of its epoch.
+
+    `loss` is this step's; `mean_loss` and `train_accuracy` are of the epoch so far. `accuracy` is
+    that on held-out pictures, where it was taken.
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    epoch_done: bool
+    resolution: int
+    learning_rate: float
+    loss: float
+    mean_loss: float
+    train_accuracy: float
+    accuracy: float | None
+    images_per_second: float
+    seconds_left: float
 
 
 def train(
     graph: Graph,
-    pictures: Pictures,
-    held_out: Pictures,
+    pictures: Source,
+    held_out: Source,
     recipe: Recipe,
     seed: int,
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]],
-    report: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+    preprocessing: Preprocessing,
+    report: Callable[[Progress], None] = lambda progress: None,
+    *,
+    world: World = HERE,
+    workers: int = 0,
+    strict: bool = False,
+    skipped: dict[Path, str] | None = None,
+    initial: Weights | None = None,
+    teacher: Teacher | None = None,
+    keeper: Keeper | None = None,
+    evaluate_every: int = 0,
 ) -> Trained:
-    """Train `graph` from random weights and say how it does on `held_out`.
+    """Train `graph` and say how it does on `held_out`.
 
-    Pictures of another size than the graph takes are scaled to it.
-    All randomness flows from `seed`. `report` is called with each step, the number of steps and
-    the loss.
+    All randomness flows from `seed`: a step draws from it and its own number, so that a training
+    that goes on from a checkpoint gives, on a CPU, the weights of one that was never stopped.
+
+    Args:
+        report: called after each step (on CUDA, each 20th and each epoch's last).
+        world: the processes that share each batch; all call this function alike.
+        workers: processes that decode pictures which are not in memory.
+        strict: whether one that cannot be read is an error; else another takes its place...
+        skipped: ... and it is put here with the reason.
+        initial: weights to begin with; those it lacks are drawn.
+        teacher: whose answers are learned too.
+        keeper: where the state is kept, and read from first.
+        evaluate_every: epochs between two accuracies on `held_out`; 0 for the last alone.
 
     Raises:
-        TrainingError: the loss or a weight is no number any more.
+        TrainingError: the loss is no number any more or grows, or memory does not suffice.
+        InputError: the pictures or the recipe do not fit the network or the processes.
     """
     started = time.perf_counter()
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    net = Net(graph)
-    _initialise(net)
-    net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    normalise = _normaliser(normalisation, graph)
-    decayed = [p for p in net.parameters() if p.ndim > 1]
-    others = [p for p in net.parameters() if p.ndim == 1]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": recipe.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
-        lr=recipe.learning_rate,
-    )
     steps_an_epoch = max(1, len(pictures) // recipe.batch_size)
     steps = recipe.epochs * steps_an_epoch
-    for step in range(steps):
-        if step % steps_an_epoch == 0:
-            order = rng.permutation(len(pictures))
-        at = step % steps_an_epoch * recipe.batch_size
-        batch = pictures.take(order[at : at + recipe.batch_size])
-        images = normalise(_augment(batch.images, recipe, rng))
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * _schedule(step / steps, recipe.warmup)
-        loss = F.cross_entropy(
-            net(images), torch.from_numpy(batch.labels), label_smoothing=recipe.label_smoothing
+    learner = Learner(graph, recipe, seed, preprocessing, world, initial, teacher)
+    if kept := world.from_first(keeper.read() if keeper and world.first else None):
+        learner.restore(checkpoint.from_bytes(kept, "the checkpoint"))
+    pace = _Pace(learner.step)
+    shard = (world.rank, world.size)
+    while learner.step < steps:
+        epoch, first = divmod(learner.step, steps_an_epoch)
+        size = resolution_at(recipe, graph, epoch)
+        batches = train_batches(
+            pictures,
+            np.random.default_rng([seed, epoch]).permutation(len(pictures)),
+            batch_size=recipe.batch_size,
+            size=size,
+            crop=_crop(recipe),
+            seed=(seed, epoch),
+            shard=shard,
+            device=world.device,
+            workers=workers,
+            first=first,
+            strict=strict,
+            skipped=skipped,
         )
-        if not math.isfinite(loss.item()):
-            raise TrainingError(f"the loss is {loss.item()} at step {step + 1} of {steps}")
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        report(step + 1, steps, loss.item())
-    if not all(bool(tensor.isfinite().all()) for tensor in net.state_dict().values()):
-        raise TrainingError("the last step left weights that are no numbers")
-    accuracy = evaluate(net, held_out, normalisation)
+        for images, labels in batches:
+            images = augment(images, _augmentation(recipe), (seed, learner.step), shard)
+            rate = recipe.learning_rate * _schedule(learner.step / steps, recipe)
+            learner.learn(images, labels, rate)
+            step = learner.step
+            epoch_done = step % steps_an_epoch == 0
+            if step % CHECKED_EVERY[world.device.type] and not epoch_done:
+                continue
+            loss = learner.health.check(step, steps)
+            accuracy = None
+            if epoch_done and evaluate_every and (epoch + 1) % evaluate_every == 0 and step < steps:
+                accuracy = evaluate(learner.result, held_out, preprocessing, world, workers)
+                learner.net.train()
+            report(
+                Progress(
+                    step=step,
+                    steps=steps,
+                    epoch=epoch + 1,
+                    epoch_done=epoch_done,
+                    resolution=size,
+                    learning_rate=rate,
+                    loss=loss,
+                    mean_loss=learner.health.mean_loss,
+                    train_accuracy=learner.health.accuracy,
+                    accuracy=accuracy,
+                    images_per_second=min(recipe.batch_size, len(pictures)) / pace.seconds(step),
+                    seconds_left=pace.seconds(step) * (steps - step),
+                )
+            )
+            if epoch_done:
+                learner.health.new_epoch()
+            if keeper is not None and world.first and (keeper.due() or step == steps):
+                keeper.keep(learner.state())
+    learner.check_weights()
+    result = learner.result
+    accuracy = (
+        evaluate(result, held_out, preprocessing, world, workers) if len(held_out) else math.nan
+    )
     seconds = time.perf_counter() - started
-    return Trained(weights=weights_of(net), accuracy=accuracy, seconds=seconds)
+    return Trained(weights=weights_of(result), accuracy=accuracy, seconds=seconds)
 
 
 def evaluate(
-    net: Net, pictures: Pictures, normalisation: tuple[tuple[float, ...], tuple[float, ...]]
+    net: Net,
+    pictures: Source,
+    preprocessing: Preprocessing,
+    world: World = HERE,
+    workers: int = 0,
 ) -> float:
-    """The share of pictures whose class the network puts first."""
+    """The share of pictures whose class the network puts first; it is in evaluation mode after."""
     net.eval()
-    normalise = _normaliser(normalisation, net.graph)
-    right = 0
+    normalise = normaliser(preprocessing, world.device)
+    own = pictures.take(np.arange(world.rank, len(pictures), world.size))
+    right = torch.zeros((), dtype=torch.int64, device=world.device)
+    seen = 0
     with torch.inference_mode():
-        for at in range(0, len(pictures), EVALUATION_BATCH):
-            batch = pictures.take(np.arange(at, min(at + EVALUATION_BATCH, len(pictures))))
-            top = net(normalise(batch.images)).argmax(1).numpy()
-            right += int((top == batch.labels).sum())
-    return right / len(pictures)
+        for images, labels in test_batches(
+            own,
+            batch_size=EVALUATION_BATCH,
+            size=net.graph.input_shape[1],
+            device=world.device,
+            workers=workers,
+        ):
+            right += (net(normalise(images)).argmax(1) == labels).sum()
+            seen += len(labels)
+    right_in_all, in_all = world.total(float(right), seen)
+    return right_in_all / in_all
 
 
-def _initialise(net: Net) -> None:
-    """He-normal kernels, and residual branches that start small.
-
-    A block's last batch norms start at RESIDUAL_SCALE (Goyal et al., 2017, start them at 0): in a
-    hundred steps GhostNet 0.5x then gets to 0.51 +- 0.07 on `synthetic` instead of 0.31 +- 0.06.
-    """
-    residual = _residual_norms(net)
-    for name, module in net.named_modules():
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(module.weight)
-        elif name in residual:
-            torch.nn.init.constant_(module.weight, RESIDUAL_SCALE)
+def resolution_at(recipe: Recipe, graph: Graph, epoch: int) -> int:
+    """Pixels of the pictures in an epoch, counted from 0; between the ends, multiples of 8."""
+    last = graph.input_shape[1]
+    first = min(recipe.first_resolution, last)
+    growing = math.ceil(recipe.epochs * GROWTH_EPOCHS)
+    if not first or epoch >= growing:
+        return last
+    return min(last, round((first + (last - first) * epoch / growing) / 8) * 8)
 
 
-def _residual_norms(net: Net) -> set[str]:
-    """Names of the batch norms that a sum's first input ends in, through a concatenation or not."""
-    nodes = net.graph.nodes
-    names: set[str] = set()
-    for node in nodes:
-        if not isinstance(node.op, Add):
-            continue
-        reached = [node.inputs[0]]
-        while reached:
-            producer = nodes[reached.pop()]
-            if isinstance(producer.op, BatchNorm):
-                names.add(producer.name)
-            elif isinstance(producer.op, Concat | Narrow):
-                reached.extend(producer.inputs)
-    return names
+class _Pace:
+    """Seconds of a step, on the average of this process."""
+
+    def __init__(self, step: int) -> None:
+        self._first, self._began = step, time.perf_counter()
+
+    def seconds(self, step: int) -> float:
+        return (time.perf_counter() - self._began) / (step - self._first)
 
 
-def _schedule(progress: float, warmup: float) -> float:
+def _schedule(progress: float, recipe: Recipe) -> float:
     """Share of the highest learning rate at a share of the steps."""
+    warmup = recipe.warmup
     if progress < warmup:
         return (progress + 0.01) / (warmup + 0.01)
-    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+    rest = (progress - warmup) / (1 - warmup)
+    match recipe.schedule:
+        case "cosine":
+            return 0.5 * (1 + math.cos(math.pi * rest))
+        case "linear":
+            return 1 - rest
+        case "steps":
+            passed = sum(progress >= milestone for milestone in recipe.milestones)
+            return float(0.1**passed)
 
 
-def _augment(images: Array, recipe: Recipe, rng: np.random.Generator) -> Array:
-    """Pictures moved by a few pixels, zeros around them, and half of them mirrored."""
-    pad, (count, height, width, _) = recipe.crop_padding, images.shape
-    if recipe.flip:
-        mirrored = rng.random((count, 1, 1, 1)) < 0.5
-        images = np.where(mirrored, images[:, :, ::-1], images)
-    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    top, left = rng.integers(0, 2 * pad + 1, (2, count))
-    rows = top[:, None] + np.arange(height)
-    columns = left[:, None] + np.arange(width)
-    moved: Array = padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return moved
+def _crop(recipe: Recipe) -> PaddedCrop | ResizedCrop:
+    if recipe.crop_smallest:
+        return ResizedCrop(smallest=recipe.crop_smallest)
+    return PaddedCrop(padding=recipe.crop_padding)
 
 
-def _normaliser(
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]], graph: Graph
-) -> Callable[[Array], Tensor]:
-    """uint8 (n, height, width, 3) to float32 (n, 3, height, width), channels last in memory, at
-    the size that the graph takes.
-    """
-    mean, std = (torch.tensor(values) for values in normalisation)
-    size = graph.input_shape[1:]
-
-    def normalise(images: Array) -> Tensor:
-        scaled = torch.from_numpy(np.ascontiguousarray(images)).float() / 255
-        inputs = ((scaled - mean) / std).permute(0, 3, 1, 2)
-        if inputs.shape[2:] == size:
-            return inputs
-        return F.interpolate(inputs, size, mode="bilinear", antialias=True)
-
-    return normalise
+def _augmentation(recipe: Recipe) -> Augmentation:
+    return Augmentation(
+        flip=recipe.flip,
+        cutout=recipe.cutout,
+        randaugment=recipe.randaugment,
+        magnitude=recipe.randaugment_magnitude,
+    )

@@ -4,13 +4,17 @@ import argparse
 import json
 import re
 import shlex
+import subprocess
+import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from small import SPACE, write_pictures, write_space
+from test_layers import HEAVY
 
 from ghostnas import arch, graph, latency, op_models, predict, signature, space, weights, zoo
 from ghostnas.cli import _parser, main
@@ -18,6 +22,7 @@ from ghostnas.cli import _parser, main
 ROOT = Path(__file__).parent.parent
 ARM = ROOT / "latency_tables" / "cortex-a76.csv"
 FROZEN = Path(__file__).parent / "golden" / "command_line.txt"
+RECIPE = "epochs = 1\nbatch_size = 16\nlearning_rate = 0.01\n"
 
 
 def options(parser: argparse.ArgumentParser, prefix: str = "ghostnas") -> list[str]:
@@ -35,6 +40,73 @@ def options(parser: argparse.ArgumentParser, prefix: str = "ghostnas") -> list[s
 def test_the_command_line_is_frozen() -> None:
     """Scripts rely on it: change golden/command_line.txt by hand, and say so in the history."""
     assert options(_parser()) == FROZEN.read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["search"], ["train"], ["eval"], ["data"], ["data", "get"], ["data", "check"], ["latency"]],
+    ids=" ".join,
+)
+def test_a_commands_help_imports_nothing_heavy(command: list[str]) -> None:
+    script = (
+        "import sys\n"
+        "from ghostnas.cli import main\n"
+        "try:\n"
+        f"    main({[*command, '--help']!r})\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code, end.code\n"
+        f"print('heavy:', *sorted({HEAVY!r} & set(sys.modules)))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith(f"usage: ghostnas {' '.join(command)} ")
+    assert ran.stdout.splitlines()[-1] == "heavy:"
+
+
+def test_of_several_processes_the_first_alone_speaks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torchrun starts them; but each says what went wrong with it."""
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        assert main(["data", "list", "--json"]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == lines
+        assert main(["show", "gostnet"]) == 2
+        assert "unknown network" in capsys.readouterr().err
+
+
+def test_data_are_checked_and_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", "synthetic", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["name"], found["classes"], found["resolution"]) == ("synthetic", 10, 32)
+    assert found["train"]["pictures"] == 10 * found["train"]["fewest"]["pictures"] == 5000
+    assert found["skipped"] == []
+
+    pictures = write_pictures(tmp_path)
+    damaged = pictures / "dark" / "0.png"
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    assert main(["data", "check", f"folder:{pictures}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "folder pictures: 2 classes, 16 px"
+    train, test = (re.fullmatch(r"(\w+): (\d+) pictures, .* a class", each) for each in lines[1:3])
+    assert (train[1], test[1]) == ("train", "test")
+    assert int(train[2]) + int(test[2]) == 47
+    assert lines[-1].startswith(f"skipped {damaged}")
+
+
+def test_of_another_networks_weights_what_fits_is_taken_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    larger = arch.lower(zoo.ghostnet(0.3))
+    weights.save(graph.random_weights(larger, 0), tmp_path / "larger.safetensors")
+    more = ["--init", str(tmp_path / "larger.safetensors"), "--json"]
+    assert main([*write_training(tmp_path), *more]) == 0
+    captured = capsys.readouterr()
+    [said] = [line for line in captured.err.splitlines() if "larger.safetensors" in line]
+    taken = re.search(r"(\d+) of (\d+) arrays taken whole, (\d+) cut, (\d+) left", said)
+    whole, in_all, cut, left = map(int, taken.groups())
+    assert whole + cut + left == in_all
+    assert cut > 0 < left  # narrower layers, and a classifier of other classes
+    assert json.loads(captured.out)["epochs"] == 1
 
 
 def test_show_prints_the_published_numbers(capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,6 +304,87 @@ def test_a_table_of_another_setting_is_left_as_it_is(
         assert (set(tmp_path.rglob("*")), table.read_bytes()) == before
 
 
+def write_training(folder: Path) -> list[str]:
+    """A training of seconds, and what it needs."""
+    (folder / "short.toml").write_text(RECIPE)
+    return [
+        *("train", "ghostnet", "--width", "0.1", "--data", f"folder:{write_pictures(folder)}"),
+        *("--recipe", str(folder / "short.toml"), "--device", "cpu", "--threads", "1"),
+        *("--out", str(folder / "run")),
+    ]
+
+
+def bad_training(name: str, folder: Path) -> list[str]:
+    """A `train` or an `eval` with one thing wrong."""
+    train, resume = write_training(folder), ["train", "--resume", "--out", str(folder / "run")]
+    changed = {
+        "half a recipe": RECIPE[:-8],
+        "unknown key in recipe": RECIPE.replace("epochs", "epocs"),
+        "recipe without a rate": RECIPE.replace("learning_rate = 0.01", ""),
+        "recipe out of range": f"{RECIPE}label_smoothing = 1.5\n",
+        "text for a number in recipe": RECIPE.replace("16", '"many"'),
+        "recipe for more classes": f"{RECIPE}classes = 10\n",
+    }
+    if name in changed:
+        path = folder / "damaged.toml"
+        path.write_text(changed[name])
+        return [*train, "--recipe", str(path)]
+    if name == "damaged settings of a training":
+        (folder / "run").mkdir()
+        (folder / "run" / "train.toml").write_text('data = "synthetic"\n')
+        return resume
+    if name == "training that is there":
+        (folder / "run").mkdir()
+        (folder / "run" / "train.toml").touch()
+        return train
+    if name == "initial weights that fit nowhere":
+        path = folder / "other.safetensors"
+        weights.save({"other.weight": np.zeros((3, 5), np.float32)}, path)
+        return [*train, "--init", str(path)]
+    if name == "initial weights that are none":
+        return [*train, "--init", str(folder / "short.toml")]
+    if name == "teacher of other classes":
+        teacher = zoo.ghostnet(0.1, 32, classes=5)
+        path = folder / "teacher" / "model.safetensors"
+        path.parent.mkdir()
+        weights.save(graph.random_weights(arch.lower(teacher), 0), path)
+        (path.parent / "arch.json").write_text(json.dumps(arch.to_json(teacher)))
+        return [*train, "--teacher", str(path.parent)]
+    if name == "damaged picture in a strict training":
+        (folder / "pictures" / "dark" / "1.jpg").write_bytes(b"no picture")
+        return [*train, "--strict"]
+    if name == "damaged model":
+        (folder / "model.onnx").write_bytes(b"no model")
+        return ["eval", str(folder / "model.onnx"), "--data", train[5]]
+    return {
+        "training without ARCH": [train[0], *train[4:]],
+        "training without data": [*train[:4], *train[6:]],
+        "training without out": train[:-2],
+        "training of an unknown network": ["train", "gostnet", *train[4:]],
+        "training of a folder without a run": ["train", str(folder), *train[4:]],
+        "unknown recipe of a training": [*train, "--recipe", "slow"],
+        "missing recipe": [*train, "--recipe", str(folder / "none.toml")],
+        "missing data of a training": [*train, "--data", f"folder:{folder / 'none'}"],
+        "zero epochs": [*train, "--epochs", "0"],
+        "zero pictures a batch": [*train, "--batch-size", "0"],
+        "workers below zero": [*train, "--workers", "-1"],
+        "checkpoints in words": [*train, "--checkpoint-every", "often"],
+        "unknown device of a training": [*train, "--device", "tpu"],
+        "missing initial weights": [*train, "--init", str(folder / "none.pth")],
+        "missing teacher": [*train, "--teacher", str(folder / "none.onnx")],
+        "teacher that is no model": [*train, "--teacher", str(folder / "short.toml")],
+        "resume of no training": resume,
+        "resume with ARCH": [*resume, "ghostnet"],
+        "resume with other data": [*resume, "--data", "synthetic"],
+        "resume with a seed": [*resume, "--seed", "0"],
+        "resume without out": ["train", "--resume"],
+        "eval of nothing": ["eval", "--data", "synthetic"],
+        "eval without data": ["eval", str(folder / "model.onnx")],
+        "eval of no pictures": ["eval", "x.onnx", "--data", "synthetic", "--limit", "0"],
+        "eval of a missing model": ["eval", str(folder / "none.onnx"), "--data", train[5]],
+    }[name]
+
+
 def bad(name: str, folder: Path) -> list[str]:
     """A command with one thing wrong, made in `folder`."""
     search = ["search", "--target", "arm", "--budget", "150MFLOPs", "--out", str(folder / "run")]
@@ -240,6 +393,8 @@ def bad(name: str, folder: Path) -> list[str]:
     predict = ["latency", "predict", "ghostnet", "--target", "cortex-a76"]
     calibrate = ["latency", "calibrate", "--target", "cortex-a76", "--rounds", "1"]
     damaged = folder / "damaged"
+    if name in OF_TRAINING:
+        return bad_training(name, folder)
     if name.endswith("space"):
         text = {
             "unknown key in space": SPACE.replace("alpha", "aplha"),
@@ -324,6 +479,9 @@ def bad(name: str, folder: Path) -> list[str]:
         "storage that is not there": [*search, "--storage", "sqlite:////no/such/place/study.db"],
         "unknown storage": [*search, "--storage", "nosql://study"],
         "zero trials": [*search, "--trials", "0"],
+        "zero finalists": [*search, "--finalists", "0"],
+        "zero seeds": [*search, "--seeds", "0"],
+        "unknown scorer": [*search, "--scorer", "synfow"],
         "bad time": [*search, "--timeout", "soon"],
         "unknown network": ["show", "gostnet"],
         "missing arch file": ["show", str(folder / "none.json")],
@@ -359,13 +517,61 @@ def bad(name: str, folder: Path) -> list[str]:
         "confidence of 0": [*predict, "--confidence", "0"],
         "confidence in words": [*predict, "--confidence", "high"],
         "confidence of no networks": [*predict, "--confidence", "0.95"],
+        "get of nothing": ["data", "get"],
+        "get of what is not offered": ["data", "get", "imagenet", str(folder)],
+        "get into a file": ["data", "get", "cifar10", str(ARM)],
+        "data check of nothing": ["data", "check"],
+        "data check of an unknown kind": ["data", "check", "mnist:x"],
+        "data check of a missing folder": ["data", "check", f"folder:{folder / 'none'}"],
+        "data check without a folder": ["data", "check", "cifar10"],
         "no command": [],
         "unknown command": ["serach"],
     }[name]
 
 
+OF_TRAINING = {
+    "half a recipe": "damaged.toml",
+    "unknown key in recipe": "epocs",
+    "recipe without a rate": "learning_rate",
+    "recipe out of range": "label_smoothing",
+    "text for a number in recipe": "batch_size",
+    "recipe for more classes": "10 classes",
+    "damaged settings of a training": "train.toml",
+    "training that is there": "--resume",
+    "initial weights that fit nowhere": "none of the 1 arrays",
+    "initial weights that are none": "short.toml",
+    "teacher of other classes": "5 classes",
+    "damaged picture in a strict training": "1.jpg",
+    "damaged model": "model.onnx",
+    "training without ARCH": "ARCH",
+    "training without data": "--data",
+    "training without out": "--out",
+    "training of an unknown network": "mobilenetv3-large",
+    "training of a folder without a run": "best.json",
+    "unknown recipe of a training": "cifar-short",
+    "missing recipe": "none.toml",
+    "missing data of a training": "none",
+    "zero epochs": "positive",
+    "zero pictures a batch": "--batch-size",
+    "workers below zero": "--workers",
+    "checkpoints in words": "90s",
+    "unknown device of a training": "'cuda'",
+    "missing initial weights": "none.pth",
+    "missing teacher": "none.onnx",
+    "teacher that is no model": ".tflite",
+    "resume of no training": "no training",
+    "resume with ARCH": "leave ARCH out",
+    "resume with other data": "leave --data out",
+    "resume with a seed": "leave --seed out",
+    "resume without out": "--out",
+    "eval of nothing": "MODEL",
+    "eval without data": "--data",
+    "eval of no pictures": "positive",
+    "eval of a missing model": "none.onnx",
+}
 # What the line must name, so that it tells this mistake from the others.
 EXPECTED = {
+    **OF_TRAINING,
     "unknown key in space": "aplha",
     "unknown group key in space": "see",
     "text for a number in space": "stride",
@@ -395,6 +601,9 @@ EXPECTED = {
     "storage that is not there": "cannot be opened",
     "unknown storage": "cannot be opened",
     "zero trials": "positive",
+    "zero finalists": "--finalists",
+    "zero seeds": "--seeds",
+    "unknown scorer": "synflow",
     "bad time": "90s",
     "unknown network": "mobilenetv3-large",
     "missing arch file": "none.json",
@@ -443,6 +652,13 @@ EXPECTED = {
     "no csv from import": ".csv",
     "profile without a network of import": "--arch",
     "profile that is none in import": "Run Order",
+    "get of nothing": "KIND",
+    "get of what is not offered": "'cifar100'",
+    "get into a file": "cannot be written",
+    "data check of nothing": "DATA",
+    "data check of an unknown kind": "cifar10:DIR",
+    "data check of a missing folder": "no folder",
+    "data check without a folder": "cifar10:DIR",
     "no command": "COMMAND",
     "unknown command": "search",
 }
@@ -467,10 +683,12 @@ def test_bad_input_gets_one_line_that_says_what_is_right(
 
 
 def readme_commands() -> list[str]:
-    """The ghostnas commands of README.md's shell blocks, continued lines joined."""
+    """The ghostnas commands of README.md's shell blocks, continued lines joined; torchrun's too."""
     blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.split("#")[0].strip() for line in lines if line.strip().startswith("ghostnas ")]
+    lines = [line.split("#")[0].strip() for line in lines]
+    lines = [re.sub(r"^torchrun .* -m (?=ghostnas )", "", line) for line in lines]
+    return [line for line in lines if line.startswith("ghostnas ")]
 
 
 def test_the_readme_has_commands() -> None:
@@ -484,7 +702,9 @@ def test_the_readmes_commands_parse_and_the_quick_ones_run(
     words = shlex.split(line)[1:]
     parsed = _parser().parse_args(words)
     of_a_device = {"build", "check", "calibrate", "import"} & set(words)
-    needs_minutes_or_data = words[0] == "search" or of_a_device or "runs/" in line
+    needs_minutes_or_data = (
+        words[0] in ("search", "train") or of_a_device or "runs/" in line or "get" in words
+    )
     if needs_minutes_or_data:
         assert callable(parsed.command)
     else:

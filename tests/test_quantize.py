@@ -40,7 +40,7 @@ def test_the_runtime_still_has_its_private_quantiser() -> None:
     from ai_edge_litert import _pywrap_tensorflow_lite_calibration_wrapper as private
 
     wrapper = private.CalibrationWrapper
-    assert set(dir(wrapper)) >= {"Prepare", "FeedTensor", "QuantizeModel"}
+    assert set(dir(wrapper)) >= {"Prepare", "FeedTensor", "Calibrate", "QuantizeModel"}
     kinds = ("int", "int", "bool", "int", "int", "bool", "bool")
     arguments = ", ".join(f"arg{index}: {kind}" for index, kind in enumerate(kinds))
     assert f", {arguments})" in wrapper.QuantizeModel.__doc__

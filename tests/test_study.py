@@ -206,7 +206,7 @@ def test_tpe_comes_nearer_to_what_scores_well_than_chance():
     for current in (tpe, chance):
         run(current, 40, wide)
         late = study.finished(current)[20:]
-        means.append(sum(scored.accuracy for scored in late) / len(late))
+        means.append(sum(scored.score for scored in late) / len(late))
     assert means[0] > means[1] + 0.05
 
 
@@ -219,13 +219,13 @@ def test_a_finished_trial_holds_its_network_for_the_datas_classes_and_its_accura
     run(current, 5, searched=searched, report=reports.append)
     assert study.finished(current) == [
         study.ScoredArch(
-            trial=each.trial, arch=each.arch, accuracy=each.accuracy, seconds=round(each.seconds, 3)
+            trial=each.trial, arch=each.arch, score=each.score, seconds=round(each.seconds, 3)
         )
         for each in reports
     ]
     assert [each.trial for each in reports] == [0, 1, 2, 3, 4]
     assert {each.arch.classes for each in reports} == {7}
-    assert all(each.accuracy == score(each.arch).result() for each in reports)
+    assert all(each.score == score(each.arch).result() for each in reports)
 
 
 def test_no_more_trials_run_at_once_than_asked():

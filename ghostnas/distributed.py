@@ -1,0 +1,113 @@
+"""Several processes that train one network: who this process is, and sums over all of them.
+
+`torchrun` starts them and says so in the environment; without it there is one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_nn
+from torch import Tensor, nn
+
+from ghostnas.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """This process among all that train: its rank of `size`, and its device."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+    def total(self, *values: float) -> list[float]:
+        """Each value summed over all processes."""
+        if self.size == 1:
+            return list(values)
+        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(sums)
+        return [float(each) for each in sums]
+
+    def from_first(self, content: bytes | None) -> bytes | None:
+        """What the first process gives, in all of them."""
+        if self.size == 1:
+            return content
+        box: list[Any] = [content]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        given: bytes | None = box[0]
+        return given
+
+
+@contextmanager
+def join(device: str = "auto") -> Iterator[World]:
+    """The processes that ``torchrun`` started, or this one alone, until the block ends.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``auto``, which is CUDA where there is some.
+
+    Raises:
+        InputError: CUDA is asked for where there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda: this PyTorch finds none; use --device cpu")
+    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+        yield World(device=torch.device("cuda" if cuda else "cpu"))
+        return
+    local = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield World(device=local, rank=dist.get_rank(), size=dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+class SyncBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the batches of all processes, on any device; PyTorch's own needs CUDA.
+
+    In training each process must hold equally many values.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        processes = dist.get_world_size()
+        mean = dist_nn.all_reduce(x.mean((0, 2, 3))) / processes  # type: ignore[no-untyped-call]
+        centred = x - mean[:, None, None]
+        squares = centred.square().mean((0, 2, 3))
+        variance = dist_nn.all_reduce(squares) / processes  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            count = processes * x.numel() / x.shape[1]
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            self.num_batches_tracked += 1
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return torch.addcmul(self.bias[:, None, None], centred, scale[:, None, None])
+
+
+def synchronise(net: nn.Module) -> None:
+    """Make every batch norm of `net` one over the batches of all processes.
+
+    The modules stay the same objects, as the network holds them by their nodes too.
+    """
+    for module in net.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SyncBatchNorm

@@ -1,0 +1,277 @@
+"""The accuracy of a model file on a dataset's test pictures; the model runs in other processes.
+
+A runtime that crashes on a damaged file takes its process with it, not this one.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ghostnas.errors import InputError
+from ghostnas.graph import Array
+from ghostnas.model_file import ModelFile, open_model
+
+TOP = 5
+BATCH = 50
+SHARES_A_WORKER = 8  # so that progress can be told, and that none waits long for the last
+SEED = 0  # of the pictures that a limit leaves
+PARENT_LOOKED_AT_S = 1.0
+Say = Callable[[str], None]
+
+
+class _Counted(NamedTuple):
+    """Of a share of the pictures; `seconds` are those of reading and running them."""
+
+    top1: int
+    top5: int
+    pictures: int
+    skipped: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Described:
+    """A model and the data it is run on, without either."""
+
+    format: str
+    dtype: str | None
+    resolution: int
+    classes: int
+    warnings: list[str]
+    pictures: int
+
+
+def evaluate(
+    path: Path,
+    data_spec: str,
+    *,
+    workers: int = 1,
+    limit: int | None = None,
+    batch_size: int = BATCH,
+    say: Say = lambda line: None,
+) -> dict[str, Any]:
+    """Top-1 and, with 5 classes or more, top-5 accuracy, 0 to 1, of a model file.
+
+    ``images_per_second`` counts all workers together, from files or memory to logits; opening the
+    model and the data is left out.
+
+    Args:
+        path: see `ghostnas.model_file.open_model`.
+        data_spec: see `ghostnas.data.load`.
+        limit: how many of the test pictures are used, drawn so that classes keep their shares.
+        say: hears of each tenth of the work, and of what is assumed.
+
+    Raises:
+        InputError: model or data cannot be read, do not fit each other, or the runtime crashed.
+    """
+    if workers < 1 or batch_size < 1 or (limit is not None and limit < 1):
+        raise InputError("workers, batch_size and limit begin at 1")
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    started = (path, data_spec, limit, batch_size, threads, os.getpid())
+    with _pool(workers, started) as pool:
+        try:
+            found: _Described = _without_interrupts(pool, [(_describe,)])[0].result()
+            for warning in found.warnings:
+                say(f"{path}: {warning}")
+            shares = np.array_split(np.arange(found.pictures), _share_count(found, workers))
+            futures = _without_interrupts(pool, [(_score, share) for share in shares])
+            counted = list(_told(futures, found.pictures, say))
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"{path}: the process that ran it died: the file is damaged, or memory does not "
+                "suffice; try fewer --workers"
+            ) from error
+    return _result(path, data_spec, found, counted, min(workers, len(shares)))
+
+
+def _result(
+    path: Path, data_spec: str, found: _Described, counted: list[_Counted], workers: int
+) -> dict[str, Any]:
+    pictures = sum(each.pictures for each in counted)
+    if not pictures:
+        raise InputError(f"data {data_spec!r}: none of its test pictures can be read")
+    seconds = sum(each.seconds for each in counted) / workers
+    top5 = sum(each.top5 for each in counted) / pictures
+    return {
+        "model": str(path),
+        "format": found.format,
+        "dtype": found.dtype,
+        "data": data_spec,
+        "top1": sum(each.top1 for each in counted) / pictures,
+        "top5": top5 if found.classes >= TOP else None,
+        "pictures": pictures,
+        "skipped": sum(each.skipped for each in counted),
+        "classes": found.classes,
+        "resolution": found.resolution,
+        "warnings": found.warnings,
+        "images_per_second": pictures / seconds,
+    }
+
+
+def _share_count(found: _Described, workers: int) -> int:
+    return max(1, min(found.pictures, workers * SHARES_A_WORKER))
+
+
+def _told(futures: list[Future[_Counted]], pictures: int, say: Say) -> Iterator[_Counted]:
+    """Each share's counts as it is done."""
+    done = right = 0
+    told = 0.1
+    for future in as_completed(futures):
+        counted = future.result()
+        done, right = done + counted.pictures + counted.skipped, right + counted.top1
+        if done >= told * pictures:
+            told = (math.floor(10 * done / pictures) + 1) / 10
+            say(f"{done} of {pictures} pictures, {right / max(1, done):.1%} right so far")
+        yield counted
+
+
+@contextmanager
+def _pool(workers: int, arguments: tuple[Any, ...]) -> Iterator[ProcessPoolExecutor]:
+    """Processes that end with the block, whatever they are doing then."""
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=arguments
+    )
+    try:
+        yield pool
+    finally:
+        processes = list((pool._processes or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
+
+
+def _without_interrupts(pool: ProcessPoolExecutor, jobs: list[Any]) -> list[Future[Any]]:
+    """Submit jobs so that the processes begun for them inherit that Ctrl-C is not theirs."""
+    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
+        return [pool.submit(*job) for job in jobs]
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return [pool.submit(*job) for job in jobs]
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+class _Job(NamedTuple):
+    path: Path
+    data_spec: str
+    limit: int | None
+    batch_size: int
+    threads: int
+
+
+_job: _Job
+_opened: tuple[ModelFile, Any, list[str]] | None = None
+
+
+def _start_worker(
+    path: Path, data_spec: str, limit: int | None, batch_size: int, threads: int, parent: int
+) -> None:
+    global _job  # a worker process has one job and keeps its model and data
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _job = _Job(path, data_spec, limit, batch_size, threads)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the parent is gone, also after a kill -9."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_LOOKED_AT_S)
+    os._exit(1)
+
+
+def _open() -> tuple[ModelFile, Any, list[str]]:
+    """This worker's model and test pictures."""
+    global _opened
+    if _opened is None:
+        import torch
+
+        from ghostnas.data import load
+        from ghostnas.pictures import subset
+
+        torch.set_num_threads(_job.threads)
+        model = open_model(_job.path, threads=_job.threads)
+        dataset = load(_job.data_spec)
+        if model.classes != len(dataset.classes):
+            raise InputError(
+                f"{_job.path}: knows {model.classes} classes, data {_job.data_spec!r} has "
+                f"{len(dataset.classes)}"
+            )
+        names = model.preprocessing.classes
+        if names != dataset.classes and set(names) == set(dataset.classes):
+            raise InputError(
+                f"{_job.path}: has the classes of data {_job.data_spec!r} in another order, "
+                f"{_few(names)} where the data have {_few(dataset.classes)}"
+            )
+        pictures = dataset.test
+        if _job.limit is not None:
+            pictures = subset(pictures, _job.limit, SEED)[0]
+        _opened = model, pictures, _warnings(model, dataset.classes)
+    return _opened
+
+
+def _warnings(model: ModelFile, classes: tuple[str, ...]) -> list[str]:
+    lines = []
+    if not model.preprocessing_known:
+        lines.append("does not say what pictures it expects; ImageNet's mean and std are assumed")
+    names = model.preprocessing.classes
+    if names and names != classes:
+        lines.append(f"calls its classes {_few(names)}, where the data say {_few(classes)}")
+    return lines
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _describe() -> _Described:
+    model, pictures, warnings = _open()
+    return _Described(
+        format=model.format,
+        dtype=model.dtype,
+        resolution=model.resolution,
+        classes=model.classes,
+        warnings=warnings,
+        pictures=len(pictures),
+    )
+
+
+def _score(indices: Array) -> _Counted:
+    from ghostnas.loader import test_batches
+
+    model, pictures, _ = _open()
+    mean, std = (
+        np.array(values, np.float32)[:, None, None]
+        for values in (model.preprocessing.mean, model.preprocessing.std)
+    )
+    started = time.perf_counter()
+    top1 = top5 = seen = 0
+    for images, labels in test_batches(
+        pictures.take(indices), batch_size=_job.batch_size, size=model.resolution
+    ):
+        inputs = (images.numpy().astype(np.float32) / 255 - mean) / std
+        try:
+            logits = model.run(np.ascontiguousarray(inputs))
+        except Exception as error:
+            raise InputError(f"{_job.path}: cannot be run: {type(error).__name__}") from error
+        order = np.argsort(-logits, axis=1, kind="stable")[:, :TOP] == labels.numpy()[:, None]
+        top1, top5 = top1 + int(order[:, 0].sum()), top5 + int(order.any(axis=1).sum())
+        seen += len(labels)
+    seconds = time.perf_counter() - started
+    return _Counted(top1, top5, seen, len(indices) - seen, seconds)

@@ -1,0 +1,79 @@
+"""Which pictures of a dataset train, choose and test, and at what size, as a recipe says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ghostnas.arch import Arch, fit_to
+from ghostnas.errors import InputError
+from ghostnas.pictures import Dataset, Source, subset
+from ghostnas.preprocessing import Preprocessing
+from ghostnas.recipe import Recipe
+
+SEED = 0  # the same pictures train and judge every network of every search
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Pictures that train, that choose between networks (maybe none), and that test.
+
+    `resolution` is theirs in training, in pixels; `data_resolution` the one that they come with.
+    """
+
+    train: Source
+    validation: Source
+    test: Source
+    preprocessing: Preprocessing
+    resolution: int
+    data_resolution: int
+
+
+def split(dataset: Dataset, recipe: Recipe) -> Split:
+    """The pictures of a dataset that a recipe uses; always the same ones.
+
+    Raises:
+        InputError: the recipe wants more classes than there are.
+    """
+    train, test, preprocessing = dataset.train, dataset.test, dataset.preprocessing
+    if recipe.classes is not None:
+        if not 2 <= recipe.classes <= len(dataset.classes):
+            raise InputError(
+                f"the recipe uses {recipe.classes} classes; {dataset.name} has "
+                f"{len(dataset.classes)}"
+            )
+        chosen = np.random.default_rng(SEED).permutation(len(dataset.classes))
+        chosen = np.sort(chosen[: recipe.classes])
+        train, test = _only(train, chosen), _only(test, chosen)
+        names = tuple(dataset.classes[index] for index in chosen)
+        preprocessing = replace(preprocessing, classes=names)
+    held_out = min(recipe.validation_pictures, len(train) // 4)
+    validation, rest = subset(train, held_out, SEED)
+    return Split(
+        train=subset(rest, recipe.train_pictures, SEED)[0],
+        validation=validation,
+        test=subset(test, recipe.test_pictures, SEED)[0],
+        preprocessing=preprocessing,
+        resolution=recipe.resolution or dataset.resolution,
+        data_resolution=dataset.resolution,
+    )
+
+
+def fit(arch: Arch, pictures: Split) -> Arch:
+    """The network as these pictures train it: their classes, and their size where it is smaller.
+
+    Pictures that a recipe makes smaller than they come meet the strides of their own size: with
+    fewer, GhostNet would cost more at 24 pixels than at 32.
+    """
+    native = min(arch.resolution, max(pictures.resolution, pictures.data_resolution))
+    fitted = fit_to(arch, resolution=native, classes=len(pictures.preprocessing.classes))
+    return replace(fitted, resolution=min(native, pictures.resolution))
+
+
+def _only(pictures: Source, classes: np.ndarray) -> Source:
+    """The pictures of these classes, which are numbered anew."""
+    numbers = np.full(int(max(pictures.labels.max(), classes.max())) + 1, -1)
+    numbers[classes] = np.arange(len(classes))
+    kept = pictures.take(np.flatnonzero(numbers[pictures.labels] >= 0))
+    return replace(kept, labels=numbers[kept.labels])

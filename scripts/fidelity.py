@@ -1,0 +1,377 @@
+"""Which cheap score ranks architectures as a long training does, and what a score costs.
+
+Architectures of a space, spread evenly over --floor to --budget and GhostNet at a few widths among
+them, are trained long from several seeds and tested. Each is also scored by every training-free
+scorer and by short trainings, which are judged on validation pictures: `1280x2` is 1,280 pictures
+for 2 epochs, `5000x4@16` those at 16 pixels, with the strides of the data's size. The table has
+Kendall's tau of each score against the mean of the long trainings, with its 95 % interval; the
+partial tau, given the budget's quantity (what a score knows beyond it; Kendall, 1942); and the
+median seconds of one processor an architecture.
+
+All that is finished stands in --out; the same command goes on where a killed one was.
+
+    python scripts/fidelity.py --data cifar10:DIR --out runs/fidelity --architectures 24 --repeats 2
+    python scripts/fidelity.py ... --table            # of what is there, and trains nothing
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import os
+import random
+import signal
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ghostnas import budget, cost, data, recipe, scorers, seeds, space, splits
+from ghostnas.arch import Arch, lower, to_json
+from ghostnas.errors import GhostnasError, InputError, TrainingError
+from ghostnas.files import locked, write_whole
+from ghostnas.graph import Array
+from ghostnas.journal import Journal
+from ghostnas.learner import normaliser
+from ghostnas.loader import test_batches
+from ghostnas.recipe import Recipe
+from ghostnas.seeds import kendall, percent, summary
+from ghostnas.train import train
+from ghostnas.zoo import ghostnet
+
+LONG = "long training"
+WIDTHS = (1.0, 0.75, 0.5)  # of GhostNet; at most a quarter of the architectures
+DRAWS = 400  # for each architecture
+SCORED_PICTURES = 64
+SHORTS = ("1280x2", "2560x4", "5000x4", "5000x4@24", "5000x4@16")
+NONE = "-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One number to find: a score of an architecture, from a seed."""
+
+    score: str
+    arch: Arch
+    seed: int
+    recipe: Recipe
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.score, self.arch.id, self.seed
+
+    @property
+    def work(self) -> float:
+        """In proportion to its seconds, roughly."""
+        macs = cost.count(lower(self.arch)).macs + 1e7
+        if self.score in scorers.SCORERS:
+            return 3 * SCORED_PICTURES * macs
+        return float((self.recipe.train_pictures or 50_000) * self.recipe.epochs * macs)
+
+
+def draw(
+    searched: space.Space, amount: Callable[[Arch], float], low: float, high: float, args
+) -> list[Arch]:
+    """GhostNets, and a random architecture of each of so many equal parts of low to high."""
+    resolution = searched.decode({}).resolution
+    named = [ghostnet(width, resolution, searched.classes) for width in WIDTHS]
+    fitting = [arch for arch in named if low <= amount(arch) <= high]
+    archs = fitting[: args.architectures // 4]
+    ends = np.linspace(low, high, args.architectures - len(archs) + 1)
+    found: dict[int, Arch] = {}
+    taken = {arch.id for arch in archs}
+    rng = random.Random(args.seed)
+    for _ in range(DRAWS * args.architectures):
+        if len(found) == len(ends) - 1:
+            break
+        arch = searched.decode(searched.sample(rng))
+        part = int(np.searchsorted(ends, amount(arch), side="right")) - 1
+        if 0 <= part < len(ends) - 1 and part not in found and arch.id not in taken:
+            found[part] = arch
+            taken.add(arch.id)
+    if len(found) < len(ends) - 1:
+        missing = min(set(range(len(ends) - 1)) - set(found))
+        raise InputError(
+            f"space {searched.name} has next to no architecture from {ends[missing]:.4g} to "
+            f"{ends[missing + 1]:.4g} of the budget's unit; raise --floor or --budget"
+        )
+    return [*archs, *(found[part] for part in sorted(found))]
+
+
+def short_recipe(text: str, base: Recipe) -> Recipe:
+    """Of ``PICTURESxEPOCHS`` or ``PICTURESxEPOCHS@PIXELS``."""
+    amounts, _, pixels = text.partition("@")
+    try:
+        count, epochs = (int(number) for number in amounts.split("x"))
+        resolution = int(pixels) if "@" in text else None
+    except ValueError as error:
+        raise InputError(f"short training {text!r}: write it like 1280x2 or 5000x4@16") from error
+    return dataclasses.replace(
+        base, train_pictures=count, epochs=epochs, resolution=resolution, first_resolution=0
+    )
+
+
+def tasks(archs: Sequence[Arch], long: Recipe, base: Recipe, args) -> list[Task]:
+    """Cheap ones first, so that a table can be had after each seed of the long ones."""
+    found = [
+        Task(score=name, arch=arch, seed=0, recipe=base) for name in args.scorers for arch in archs
+    ]
+    for text in args.shorts:
+        short = short_recipe(text, base)
+        found += [Task(score=text, arch=arch, seed=0, recipe=short) for arch in archs]
+    for seed in range(1, args.repeats + 1):
+        found += [Task(score=LONG, arch=arch, seed=seed, recipe=long) for arch in archs]
+    return found
+
+
+def measure(todo: Sequence[Task], journal: Journal, spec: str, workers: int) -> None:
+    """Do the tasks in processes of one thread each; what is done is in the journal at once."""
+    if not todo:
+        return
+    executor = ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=start_worker,
+        initargs=(spec, os.getpid()),
+    )
+    whole = sum(task.work for task in todo)
+    done, began = 0.0, time.monotonic()
+    try:
+        running = {executor.submit(carry_out, task): task for task in todo}
+        for position, future in enumerate(as_completed(running), 1):
+            task = running[future]
+            try:
+                value, seconds = future.result()
+            except TrainingError as error:
+                print(f"{task.score} of {task.arch.id}: {error}", flush=True)
+                value, seconds = None, 0.0
+            score, arch_id, seed = task.key
+            entry = {"score": score, "arch": arch_id, "seed": seed}
+            journal.append([{**entry, "value": value, "seconds": round(seconds, 6)}])
+            done += task.work
+            left = (time.monotonic() - began) * (whole / done - 1)
+            print(
+                f"{position}/{len(todo)} {score} of {arch_id} from seed {seed}: {value} in "
+                f"{seconds:.1f} s; about {left / 60:.0f} minutes left",
+                flush=True,
+            )
+    except BrokenProcessPool as error:
+        raise TrainingError(
+            "a process died, for want of memory perhaps; what is done is kept, go on with the same "
+            "command and --workers 1"
+        ) from error
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+
+
+_dataset: data.Dataset
+
+
+def start_worker(spec: str, parent: int) -> None:
+    global _dataset  # a worker process has one job and keeps its data
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+    torch.set_num_threads(1)
+    _dataset = data.load(spec)
+
+
+def end_with(parent: int) -> None:
+    """End this process when the parent is gone, also after a kill -9."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def carry_out(task: Task) -> tuple[float, float]:
+    """The value of a task and its seconds, of the processor: others may share the cores."""
+    found = split(task.recipe)
+    graph = lower(splits.fit(task.arch, found))
+    began = time.process_time()
+    if task.score in scorers.SCORERS:
+        size = graph.input_shape[1]
+        images, labels = next(test_batches(found.train, batch_size=SCORED_PICTURES, size=size))
+        inputs = normaliser(found.preprocessing, images.device)(images)
+        value = scorers.score(task.score, graph, inputs, labels, task.seed)
+    else:
+        held_out = found.test if task.score == LONG else found.validation
+        how, preprocessing = task.recipe, found.preprocessing
+        value = train(graph, found.train, held_out, how, task.seed, preprocessing).accuracy
+    return value, time.process_time() - began
+
+
+@lru_cache(maxsize=1)  # tasks of one recipe come together
+def split(how: Recipe) -> splits.Split:
+    return splits.split(_dataset, how)
+
+
+def table(entries: Sequence[dict], archs: Sequence[Arch], amounts: Sequence[float], args) -> str:
+    """Markdown, best score first, by those seeds of the long training that all architectures have;
+    before there is one, by the first seed and the architectures that have it.
+
+    Where a score could not be worked out it is below all others: a search would not choose it.
+    """
+    found = {(each["score"], each["arch"], each["seed"]): each for each in entries}
+    trained = {
+        arch.id: {seed for seed in range(1, args.repeats + 1) if (LONG, arch.id, seed) in found}
+        for arch in archs
+    }
+    begun = set.intersection(*trained.values()) or {min(set.union(*trained.values()), default=1)}
+    kept = {
+        arch.id: amount
+        for arch, amount in zip(archs, amounts, strict=True)
+        if all(found.get((LONG, arch.id, seed), {}).get("value") is not None for seed in begun)
+    }
+    said = f"{len(kept)} of {len(archs)} architectures, long trainings of each: {len(begun)}"
+    if len(kept) < seeds.FEWEST_RANKED:
+        return f"{said}; too few to rank by"
+    truth = np.array(
+        [[found[LONG, each, seed]["value"] for seed in sorted(begun)] for each in kept]
+    )
+    ranked = truth[np.argsort(truth.mean(1))]
+    best, worst = (percent(summary(own)) for own in (ranked[-1], ranked[0]))
+    rows, missing = [], []
+    for name in (*args.scorers, *args.shorts):
+        own = [found.get((name, each, 0)) for each in kept]
+        if None in own:
+            missing.append(name)
+            continue
+        known = [each["value"] for each in own if each["value"] is not None]
+        values = [min(known, default=0) - 1 if e["value"] is None else e["value"] for e in own]
+        seconds = statistics.median(each["seconds"] for each in own)
+        rows.append(row(name, values, truth, list(kept.values()), seconds))
+    if len(begun) > 1:
+        seconds = statistics.median(found[LONG, each, min(begun)]["seconds"] for each in kept)
+        name = "one long training, against the others"
+        rows.append(row(name, truth[:, 0], truth[:, 1:], list(kept.values()), seconds))
+    lines = [
+        f"{said}; the best {best}, the worst {worst}",
+        "",
+        "| score | Kendall's tau | 95 % interval | partial tau | seconds |",
+        "|---|---:|---|---:|---:|",
+        *(line for _, line in sorted(rows, key=lambda each: -each[0])),
+    ]
+    if missing:
+        lines += ["", f"not there for all of them yet: {', '.join(missing)}"]
+    return "\n".join(lines)
+
+
+def row(
+    name: str, values: Sequence[float], truth: Array, amounts: Sequence[float], seconds: float
+) -> tuple[float, str]:
+    """A score's tau and its line of the table."""
+    try:
+        found = kendall(values, truth)
+    except InputError as error:
+        return -2.0, f"| {name} | {NONE} | {error} | {NONE} | {seconds:.2f} |"
+    return found.tau, (
+        f"| {name} | {found.tau:.2f} | {found.low:.2f} to {found.high:.2f} | "
+        f"{partial_tau(values, truth, amounts)} | {seconds:.2f} |"
+    )
+
+
+def partial_tau(values: Sequence[float], truth: Array, given: Sequence[float]) -> str:
+    if np.ptp(given) == 0:
+        return NONE
+    between, own, true = (
+        kendall(*pair).tau for pair in ((values, truth), (values, given), (truth.mean(1), given))
+    )
+    left = (1 - own**2) * (1 - true**2)
+    return NONE if left < 1e-9 else f"{(between - own * true) / left**0.5:.2f}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--space", default="ghostnet")
+    parser.add_argument("--floor", default="40MFLOPs")
+    parser.add_argument("--budget", default="150MFLOPs")
+    parser.add_argument("--architectures", type=int, default=24)
+    parser.add_argument("--repeats", type=int, default=2, help="seeds of the long training")
+    parser.add_argument("--recipe", default="proxy", help="of the short trainings, in the rest")
+    parser.add_argument("--long-recipe", default="proxy")
+    parser.add_argument("--long-pictures", type=int, help="the recipe's")
+    parser.add_argument("--long-epochs", type=int, help="the recipe's")
+    parser.add_argument("--test-pictures", type=int, help="of the long training; the recipe's")
+    parser.add_argument("--shorts", nargs="*", default=SHORTS, metavar="PICTURESxEPOCHS[@PIXELS]")
+    parser.add_argument("--scorers", nargs="*", default=list(scorers.SCORERS))
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--seed", type=int, default=0, help="of the architectures")
+    parser.add_argument("--table", action="store_true", help="of what is there, without training")
+    args = parser.parse_args()
+    try:
+        print(run(args))
+    except (GhostnasError, OSError) as error:
+        print(f"fidelity: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fidelity: stopped; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(args: argparse.Namespace) -> str:
+    """The table, when all that is missing has been measured."""
+    if unknown := sorted(set(args.scorers) - set(scorers.SCORERS)):
+        raise InputError(f"unknown scorer {unknown[0]!r}; known: {', '.join(scorers.SCORERS)}")
+    if min(args.architectures, args.repeats, args.workers) < 1:
+        raise InputError("--architectures, --repeats and --workers need 1 or more")
+    floor, limit = budget.parse(args.floor), budget.parse(args.budget)
+    if floor.quantity != limit.quantity or limit.quantity == "latency_ms":
+        raise InputError("--floor and --budget need one unit, and not ms")
+    base, long = recipe.load(args.recipe), recipe.load(args.long_recipe)
+    if args.long_pictures is not None:
+        long = dataclasses.replace(long, train_pictures=args.long_pictures)
+    if args.long_epochs is not None:
+        long = dataclasses.replace(long, epochs=args.long_epochs)
+    if args.test_pictures is not None:
+        long = dataclasses.replace(long, test_pictures=args.test_pictures)
+    # Both leave out the same pictures.
+    long = dataclasses.replace(long, validation_pictures=base.validation_pictures)
+    dataset = data.load(args.data)
+    searched = dataclasses.replace(space.load(args.space), classes=len(dataset.classes))
+    options = searched.choices.get("resolution", ())
+    if options and dataset.resolution < max(options):
+        searched = searched.pin(resolution=options[0])
+
+    def amount(arch: Arch) -> float:
+        return float(getattr(cost.count(lower(arch)), limit.quantity))
+
+    archs = draw(searched, amount, floor.limit, limit.limit, args)
+    wanted = tasks(archs, long, base, args)
+    args.out.mkdir(parents=True, exist_ok=True)
+    with locked(args.out):
+        documents = {arch.id: to_json(arch) for arch in archs}
+        write_whole(args.out / "architectures.json", json.dumps(documents, indent=1).encode())
+        about = {
+            "data": args.data,
+            "long": dataclasses.asdict(long),
+            "short": dataclasses.asdict(base),
+        }
+        journal = Journal(args.out / "results.jsonl", json.loads(json.dumps(about)))
+        done = {(each["score"], each["arch"], each["seed"]) for each in journal.entries}
+        if not args.table:
+            todo = [task for task in wanted if task.key not in done]
+            measure(todo, journal, args.data, args.workers)
+        text = table(journal.entries, archs, [amount(arch) for arch in archs], args)
+        write_whole(args.out / "fidelity.md", f"{text}\n".encode())
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

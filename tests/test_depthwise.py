@@ -1,0 +1,29 @@
+import pytest
+import torch
+from torch import nn
+
+from ghostnas.depthwise import MultiplyingConv2d
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("copies", [2, 3])
+@pytest.mark.parametrize("bias", [False, True])
+def test_values_and_gradients_are_those_of_pytorchs_convolution(kernel, stride, copies, bias):
+    torch.manual_seed(0)
+    shape = (4, 4 * copies, kernel, stride, kernel // 2)
+    plain = nn.Conv2d(*shape, groups=4, bias=bias)
+    quick = MultiplyingConv2d(*shape, groups=4, bias=bias)
+    quick.load_state_dict(plain.state_dict())
+    x = torch.randn(3, 4, 9, 9).to(memory_format=torch.channels_last)
+    inputs = [x.clone().requires_grad_() for _ in range(2)]
+    outputs = [net(each) for net, each in zip((plain, quick), inputs, strict=True)]
+    torch.testing.assert_close(*outputs)
+    upstream = torch.randn_like(outputs[0])
+    for each in outputs:
+        each.backward(upstream)
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
+    for mine, theirs in zip(quick.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+    assert type(outputs[1].grad_fn) is not type(outputs[0].grad_fn)
+    torch.testing.assert_close(quick.eval()(x), outputs[0])
