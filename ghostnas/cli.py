@@ -13,6 +13,7 @@ from ghostnas import __version__, commands
 from ghostnas.errors import GhostnasError
 
 INTERRUPTED = 130
+LARGEST_SEED = 2**31 - 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--trials", type=_positive, metavar="N", help="networks to train (6)")
     search.add_argument("--timeout", type=_seconds, metavar="T", help="90s, 30m, 2h: no new trial")
     search.add_argument("--sampler", choices=("tpe", "random"), help="how networks are proposed")
-    search.add_argument("--seed", type=int, metavar="N", help="all randomness flows from it (0)")
+    search.add_argument("--seed", type=_seed, metavar="N", help="all randomness flows from it (0)")
     search.add_argument(
         "--finalists", type=_positive, metavar="K", help="trained anew to find the best of (3)"
     )
@@ -82,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         subcommands, "export", commands.export, "write a network's files, each checked"
     )
     _add_arch(export)
-    export.add_argument("--format", default="torch,onnx,tflite", help="torch,onnx,tflite")
+    export.add_argument("--format", help="torch,onnx,tflite (those that offer the dtype)")
     export.add_argument("--dtype", default="fp32", help="fp32,fp16,int8 (fp32)")
     export.add_argument(
         "--weights", type=Path, metavar="FILE", help=".safetensors or .pth, of the authors or timm"
@@ -108,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", required=True, help="see: ghostnas data list")
     evaluate.add_argument("--workers", type=_positive, default=2, metavar="N", help="processes (2)")
     evaluate.add_argument("--limit", type=_positive, metavar="N", help="of the test pictures (all)")
+    _add_strict(evaluate)
 
     _add_latency(subcommands.add_parser("latency", help="latency tables and predictions"))
 
@@ -139,7 +141,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the training in --out")
     parser.add_argument("--init", type=Path, metavar="FILE", help="weights to begin with")
     parser.add_argument("--teacher", type=Path, metavar="MODEL", help="whose answers are learned")
-    parser.add_argument("--seed", type=int, metavar="N", help="all randomness flows from it (0)")
+    parser.add_argument("--seed", type=_seed, metavar="N", help="all randomness flows from it (0)")
     parser.add_argument("--epochs", type=_positive, metavar="N", help="(the recipe's)")
     parser.add_argument(
         "--batch-size", type=_positive, metavar="N", help="with the rate in proportion to it"
@@ -186,7 +188,7 @@ def _add_latency(parser: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--networks", type=_positive, default=50, metavar="N", help="fresh ones (50)"
     )
-    check.add_argument("--seed", type=int, default=2, metavar="N", help="they are drawn from (2)")
+    check.add_argument("--seed", type=_seed, default=2, metavar="N", help="they are drawn from (2)")
     _add_space(check)
     _add_device(check)
 
@@ -280,6 +282,12 @@ def _positive(text: str) -> int:
 
 def _count(text: str) -> int:
     return 0 if text == "0" else _positive(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or len(text) > 10 or int(text) > LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {LARGEST_SEED}")
+    return int(text)
 
 
 def _share(text: str) -> float:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NETWORKS = 100  # that are measured whole for a table
 OF_A_TRAINING = (  # options that cannot change while it goes on
     *("arch", "width", "data", "recipe", "init", "teacher", "seed", "epochs", "batch_size"),
-    *("resolution", "strict"),
+    *("resolution", "strict", "threads"),
 )
 Result: TypeAlias = tuple[Mapping[str, Any], Callable[[Mapping[str, Any]], str]]
 
@@ -36,6 +36,7 @@ def search(args: Namespace) -> Result:
         if args.resume:
             raise InputError("--resume needs --out DIR, the folder of the search to go on with")
         args.out = Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    _check_folder(args.out)
     given = {
         "target": args.target,
         "budgets": tuple(args.budget) if args.budget else None,
@@ -72,10 +73,13 @@ def show(args: Namespace) -> Result:
 def export(args: Namespace) -> Result:
     from ghostnas import export, handover, report
 
+    _check_folder(args.out)
+    dtypes = export.parse_dtypes(args.dtype)
+    formats = export.parse_formats(args.format) if args.format else export.offering(dtypes)
     order = handover.Order(
         network=args.arch,
-        formats=export.parse_formats(args.format),
-        dtypes=export.parse_dtypes(args.dtype),
+        formats=formats,
+        dtypes=dtypes,
         width=args.width,
         resolution=args.resolution,
         weights_file=args.weights,
@@ -94,12 +98,13 @@ def export(args: Namespace) -> Result:
 
 def train(args: Namespace) -> Result:
     from ghostnas import recipe, show, training_run
-    from ghostnas.training_run import Machine, Settings
+    from ghostnas.training_run import Machine
+    from ghostnas.training_settings import Settings
 
+    _check_folder(args.out)
     machine = Machine(
         device=args.device,
         workers=args.workers,
-        threads=args.threads or 0,
         interval_s=args.checkpoint_every,
     )
     if args.resume:
@@ -118,6 +123,8 @@ def train(args: Namespace) -> Result:
         resolution=args.resolution,
     )
     arch = show.find(args.arch, args.width)
+    if args.resolution is not None and args.resolution > arch.resolution:
+        arch = show.find(args.arch, args.width, args.resolution)  # a training only makes it smaller
     settings = Settings(
         data=args.data,
         recipe_name=recipe_name,
@@ -125,6 +132,7 @@ def train(args: Namespace) -> Result:
         init=str(args.init.resolve()) if args.init else "",
         teacher=str(args.teacher.resolve()) if args.teacher else "",
         strict=args.strict,
+        threads=args.threads or 0,
     )
     return training_run.start(arch, how, settings, machine, args.out, _say), _trained_text
 
@@ -133,7 +141,12 @@ def evaluate(args: Namespace) -> Result:
     from ghostnas import evaluate
 
     result = evaluate.evaluate(
-        args.model, args.data, workers=args.workers, limit=args.limit, say=_say
+        args.model,
+        args.data,
+        workers=args.workers,
+        limit=args.limit,
+        strict=args.strict,
+        say=_say,
     )
     return result, _evaluated_text
 
@@ -275,6 +288,13 @@ def _bench(args: Namespace, dtype: str, threads: int) -> Iterator[Bench]:
         yield DeviceBench(device, setting)
 
 
+def _check_folder(out: Path) -> None:
+    """Refuse an --out that is a file or lies below one."""
+    for path in (out, *out.parents):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path}: is a file, not a folder; name another --out")
+
+
 def _table_file(path: Path) -> Path:
     if path.suffix != ".csv":
         raise InputError(f"{path}: a table's file ends in .csv")
@@ -304,10 +324,13 @@ def _trained_text(result: Mapping[str, Any]) -> str:
 
 def _evaluated_text(result: Mapping[str, Any]) -> str:
     top5 = "" if result["top5"] is None else f", top-5 {result['top5']:.2%}"
-    return (
+    text = (
         f"{result['model']}: top-1 {result['top1']:.2%}{top5} of {result['pictures']} pictures; "
         f"{result['images_per_second']:.0f} pictures a second"
     )
+    if result["skipped"]:
+        text += f"\n{result['skipped']} skipped; the first: {result['first_skipped']}"
+    return text
 
 
 def _data_text(result: Mapping[str, Any]) -> str:

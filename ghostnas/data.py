@@ -48,6 +48,12 @@ def load(spec: str, strict: bool = False) -> Dataset:
     return read(folder, strict)
 
 
+def absolute(spec: str) -> str:
+    """The same data, named so that it can be found from any folder."""
+    kind, colon, place = spec.partition(":")
+    return f"{kind}:{Path(place).resolve()}" if colon else spec
+
+
 def usages() -> dict[str, str]:
     """How each kind of data is written on the command line, and what it is."""
     return {f"{kind}:DIR" if needs else kind: what for kind, (needs, what, _) in KINDS.items()}

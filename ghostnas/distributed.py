@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_nn
 from torch import Tensor, nn
 
 from ghostnas.errors import InputError
+
+TORCHRUN_SETS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,16 +59,28 @@ def join(device: str = "auto") -> Iterator[World]:
         device: ``cpu``, ``cuda`` or ``auto``, which is CUDA where there is some.
 
     Raises:
-        InputError: CUDA is asked for where there is none.
+        InputError: CUDA is asked for where there is none, or too little; or the environment speaks
+            of several processes without saying where they meet.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("device cuda: this PyTorch finds none; use --device cpu")
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         yield World(device=torch.device("cuda" if cuda else "cpu"))
         return
-    local = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
+    if missing := [name for name in TORCHRUN_SETS if not os.environ.get(name)]:
+        raise InputError(
+            f"WORLD_SIZE is set and {missing[0]} is not: start several processes by torchrun"
+        )
+    local = torch.device("cpu")
     if cuda:
+        number = int(os.environ["LOCAL_RANK"])
+        if number >= torch.cuda.device_count():
+            raise InputError(
+                f"process {number} has no GPU of its own: there are {torch.cuda.device_count()}; "
+                "start fewer by --nproc-per-node"
+            )
+        local = torch.device("cuda", number)
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
@@ -76,31 +89,54 @@ def join(device: str = "auto") -> Iterator[World]:
         dist.destroy_process_group()
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over all processes, whose gradient is the sum of their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
 class SyncBatchNorm(nn.BatchNorm2d):
     """Batch norm over the batches of all processes, on any device; PyTorch's own needs CUDA.
 
-    In training each process must hold equally many values.
+    In training each process must hold equally many values. Statistics are taken in float32.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._normalised(x.float()).to(x.dtype)
+
+    def _normalised(self, x: Tensor) -> Tensor:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
-        processes = dist.get_world_size()
-        mean = dist_nn.all_reduce(x.mean((0, 2, 3))) / processes  # type: ignore[no-untyped-call]
+        mean = _mean_of_all(x.mean((0, 2, 3)))
         centred = x - mean[:, None, None]
-        squares = centred.square().mean((0, 2, 3))
-        variance = dist_nn.all_reduce(squares) / processes  # type: ignore[no-untyped-call]
+        variance = _mean_of_all(centred.square().mean((0, 2, 3)))
         with torch.no_grad():
-            count = processes * x.numel() / x.shape[1]
+            count = dist.get_world_size() * x.numel() / x.shape[1]
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
             self.num_batches_tracked += 1
         scale = self.weight * (variance + self.eps).rsqrt()
         return torch.addcmul(self.bias[:, None, None], centred, scale[:, None, None])
+
+
+def _mean_of_all(values: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(values)  # type: ignore[no-untyped-call]
+    return total / dist.get_world_size()
 
 
 def synchronise(net: nn.Module) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -24,12 +22,12 @@ import numpy as np
 from ghostnas.errors import InputError
 from ghostnas.graph import Array
 from ghostnas.model_file import ModelFile, open_model
+from ghostnas.workers import deaf_to_interrupts, start_worker
 
 TOP = 5
 BATCH = 50
 SHARES_A_WORKER = 8  # so that progress can be told, and that none waits long for the last
 SEED = 0  # of the pictures that a limit leaves
-PARENT_LOOKED_AT_S = 1.0
 Say = Callable[[str], None]
 
 
@@ -39,13 +37,13 @@ class _Counted(NamedTuple):
     top1: int
     top5: int
     pictures: int
-    skipped: int
+    skipped: tuple[str, ...]
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Described:
-    """A model and the data it is run on, without either."""
+    """A model and the data it is run on, without either; what was `skipped` when these were read."""
 
     format: str
     dtype: str | None
@@ -53,6 +51,7 @@ class _Described:
     classes: int
     warnings: list[str]
     pictures: int
+    skipped: tuple[str, ...]
 
 
 def evaluate(
@@ -62,17 +61,20 @@ def evaluate(
     workers: int = 1,
     limit: int | None = None,
     batch_size: int = BATCH,
+    strict: bool = False,
     say: Say = lambda line: None,
 ) -> dict[str, Any]:
     """Top-1 and, with 5 classes or more, top-5 accuracy, 0 to 1, of a model file.
 
     ``images_per_second`` counts all workers together, from files or memory to logits; opening the
-    model and the data is left out.
+    model and the data is left out. ``skipped`` counts the pictures that could not be read, those of
+    a small folder's training part too, and ``first_skipped`` names one and the reason.
 
     Args:
         path: see `ghostnas.model_file.open_model`.
         data_spec: see `ghostnas.data.load`.
         limit: how many of the test pictures are used, drawn so that classes keep their shares.
+        strict: whether a picture that cannot be read is an error; else it is left out.
         say: hears of each tenth of the work, and of what is assumed.
 
     Raises:
@@ -81,14 +83,17 @@ def evaluate(
     if workers < 1 or batch_size < 1 or (limit is not None and limit < 1):
         raise InputError("workers, batch_size and limit begin at 1")
     threads = max(1, (os.cpu_count() or 1) // workers)
-    started = (path, data_spec, limit, batch_size, threads, os.getpid())
+    started = (path, data_spec, limit, batch_size, strict, threads, os.getpid())
     with _pool(workers, started) as pool:
         try:
-            found: _Described = _without_interrupts(pool, [(_describe,)])[0].result()
+            with deaf_to_interrupts():
+                described = pool.submit(_describe)
+            found = described.result()
             for warning in found.warnings:
                 say(f"{path}: {warning}")
             shares = np.array_split(np.arange(found.pictures), _share_count(found, workers))
-            futures = _without_interrupts(pool, [(_score, share) for share in shares])
+            with deaf_to_interrupts():
+                futures = [pool.submit(_score, share) for share in shares]
             counted = list(_told(futures, found.pictures, say))
         except BrokenProcessPool as error:
             raise InputError(
@@ -106,6 +111,7 @@ def _result(
         raise InputError(f"data {data_spec!r}: none of its test pictures can be read")
     seconds = sum(each.seconds for each in counted) / workers
     top5 = sum(each.top5 for each in counted) / pictures
+    skipped = sorted([*found.skipped, *(line for each in counted for line in each.skipped)])
     return {
         "model": str(path),
         "format": found.format,
@@ -114,7 +120,8 @@ def _result(
         "top1": sum(each.top1 for each in counted) / pictures,
         "top5": top5 if found.classes >= TOP else None,
         "pictures": pictures,
-        "skipped": sum(each.skipped for each in counted),
+        "skipped": len(skipped),
+        "first_skipped": skipped[0] if skipped else None,
         "classes": found.classes,
         "resolution": found.resolution,
         "warnings": found.warnings,
@@ -132,7 +139,7 @@ def _told(futures: list[Future[_Counted]], pictures: int, say: Say) -> Iterator[
     told = 0.1
     for future in as_completed(futures):
         counted = future.result()
-        done, right = done + counted.pictures + counted.skipped, right + counted.top1
+        done, right = done + counted.pictures + len(counted.skipped), right + counted.top1
         if done >= told * pictures:
             told = (math.floor(10 * done / pictures) + 1) / 10
             say(f"{done} of {pictures} pictures, {right / max(1, done):.1%} right so far")
@@ -157,46 +164,41 @@ def _pool(workers: int, arguments: tuple[Any, ...]) -> Iterator[ProcessPoolExecu
             process.join()
 
 
-def _without_interrupts(pool: ProcessPoolExecutor, jobs: list[Any]) -> list[Future[Any]]:
-    """Submit jobs so that the processes begun for them inherit that Ctrl-C is not theirs."""
-    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
-        return [pool.submit(*job) for job in jobs]
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        return [pool.submit(*job) for job in jobs]
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
 class _Job(NamedTuple):
     path: Path
     data_spec: str
     limit: int | None
     batch_size: int
+    strict: bool
     threads: int
 
 
+class _Opened(NamedTuple):
+    model: ModelFile
+    pictures: Any
+    warnings: list[str]
+    skipped: tuple[str, ...]
+
+
 _job: _Job
-_opened: tuple[ModelFile, Any, list[str]] | None = None
+_opened: _Opened | None = None
 
 
 def _start_worker(
-    path: Path, data_spec: str, limit: int | None, batch_size: int, threads: int, parent: int
+    path: Path,
+    data_spec: str,
+    limit: int | None,
+    batch_size: int,
+    strict: bool,
+    threads: int,
+    parent: int,
 ) -> None:
     global _job  # a worker process has one job and keeps its model and data
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _job = _Job(path, data_spec, limit, batch_size, threads)
+    start_worker(parent)
+    _job = _Job(path, data_spec, limit, batch_size, strict, threads)
 
 
-def _end_with(parent: int) -> None:
-    """End this process when the parent is gone, also after a kill -9."""
-    while os.getppid() == parent:
-        time.sleep(PARENT_LOOKED_AT_S)
-    os._exit(1)
-
-
-def _open() -> tuple[ModelFile, Any, list[str]]:
+def _open() -> _Opened:
     """This worker's model and test pictures."""
     global _opened
     if _opened is None:
@@ -207,7 +209,7 @@ def _open() -> tuple[ModelFile, Any, list[str]]:
 
         torch.set_num_threads(_job.threads)
         model = open_model(_job.path, threads=_job.threads)
-        dataset = load(_job.data_spec)
+        dataset = load(_job.data_spec, _job.strict)
         if model.classes != len(dataset.classes):
             raise InputError(
                 f"{_job.path}: knows {model.classes} classes, data {_job.data_spec!r} has "
@@ -222,7 +224,7 @@ def _open() -> tuple[ModelFile, Any, list[str]]:
         pictures = dataset.test
         if _job.limit is not None:
             pictures = subset(pictures, _job.limit, SEED)[0]
-        _opened = model, pictures, _warnings(model, dataset.classes)
+        _opened = _Opened(model, pictures, _warnings(model, dataset.classes), dataset.skipped)
     return _opened
 
 
@@ -241,7 +243,7 @@ def _few(names: tuple[str, ...]) -> str:
 
 
 def _describe() -> _Described:
-    model, pictures, warnings = _open()
+    model, pictures, warnings, skipped = _open()
     return _Described(
         format=model.format,
         dtype=model.dtype,
@@ -249,21 +251,27 @@ def _describe() -> _Described:
         classes=model.classes,
         warnings=warnings,
         pictures=len(pictures),
+        skipped=skipped,
     )
 
 
 def _score(indices: Array) -> _Counted:
     from ghostnas.loader import test_batches
 
-    model, pictures, _ = _open()
+    model, pictures, _, _ = _open()
     mean, std = (
         np.array(values, np.float32)[:, None, None]
         for values in (model.preprocessing.mean, model.preprocessing.std)
     )
     started = time.perf_counter()
     top1 = top5 = seen = 0
+    skipped: dict[Path, str] = {}
     for images, labels in test_batches(
-        pictures.take(indices), batch_size=_job.batch_size, size=model.resolution
+        pictures.take(indices),
+        batch_size=_job.batch_size,
+        size=model.resolution,
+        strict=_job.strict,
+        skipped=skipped,
     ):
         inputs = (images.numpy().astype(np.float32) / 255 - mean) / std
         try:
@@ -274,4 +282,4 @@ def _score(indices: Array) -> _Counted:
         top1, top5 = top1 + int(order[:, 0].sum()), top5 + int(order.any(axis=1).sum())
         seen += len(labels)
     seconds = time.perf_counter() - started
-    return _Counted(top1, top5, seen, len(indices) - seen, seconds)
+    return _Counted(top1, top5, seen, tuple(skipped.values()), seconds)

@@ -151,16 +151,22 @@ def _parse(text: str, what: str, known: Sequence[str]) -> list[str]:
     return names
 
 
+def offering(dtypes: Sequence[str]) -> list[str]:
+    """The formats that offer one of these dtypes."""
+    return [kind for kind, about in FORMATS.items() if set(dtypes) & set(about.dtypes)]
+
+
 def _pairs(
     formats: Sequence[str], dtypes: Sequence[str], calibration: Array | None
 ) -> list[tuple[str, str]]:
-    pairs = [(kind, dtype) for kind in formats for dtype in dtypes]
-    for kind, dtype in pairs:
-        if dtype not in FORMATS[kind].dtypes:
+    """Each format in those of the dtypes that it offers, which must be one at least."""
+    for kind in formats:
+        if kind not in offering(dtypes):
             offered = "; ".join(
                 f"{each} in {', '.join(about.dtypes)}" for each, about in FORMATS.items()
             )
-            raise InputError(f"{kind} is not offered in {dtype}; offered are {offered}")
+            raise InputError(f"{kind} is not offered in {', '.join(dtypes)}; offered are {offered}")
+    pairs = [(kind, each) for kind in formats for each in dtypes if each in FORMATS[kind].dtypes]
     if "int8" in dtypes and calibration is None:
         raise InputError("int8 takes its ranges from pictures: name some by --data")
     return pairs

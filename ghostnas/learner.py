@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from ghostnas import checkpoint
 from ghostnas.checkpoint import State
@@ -25,6 +27,8 @@ from ghostnas.torch_net import Net, load_weights, weights_of
 
 SMOOTHING = 0.98
 LEAST_STEPS = 100  # before a training can be said to diverge
+STREAM = 0xD20  # keeps dropout's draws apart from others of the same seed
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate", "alloc_failed")
 
 # Gives logits for a batch of uint8 pictures (n, 3, height, width).
 Teacher: TypeAlias = Callable[[Tensor], Tensor]
@@ -73,28 +77,34 @@ class Learner:
         return module
 
     def learn(self, images: Tensor, labels: Tensor, learning_rate: float) -> None:
-        """One step: uint8 images (n, 3, height, width) and labels (n,).
-
-        Raises:
-            TrainingError: memory does not suffice.
-        """
-        torch.manual_seed(self._seed + self.step)  # dropout's
+        """One step: uint8 images (n, 3, height, width) and labels (n,)."""
+        if self._recipe.dropout:
+            drawn = np.random.SeedSequence([STREAM, self._seed, self.step, self._world.rank])
+            torch.manual_seed(int(drawn.generate_state(1)[0]))
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         cuda = self._world.device.type == "cuda"
-        with _memory_errors(self._recipe):
-            with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
-                logits = self._forward(self._normalise(images)).float()
-                loss = _loss(logits, images, labels, self._recipe, self._teacher)
-            self._optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            if self._recipe.clip_norm:
-                nn.utils.clip_grad_norm_(self.net.parameters(), self._recipe.clip_norm)
-            self._optimizer.step()
-            if self._average is not None:
-                self._average.update_parameters(self.net)
-        self.health.add(loss.detach(), logits.detach(), labels)
+        with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
+            logits = self._forward(self._normalise(images)).float()
+        smoothing = self._recipe.label_smoothing
+        own = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        loss = own if self._teacher is None else self._taught(own, logits, self._teacher(images))
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self._recipe.clip_norm:
+            nn.utils.clip_grad_norm_(self.net.parameters(), self._recipe.clip_norm)
+        self._optimizer.step()
+        if self._average is not None:
+            self._average.update_parameters(self.net)
         self.step += 1
+        self.health.add(self.step, loss.detach(), own.detach(), logits.detach(), labels)
+
+    def _taught(self, own: Tensor, logits: Tensor, answers: Tensor) -> Tensor:
+        """The loss with the distance to the teacher's answers, both softened."""
+        heat, weight = self._recipe.distill_temperature, self._recipe.distill_weight
+        wanted, found = (F.log_softmax(each / heat, 1) for each in (answers, logits))
+        distance = F.kl_div(found, wanted, reduction="batchmean", log_target=True) * heat**2
+        return (1 - weight) * own + weight * distance
 
     def state(self) -> State:
         """All that is needed to go on.
@@ -129,27 +139,31 @@ class Health:
     def __init__(self, classes: int) -> None:
         self.sums = [0.0, 0.0, 0.0, 0.0, 0.0]  # loss, right, pictures, steps, smoothed loss
         self._limit = 2 * math.log(classes) + 1
-        self._waiting: list[tuple[Tensor, Tensor, int]] = []
+        self._waiting: list[tuple[int, Tensor, Tensor, Tensor, int]] = []
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Take in a step; its numbers stay on the device until they are looked at."""
-        self._waiting.append((loss, (logits.argmax(1) == labels).sum(), len(labels)))
+    def add(self, step: int, loss: Tensor, own: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Take in a step; its numbers stay on the device until they are looked at.
 
-    def check(self, step: int, steps: int) -> float:
+        `loss` is what was learned from, `own` its cross-entropy alone, without a teacher's part.
+        """
+        right = (logits.argmax(1) == labels).sum()
+        self._waiting.append((step, loss, own, right, len(labels)))
+
+    def check(self, steps: int) -> float:
         """The last loss.
 
         Raises:
             TrainingError: a loss is no number, or they grow.
         """
         last = 0.0
-        for loss, right, count in self._waiting:
-            last = loss.item()
+        for step, loss, own, right, count in self._waiting:
+            last, plain = loss.item(), own.item()
             if not math.isfinite(last):
                 raise TrainingError(
                     f"the loss is {last} at step {step} of {steps}; try a lower learning_rate"
                 )
             total, hits, seen, added, smoothed = self.sums
-            smoothed = SMOOTHING * smoothed + (1 - SMOOTHING) * last
+            smoothed = SMOOTHING * smoothed + (1 - SMOOTHING) * plain
             self.sums = [total + last, hits + int(right), seen + count, added + 1, smoothed]
             if step > LEAST_STEPS and smoothed > self._limit:
                 raise TrainingError(
@@ -159,13 +173,10 @@ class Health:
         self._waiting.clear()
         return last
 
-    @property
-    def mean_loss(self) -> float:
-        return self.sums[0] / max(1.0, self.sums[3])
-
-    @property
-    def accuracy(self) -> float:
-        return self.sums[1] / max(1.0, self.sums[2])
+    def means(self, world: World) -> tuple[float, float]:
+        """Loss and share of right pictures of the epoch so far, over all processes of `world`."""
+        loss, right, pictures, steps = world.total(*self.sums[:4])
+        return loss / max(1.0, steps), right / max(1.0, pictures)
 
     def new_epoch(self) -> None:
         self.sums[:4] = [0.0] * 4
@@ -197,10 +208,21 @@ def _optimizer(net: Net, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def _average(net: Net, recipe: Recipe) -> AveragedModel | None:
+    """A moving average of weights and statistics, which forgets its first steps: without that,
+    a training of three epochs was handed out nearly as it began.
+    """
     if not recipe.ema:
         return None
-    decay = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
-    return AveragedModel(net, multi_avg_fn=decay, use_buffers=True)
+
+    def update(averages: Any, currents: Any, count: Any) -> None:
+        decay = min(recipe.ema, (1 + float(count)) / (10 + float(count)))
+        for average, current in zip(averages, currents, strict=True):
+            if average.is_floating_point():
+                average.lerp_(current, 1 - decay)
+            else:
+                average.copy_(current)
+
+    return AveragedModel(net, multi_avg_fn=torch.no_grad()(update), use_buffers=True)
 
 
 def _forward(net: Net, recipe: Recipe, world: World) -> Callable[[Tensor], Tensor]:
@@ -215,37 +237,29 @@ def _forward(net: Net, recipe: Recipe, world: World) -> Callable[[Tensor], Tenso
     forward: nn.Module = net
     if world.size > 1:
         ids = [world.device.index] if world.device.type == "cuda" else None
-        forward = DistributedDataParallel(net, device_ids=ids, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a future default for buffers, which are alike
+            forward = DistributedDataParallel(net, device_ids=ids, broadcast_buffers=False)
     if recipe.compile and world.device.type == "cuda":
         forward.compile()
     return forward
 
 
-def _loss(
-    logits: Tensor, images: Tensor, labels: Tensor, recipe: Recipe, teacher: Teacher | None
-) -> Tensor:
-    """Cross-entropy, and where there is a teacher the distance of the softened answers."""
-    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-    if teacher is None:
-        return loss
-    heat = recipe.distill_temperature
-    with torch.no_grad():
-        answers = F.log_softmax(teacher(images) / heat, 1)
-    own = F.log_softmax(logits / heat, 1)
-    distance = F.kl_div(own, answers, reduction="batchmean", log_target=True) * heat**2
-    return (1 - recipe.distill_weight) * loss + recipe.distill_weight * distance
-
-
 @contextmanager
-def _memory_errors(recipe: Recipe) -> Iterator[None]:
+def memory_errors(batch_size: int) -> Iterator[None]:
+    """Tell an exhausted memory, as PyTorch and its libraries say it, in one line.
+
+    Raises:
+        TrainingError: memory does not suffice.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         told = str(error).lower()
-        full = "out of memory" in told or "not enough memory" in told or "can't allocate" in told
-        if not full and not isinstance(error, MemoryError | torch.OutOfMemoryError):
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and not any(text in told for text in OUT_OF_MEMORY):
             raise
         raise TrainingError(
-            f"memory does not suffice for batches of {recipe.batch_size}; try --batch-size "
-            f"{max(1, recipe.batch_size // 2)}"
+            f"memory does not suffice for batches of {batch_size}; try --batch-size "
+            f"{max(1, batch_size // 2)}"
         ) from error

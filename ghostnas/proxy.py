@@ -8,12 +8,11 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import signal
-import threading
-import time
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -29,26 +28,33 @@ from ghostnas.splits import Split
 from ghostnas.torch_net import net_of
 from ghostnas.train import Trained, evaluate, train
 from ghostnas.weights import save
+from ghostnas.workers import deaf_to_interrupts, start_worker
 
 TRAIN = "train"  # the scorer that is a training by the recipe
 SCORERS = (TRAIN, *scorers.SCORERS)
 SCORED_PICTURES = 64  # that a scorer without training looks at
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """Accuracies of one training, 0 to 1: on the pictures that choose, and on test pictures."""
+    """Accuracies of one training, 0 to 1: on the pictures that choose, and on test pictures.
+
+    `skipped` has a line for each picture that could not be read.
+    """
 
     accuracy: float
     test_accuracy: float
     seconds: float
+    skipped: tuple[str, ...] = ()
 
 
 class ProxyPool:
     """Trains networks on a dataset, each in one of `workers` processes with a share of the cores.
 
     A network is trained as it will be deployed, but for the data's classes, and at the data's size
-    where that is smaller. With a scorer other than TRAIN none is trained to be scored.
+    where that is smaller. With a scorer other than TRAIN none is trained to be scored. The recipe
+    must hold out pictures to choose by.
     """
 
     def __init__(self, data: str, recipe: Recipe, workers: int, scorer: str = TRAIN) -> None:
@@ -59,20 +65,16 @@ class ProxyPool:
             initializer=_start_worker,
             initargs=(data, recipe, scorer, threads, os.getpid()),
         )
-        # Ctrl-C is this process's to handle: workers inherit that it is ignored, from their start.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self._executor.submit(int)
-        signal.signal(signal.SIGINT, handler)
 
     def submit(self, arch: Arch, seed: int) -> Future[float]:
         """Start to score a network; the future holds the score, of a training the accuracy on the
         validation pictures.
         """
-        return self._executor.submit(_score, arch, seed)
+        return self._submit(_score, arch, seed)
 
     def submit_test(self, arch: Arch, seed: int, weights_path: Path) -> Future[Score]:
         """Start a training that is also tested and whose weights are kept at `weights_path`."""
-        return self._executor.submit(_test, arch, seed, weights_path)
+        return self._submit(_test, arch, seed, weights_path)
 
     def close(self) -> None:
         """End the workers at once, whatever they are doing."""
@@ -80,6 +82,10 @@ class ProxyPool:
         self._executor.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.terminate()
+
+    def _submit(self, job: Callable[..., T], *arguments: object) -> Future[T]:
+        with deaf_to_interrupts():
+            return self._executor.submit(job, *arguments)
 
 
 _split: Split
@@ -89,22 +95,18 @@ _scorer: str
 
 def _start_worker(data: str, recipe: Recipe, scorer: str, threads: int, parent: int) -> None:
     global _split, _recipe, _scorer  # a worker process has one job and keeps its data
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    start_worker(parent)
     torch.set_num_threads(threads)
     _split, _recipe, _scorer = splits.split(load(data), recipe), recipe, scorer
-
-
-def _end_with(parent: int) -> None:
-    """End this process when the parent is gone, also after a kill -9."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
 
 
 def recorded(weights_path: Path) -> Score | None:
     """The score of a training that `ProxyPool.submit_test` finished before, if it did."""
     record = weights_path.with_suffix(".json")
-    return Score(**json.loads(record.read_text())) if record.exists() else None
+    if not record.exists():
+        return None
+    score = Score(**json.loads(record.read_text()))
+    return dataclasses.replace(score, skipped=tuple(score.skipped))
 
 
 def _score(arch: Arch, seed: int) -> float:
@@ -119,12 +121,13 @@ def _score(arch: Arch, seed: int) -> float:
 
 def _test(arch: Arch, seed: int, weights_path: Path) -> Score:
     """The score is written last and by the worker: once it is there, all of the training is."""
-    graph, trained = _train(arch, seed)
+    graph, trained, skipped = _train(arch, seed)
     net = net_of(graph, trained.weights)
     score = Score(
         accuracy=trained.accuracy,
-        test_accuracy=evaluate(net, _split.test, _split.preprocessing),
+        test_accuracy=evaluate(net, _split.test, _split.preprocessing, skipped=skipped),
         seconds=trained.seconds,
+        skipped=tuple(skipped.values()),
     )
     save(trained.weights, weights_path, preprocessing=_split.preprocessing)
     record = json.dumps(dataclasses.asdict(score)).encode()
@@ -132,7 +135,17 @@ def _test(arch: Arch, seed: int, weights_path: Path) -> Score:
     return score
 
 
-def _train(arch: Arch, seed: int) -> tuple[Graph, Trained]:
+def _train(arch: Arch, seed: int) -> tuple[Graph, Trained, dict[Path, str]]:
+    """The network at the data's size, what came of its training, and the unreadable pictures."""
     graph = lower(splits.fit(arch, _split))
-    held_out = _split.validation if len(_split.validation) else _split.test
-    return graph, train(graph, _split.train, held_out, _recipe, seed, _split.preprocessing)
+    skipped: dict[Path, str] = {}
+    trained = train(
+        graph,
+        _split.train,
+        _split.validation,
+        _recipe,
+        seed,
+        _split.preprocessing,
+        skipped=skipped,
+    )
+    return graph, trained, skipped

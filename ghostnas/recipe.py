@@ -13,11 +13,16 @@ from ghostnas.files import read_text, shipped, toml_value
 
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["cosine", "linear", "steps"]
-SHARES = ("warmup", "crop_smallest", "label_smoothing", "ema", "dropout", "distill_weight")
+SHARES = (  # below 1
+    *("warmup", "crop_smallest", "label_smoothing", "ema", "dropout", "distill_weight"),
+    "momentum",
+)
 MAY_BE_ZERO = {
-    *("weight_decay", "momentum", "crop_padding", "cutout", "randaugment", "clip_norm"),
+    *("weight_decay", "crop_padding", "cutout", "randaugment", "clip_norm"),
     *("validation_pictures", "first_resolution", "randaugment_magnitude", *SHARES),
 }
+HIGHEST = {"randaugment_magnitude": 30}
+SMALLEST_FIRST_RESOLUTION = 8  # from there it grows in steps of 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +94,13 @@ class Recipe:
             if isinstance(value, bool | str | tuple) or value is None:
                 continue
             low = 0 if field.name in MAY_BE_ZERO else 1 if isinstance(value, int) else 1e-12
-            high = 1.0 if field.name in SHARES else 1e30
-            if not low <= value <= high or (field.name in SHARES and value == 1):
-                raise InputError(f"{field.name} = {value!r} is out of range")
+            share = field.name in SHARES
+            high = 1.0 if share else HIGHEST.get(field.name, 1e30)
+            if not low <= value <= high or (share and value == 1):
+                to = "below 1" if share else f"{high:g}"
+                raise InputError(
+                    f"{field.name} = {value!r} is out of range, which is {low:g} to {to}"
+                )
         if self.optimizer not in get_args(Optimizer):
             raise InputError(f"optimizer {self.optimizer!r}: sgd or adamw")
         if self.schedule not in get_args(Schedule):
@@ -102,6 +111,11 @@ class Recipe:
             raise InputError("milestones are shares of the epochs, between 0 and 1")
         if self.crop_padding and self.crop_smallest:
             raise InputError("crop_padding and crop_smallest exclude each other")
+        if 0 < self.first_resolution < SMALLEST_FIRST_RESOLUTION:
+            raise InputError(
+                f"first_resolution = {self.first_resolution} is out of range, which is "
+                f"{SMALLEST_FIRST_RESOLUTION} or more, or 0 for none"
+            )
         if self.first_resolution and self.resolution and self.first_resolution > self.resolution:
             raise InputError("first_resolution is above resolution")
 

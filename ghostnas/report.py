@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
+from itertools import islice
 from typing import Any
 
 from ghostnas.seeds import Summary, percent
 
 WIDTH, HEIGHT, MARGIN = 640, 320, 48
+NAMED = 5  # of the pictures that could not be read
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; color: #222; }
 table { border-collapse: collapse; } td, th { padding: .2rem .8rem; text-align: right; }
@@ -32,7 +34,8 @@ def page(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
 <h1>Search under {escape(budgets)} for {escape(result["target"])}</h1>
 <p>{result["trials"]} trials on {escape(result["data"])} in {result["seconds"] / 60:.1f} minutes.
 Accuracies are on test pictures, after the search's short training, as a mean with its standard
-deviation over seeds that took no part in the choice. Latency is predicted, with its range.</p>
+deviation over seeds that took no part in choosing the finalists. Latency is predicted, with its
+range.</p>
 {_table(networks)}
 <ul>{"".join(f"<li>{escape(line)}</li>" for line in _comparisons(result))}</ul>
 <h2>Trials</h2>
@@ -54,6 +57,14 @@ def text(result: Mapping[str, Any]) -> str:
         f"{result['run']}/report.html: {result['trials']} trials, {result['seconds']:.0f} s"
     )
     return "\n".join(lines)
+
+
+def skipped(reasons: Collection[str]) -> list[str]:
+    """Lines on pictures that could not be read: the first ones by name, and how many."""
+    lines = [f"skipped {reason}" for reason in islice(reasons, NAMED)]
+    if len(reasons) > NAMED:
+        lines.append(f"skipped {len(reasons)} pictures in all")
+    return lines
 
 
 def files(exported: Sequence[Mapping[str, Any]]) -> str:

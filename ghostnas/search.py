@@ -1,13 +1,13 @@
 """The main job: from a space, a target and budgets to the best network, scored and exported.
 
-A run folder holds everything: settings (search.toml), the study, what was trained, the result.
+A run folder holds everything: settings (search.toml), the study, what was trained, and what
+`outcome` writes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -15,20 +15,20 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from ghostnas import data, export, proxy, recipe, report, seeds, space, splits, study, weights
-from ghostnas.arch import Arch, to_json
+from ghostnas import data, outcome, proxy, recipe, report, space, splits, study
+from ghostnas.arch import Arch
 from ghostnas.errors import BudgetError, InputError, TrainingError
 from ghostnas.files import locked, write_whole
 from ghostnas.judge import Judge, Judged
-from ghostnas.model_card import Latency, Origin
+from ghostnas.outcome import Outcome
 from ghostnas.proxy import SCORERS, TRAIN, ProxyPool, Score
+from ghostnas.recipe import Recipe
 from ghostnas.settings import CHANGEABLE, Settings, read, to_text
 from ghostnas.space import Space
 from ghostnas.study import ScoredArch
 from ghostnas.zoo import ghostnet
 
 BASELINE_WIDTHS = [width / 20 for width in range(40, 1, -1)]
-SIGNIFICANT = 0.05  # p-value below which two networks are told apart
 Say = Callable[[str], None]
 
 
@@ -75,6 +75,11 @@ class _Prepared:
         self.space = space.load(settings.space)
         self.dataset = data.load(settings.data)
         self.split = splits.split(self.dataset, self.recipe)
+        if not len(self.split.validation):
+            raise InputError(
+                f"recipe {settings.recipe} holds out no pictures to choose by; add "
+                "validation_pictures to it"
+            )
         self.classes = len(self.split.preprocessing.classes)
         self.space = dataclasses.replace(self.space, classes=self.classes)
         self.space = _at_resolution(self.space, settings.resolution, self.split.resolution)
@@ -86,10 +91,8 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
     """The search loop: ask and score, repeat the best from other seeds, export the winner."""
     settings, dataset = prepared.settings, prepared.dataset
     began = time.monotonic()
-    for line in dataset.skipped[:5]:
-        say(f"skipped {line}")
-    if len(dataset.skipped) > 5:
-        say(f"skipped {len(dataset.skipped)} pictures in all")
+    for line in report.skipped(dataset.skipped):
+        say(line)
     with locked(folder):
         storage = settings.storage or f"sqlite:///{folder.resolve()}/study.db"
         optuna_study = study.open_study(
@@ -101,6 +104,7 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
                 "confidence": settings.confidence,
                 "data": settings.data,
                 "recipe": settings.recipe,
+                **_remembered(prepared.recipe),
                 "scorer": settings.scorer,
             },
             settings.sampler,
@@ -132,13 +136,15 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
             done = study.finished(optuna_study)
             if not done:
                 raise BudgetError("no trial finished in the time given; raise --timeout")
-            rows = _trial_rows(done, prepared)
-            _write_trials(folder, rows)
+            rows = outcome.trial_rows(done, prepared.judge)
+            outcome.write_trials(folder, rows)
             say(
                 f"training the best {settings.finalists} and GhostNet from {settings.seeds} other "
                 "seeds each"
             )
-            judged = _judge_finalists(prepared, folder, done, pool, say)
+            judged, skipped = _judge_finalists(prepared, folder, done, pool, say)
+            for line in report.skipped(skipped):
+                say(line)
         except BrokenProcessPool as error:
             raise TrainingError(
                 "a training process died, for want of memory perhaps; what is done is kept, go on "
@@ -146,9 +152,14 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
             ) from error
         finally:
             pool.close()
-        infeasible = sum(prepared.judge.strain(each.arch) > 1 for each in done)
-        seconds = time.monotonic() - began
-        return _conclude(prepared, folder, judged, rows, infeasible, seconds)
+        found = Outcome(
+            judged=tuple(judged),
+            trials=tuple(rows),
+            infeasible=sum(prepared.judge.strain(each.arch) > 1 for each in done),
+            skipped=len(dataset.skipped) + len(skipped),
+            seconds=time.monotonic() - began,
+        )
+        return outcome.conclude(settings, prepared.split, folder, found)
 
 
 class _Progress:
@@ -181,8 +192,9 @@ class _Progress:
 
 def _judge_finalists(
     prepared: _Prepared, folder: Path, done: Sequence[ScoredArch], pool: ProxyPool, say: Say
-) -> list[Judged]:
-    """The best networks and the baseline, each trained from fresh seeds and tested.
+) -> tuple[list[Judged], list[str]]:
+    """The best networks and the baseline, each trained from fresh seeds and tested; and the
+    pictures that could not be read.
 
     The seeds took no part in choosing the finalists, whose own scores flatter them. What an earlier
     process trained is read from the run folder.
@@ -196,7 +208,7 @@ def _judge_finalists(
     running: dict[tuple[str, int], Future[Score]] = {}
     for arch in {arch.id: arch for arch in entrants.values()}.values():
         for seed in fresh_seeds:
-            path = _weights_path(folder, arch, seed)
+            path = outcome.weights_path(folder, arch, seed)
             known = proxy.recorded(path)
             if known is None:
                 running[arch.id, seed] = pool.submit_test(arch, seed, path)
@@ -238,125 +250,10 @@ def _baseline(prepared: _Prepared) -> dict[str, Arch]:
     return {}
 
 
-def _conclude(
-    prepared: _Prepared,
-    folder: Path,
-    judged: Sequence[Judged],
-    rows: Sequence[Mapping[str, Any]],
-    infeasible: int,
-    seconds: float,
-) -> dict[str, Any]:
-    """Choose the winner on the validation pictures, export it and write the result."""
-    settings = prepared.settings
-    candidates = [each for each in judged if each.name.startswith("trial")]
-    baselines = [each for each in judged if each not in candidates]
-    best = max(candidates, key=lambda each: statistics.fmean(each.validation))
-    best_seed = settings.seed + 1 + best.validation.index(max(best.validation))
-    values = weights.load(_weights_path(folder, best.arch, best_seed))
-    exported = export.export(
-        best.arch,
-        values,
-        list(export.FORMATS),
-        folder / "export",
-        preprocessing=prepared.split.preprocessing,
-        origin=_origin(prepared, best),
-    )
-    write_whole(folder / "best.json", json.dumps(to_json(best.arch), indent=1).encode())
-    result = {
-        "run": str(folder),
-        "best": best.to_json(),
-        "baseline": baselines[0].to_json() if baselines else None,
-        "others": [each.to_json() for each in candidates if each is not best],
-        "told_apart": _comparisons(best, [each for each in judged if each is not best]),
-        "trials": len(rows),
-        "scorer": settings.scorer,
-        "infeasible_trained": infeasible,
-        "seconds": round(seconds, 1),
-        "data": settings.data,
-        "target": settings.target,
-        "budgets": list(settings.budgets),
-        "exported": [each.to_json() for each in exported],
-    }
-    write_whole(folder / "result.json", json.dumps(result, indent=1).encode())
-    write_whole(folder / "report.html", report.page(result, rows).encode())
-    return result
-
-
-def _origin(prepared: _Prepared, best: Judged) -> Origin:
-    """What the exported files say of themselves. The accuracy is that of the pictures' own size,
-    and so is left out where the network is for another.
-    """
-    settings, split = prepared.settings, prepared.split
-    return Origin(
-        network=f"{best.name} of a search under {', '.join(settings.budgets)}",
-        weights=f"a short training on {settings.data} at {split.resolution} px, recipe "
-        f"{settings.recipe}: train it in full before it is shipped",
-        accuracy=seeds.summary(best.test) if best.arch.resolution == split.resolution else None,
-        pictures=f"test pictures of {settings.data}",
-        latencies=(
-            Latency(
-                target=settings.target,
-                latency_ms=best.latency.latency_ms,
-                low_ms=best.latency.low_ms,
-                high_ms=best.latency.high_ms,
-            ),
-        ),
-    )
-
-
-def _comparisons(best: Judged, others: Sequence[Judged]) -> list[dict[str, Any]]:
-    """Whether the seeds tell the winner from each other network, on test pictures."""
-    found = []
-    for other in others:
-        p = seeds.told_apart(best.test, other.test)
-        found.append(
-            {
-                "networks": [best.name, other.name],
-                "p_value": None if p is None else float(f"{p:.3g}"),
-                "told_apart": None if p is None else p < SIGNIFICANT,
-            }
-        )
-    return found
-
-
-def _write_trials(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """trials.csv, and in pareto.csv those that no other one beats at once in score and cost."""
-    import pandas as pd
-
-    pareto = [
-        row
-        for row in rows
-        if not any(
-            other["score"] >= row["score"]
-            and other["latency_ms"] <= row["latency_ms"]
-            and other["macs"] <= row["macs"]
-            and other != row
-            for other in rows
-        )
-    ]
-    for name, table in (("trials.csv", rows), ("pareto.csv", pareto)):
-        write_whole(folder / name, pd.DataFrame(table).to_csv(index=False).encode())
-
-
-def _trial_rows(done: Sequence[ScoredArch], prepared: _Prepared) -> list[dict[str, Any]]:
-    rows = []
-    for each in done:
-        counted, predicted = prepared.judge.cost_of(each.arch)
-        rows.append(
-            {
-                "trial": each.trial + 1,
-                "id": each.arch.id,
-                "score": each.score,
-                "macs": counted.macs,
-                "params": counted.params,
-                "latency_ms": round(predicted.latency_ms, 4),
-                "model_bytes": counted.model_bytes,
-                "peak_activation_bytes": counted.peak_activation_bytes,
-                "seconds": each.seconds,
-                "arch": json.dumps(to_json(each.arch)),
-            }
-        )
-    return rows
+def _remembered(how: Recipe) -> dict[str, Any]:
+    """A recipe's numbers as a study keeps them, so that an edited file is not taken for the same."""
+    values = json.loads(json.dumps(dataclasses.asdict(how)))
+    return {f"recipe.{key}": value for key, value in values.items()}
 
 
 def _at_resolution(searched: Space, wanted: int, data_resolution: int) -> Space:
@@ -369,10 +266,6 @@ def _at_resolution(searched: Space, wanted: int, data_resolution: int) -> Space:
     if options and data_resolution < max(options):
         return searched.pin(resolution=options[0])
     return searched
-
-
-def _weights_path(folder: Path, arch: Arch, seed: int) -> Path:
-    return folder / "weights" / f"{arch.id}-{seed}.safetensors"
 
 
 def _minutes(seconds: float) -> str:

@@ -16,7 +16,7 @@ from ghostnas.preprocessing import Preprocessing
 
 
 def find(name: str, width: float | None = None, resolution: int | None = None) -> Arch:
-    """The network of the zoo, of a .json file, or the best one of a run folder.
+    """The network of the zoo, of a .json file, the best one of a search's folder, or a training's.
 
     Raises:
         InputError: there is none of that name, or `width` is given for one that has its own.
@@ -27,9 +27,12 @@ def find(name: str, width: float | None = None, resolution: int | None = None) -
     if width is not None:
         raise InputError(f"--width is for the named networks: {', '.join(sorted(zoo.ZOO))}")
     if path.is_dir():
-        if not (path / "best.json").exists():
-            raise InputError(f"{path}: holds no finished search (no best.json)")
-        path = path / "best.json"
+        held = [path / file for file in ("best.json", "arch.json") if (path / file).exists()]
+        if not held:
+            raise InputError(
+                f"{path}: holds neither a finished search (best.json) nor a training (arch.json)"
+            )
+        path = held[0]
     elif path.suffix != ".json":
         known = ", ".join(sorted(zoo.ZOO))
         raise InputError(f"unknown network {name!r}: {known}, a .json file or a run folder")
@@ -50,14 +53,10 @@ def find_with_weights(
         InputError: as `find`, or there are no weights, or they are another network's.
     """
     folder = Path(name)
-    trained = folder / "model.safetensors"
-    if name not in zoo.ZOO and trained.exists() and not (folder / "best.json").exists():
-        arch = find(str(folder / "arch.json"), width, resolution)
-        file = file or trained
-    else:
-        arch = find(name, width, resolution)
-        if file is None and folder.is_dir() and name not in zoo.ZOO:
-            file = folder / "export" / "model.safetensors"
+    arch = find(name, width, resolution)
+    if file is None and folder.is_dir() and name not in zoo.ZOO:
+        searched = (folder / "best.json").exists()
+        file = (folder / "export" if searched else folder) / "model.safetensors"
     if file is None:
         known = ".safetensors or .pth"
         raise InputError(f"{name} has no weights of its own; name a {known} file by --weights")

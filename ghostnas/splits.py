@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ghostnas.arch import Arch, fit_to
 from ghostnas.errors import InputError
-from ghostnas.pictures import Dataset, Source, subset
+from ghostnas.pictures import Dataset, PictureFiles, Source, subset
 from ghostnas.preprocessing import Preprocessing
 from ghostnas.recipe import Recipe
 
 SEED = 0  # the same pictures train and judge every network of every search
+FINGERPRINT_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,16 @@ def split(dataset: Dataset, recipe: Recipe) -> Split:
         resolution=recipe.resolution or dataset.resolution,
         data_resolution=dataset.resolution,
     )
+
+
+def fingerprint(pictures: Split) -> str:
+    """Hex digits that change with the pictures' number, order, labels, classes or file names."""
+    told = hashlib.sha256(repr((pictures.preprocessing, pictures.resolution)).encode())
+    for part in (pictures.train, pictures.validation, pictures.test):
+        told.update(part.labels.astype(np.int64).tobytes() + b"|")
+        if isinstance(part, PictureFiles):
+            told.update("\n".join(path.name for path in part.paths).encode())
+    return told.hexdigest()[:FINGERPRINT_DIGITS]
 
 
 def fit(arch: Arch, pictures: Split) -> Arch:

@@ -8,6 +8,7 @@ import math
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from statistics import fmean
 from typing import Any, get_type_hints
 
@@ -67,7 +68,8 @@ def from_profile(log: str, graph: Graph, where: str) -> dict[OpSignature, Timing
 
     The nodes are counted off in their order against the ops of `graph`; sizes stand in no log and
     are not checked. Of ops of one signature, the median is their mean time, p10 and p90 are the
-    least and the greatest. `runs` takes the inferences as 1 if the log lacks their number.
+    least and the greatest. `runs` takes the inferences as 1 if the log lacks their number. Hard
+    sigmoids that the file has fused into convolutions get the least time there is.
 
     Args:
         graph: deployed first if it is not.
@@ -178,22 +180,33 @@ def _check_apart(node: ProfiledOp, where: str) -> None:
 def _align(
     nodes: Sequence[ProfiledOp], ops: Sequence[OpSignature], where: str
 ) -> Iterator[tuple[OpSignature, float]]:
-    """Each op with the milliseconds of its nodes."""
+    """Each op with the milliseconds of its nodes; a gate that is fused has none."""
     at = 0
-    for op in ops:
-        start = at
-        for wanted in _wanted(op):
-            names = wanted.removeprefix("*").split("|")
-            if wanted.startswith("*"):
-                while at < len(nodes) and _name(nodes[at]) in names:
-                    at += 1
-            elif at < len(nodes) and _name(nodes[at]) in names:
-                at += 1
-            else:
-                raise _mismatch(nodes, at, f"{names[0]} for {op}", where)
-        yield op, sum(node.avg_ms for node in nodes[start:at])
+    for op, following in zip_longest(ops, ops[1:]):
+        end, missing = _count_off(nodes, at, op)
+        if op.op == "hard_sigmoid":
+            rest = _count_off(nodes, end, following)[1] if following and not missing else missing
+            end, missing = (at, "") if rest else (end, missing)
+        if missing:
+            raise _mismatch(nodes, end, f"{missing} for {op}", where)
+        yield op, sum(node.avg_ms for node in nodes[at:end])
+        at = end
     if at < len(nodes):
         raise _mismatch(nodes, at, "no more", where)
+
+
+def _count_off(nodes: Sequence[ProfiledOp], at: int, op: OpSignature) -> tuple[int, str]:
+    """Where the op's nodes from `at` on end, and the kind that is missing there or nothing."""
+    for wanted in _wanted(op):
+        names = wanted.removeprefix("*").split("|")
+        if wanted.startswith("*"):
+            while at < len(nodes) and _name(nodes[at]) in names:
+                at += 1
+        elif at < len(nodes) and _name(nodes[at]) in names:
+            at += 1
+        else:
+            return at, names[0]
+    return at, ""
 
 
 def _wanted(op: OpSignature) -> tuple[str, ...]:

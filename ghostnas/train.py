@@ -15,8 +15,9 @@ from ghostnas import checkpoint
 from ghostnas.augment import Augmentation, PaddedCrop, ResizedCrop, augment
 from ghostnas.checkpoint import Keeper
 from ghostnas.distributed import World
+from ghostnas.errors import InputError
 from ghostnas.graph import Array, Graph, Weights
-from ghostnas.learner import Learner, Teacher, normaliser
+from ghostnas.learner import Learner, Teacher, memory_errors, normaliser
 from ghostnas.loader import test_batches, train_batches
 from ghostnas.pictures import Source
 from ghostnas.preprocessing import Preprocessing
@@ -98,71 +99,77 @@ def train(
         TrainingError: the loss is no number any more or grows, or memory does not suffice.
         InputError: the pictures or the recipe do not fit the network or the processes.
     """
+
+    def judge(net: Net) -> float:
+        return evaluate(net, held_out, preprocessing, world, workers, strict, skipped)
+
     started = time.perf_counter()
     steps_an_epoch = max(1, len(pictures) // recipe.batch_size)
     steps = recipe.epochs * steps_an_epoch
-    learner = Learner(graph, recipe, seed, preprocessing, world, initial, teacher)
-    if kept := world.from_first(keeper.read() if keeper and world.first else None):
-        learner.restore(checkpoint.from_bytes(kept, "the checkpoint"))
-    pace = _Pace(learner.step)
     shard = (world.rank, world.size)
-    while learner.step < steps:
-        epoch, first = divmod(learner.step, steps_an_epoch)
-        size = resolution_at(recipe, graph, epoch)
-        batches = train_batches(
-            pictures,
-            np.random.default_rng([seed, epoch]).permutation(len(pictures)),
-            batch_size=recipe.batch_size,
-            size=size,
-            crop=_crop(recipe),
-            seed=(seed, epoch),
-            shard=shard,
-            device=world.device,
-            workers=workers,
-            first=first,
-            strict=strict,
-            skipped=skipped,
-        )
-        for images, labels in batches:
-            images = augment(images, _augmentation(recipe), (seed, learner.step), shard)
-            rate = recipe.learning_rate * _schedule(learner.step / steps, recipe)
-            learner.learn(images, labels, rate)
-            step = learner.step
-            epoch_done = step % steps_an_epoch == 0
-            if step % CHECKED_EVERY[world.device.type] and not epoch_done:
-                continue
-            loss = learner.health.check(step, steps)
-            accuracy = None
-            if epoch_done and evaluate_every and (epoch + 1) % evaluate_every == 0 and step < steps:
-                accuracy = evaluate(learner.result, held_out, preprocessing, world, workers)
-                learner.net.train()
-            report(
-                Progress(
-                    step=step,
-                    steps=steps,
-                    epoch=epoch + 1,
-                    epoch_done=epoch_done,
-                    resolution=size,
-                    learning_rate=rate,
-                    loss=loss,
-                    mean_loss=learner.health.mean_loss,
-                    train_accuracy=learner.health.accuracy,
-                    accuracy=accuracy,
-                    images_per_second=min(recipe.batch_size, len(pictures)) / pace.seconds(step),
-                    seconds_left=pace.seconds(step) * (steps - step),
-                )
+    accuracy: float | None = None
+    with memory_errors(recipe.batch_size):
+        learner = Learner(graph, recipe, seed, preprocessing, world, initial, teacher)
+        if kept := world.from_first(keeper.read() if keeper and world.first else None):
+            learner.restore(checkpoint.from_bytes(kept, "the checkpoint"))
+        pace = _Pace(learner.step)
+        while learner.step < steps:
+            epoch, first = divmod(learner.step, steps_an_epoch)
+            size = resolution_at(recipe, graph, epoch)
+            batches = train_batches(
+                pictures,
+                np.random.default_rng([seed, epoch]).permutation(len(pictures)),
+                batch_size=recipe.batch_size,
+                size=size,
+                crop=_crop(recipe),
+                seed=(seed, epoch),
+                shard=shard,
+                device=world.device,
+                workers=workers,
+                first=first,
+                strict=strict,
+                skipped=skipped,
             )
-            if epoch_done:
-                learner.health.new_epoch()
-            if keeper is not None and world.first and (keeper.due() or step == steps):
-                keeper.keep(learner.state())
-    learner.check_weights()
-    result = learner.result
-    accuracy = (
-        evaluate(result, held_out, preprocessing, world, workers) if len(held_out) else math.nan
-    )
+            for images, labels in batches:
+                images = augment(images, _augmentation(recipe), (seed, learner.step), shard)
+                rate = recipe.learning_rate * _schedule(learner.step / steps, recipe)
+                learner.learn(images, labels, rate)
+                step = learner.step
+                epoch_done = step % steps_an_epoch == 0
+                if step % CHECKED_EVERY[world.device.type] and not epoch_done:
+                    continue
+                loss = learner.health.check(steps)
+                mean_loss, train_accuracy = learner.health.means(world if epoch_done else HERE)
+                accuracy = None
+                if step == steps or (epoch_done and due(epoch + 1, evaluate_every)):
+                    accuracy = judge(learner.result)
+                    learner.net.train()
+                report(
+                    Progress(
+                        step=step,
+                        steps=steps,
+                        epoch=epoch + 1,
+                        epoch_done=epoch_done,
+                        resolution=size,
+                        learning_rate=rate,
+                        loss=loss,
+                        mean_loss=mean_loss,
+                        train_accuracy=train_accuracy,
+                        accuracy=accuracy,
+                        images_per_second=min(recipe.batch_size, len(pictures))
+                        / pace.seconds(step),
+                        seconds_left=pace.seconds(step) * (steps - step),
+                    )
+                )
+                if epoch_done:
+                    learner.health.new_epoch()
+                if keeper is not None and world.first and (keeper.due() or step == steps):
+                    keeper.keep(learner.state())
+        learner.check_weights()
+        if accuracy is None:  # nothing was left to do
+            accuracy = judge(learner.result)
     seconds = time.perf_counter() - started
-    return Trained(weights=weights_of(result), accuracy=accuracy, seconds=seconds)
+    return Trained(weights=weights_of(learner.result), accuracy=accuracy, seconds=seconds)
 
 
 def evaluate(
@@ -171,8 +178,14 @@ def evaluate(
     preprocessing: Preprocessing,
     world: World = HERE,
     workers: int = 0,
+    strict: bool = False,
+    skipped: dict[Path, str] | None = None,
 ) -> float:
-    """The share of pictures whose class the network puts first; it is in evaluation mode after."""
+    """The share of readable pictures whose class the network, in evaluation mode then, puts first.
+
+    Raises:
+        InputError: none can be read, or, with `strict`, one cannot.
+    """
     net.eval()
     normalise = normaliser(preprocessing, world.device)
     own = pictures.take(np.arange(world.rank, len(pictures), world.size))
@@ -185,11 +198,20 @@ def evaluate(
             size=net.graph.input_shape[1],
             device=world.device,
             workers=workers,
+            strict=strict,
+            skipped=skipped,
         ):
             right += (net(normalise(images)).argmax(1) == labels).sum()
             seen += len(labels)
-    right_in_all, in_all = world.total(float(right), seen)
-    return right_in_all / in_all
+    right_in_all, seen_in_all = world.total(float(right), seen)
+    if not seen_in_all:
+        raise InputError(f"none of the {len(pictures)} pictures to judge by can be read")
+    return right_in_all / seen_in_all
+
+
+def due(epoch: int, every: int) -> bool:
+    """Whether an epoch, counted from 1, is one of those that are looked at."""
+    return bool(every) and epoch % every == 0
 
 
 def resolution_at(recipe: Recipe, graph: Graph, epoch: int) -> int:
@@ -199,7 +221,8 @@ def resolution_at(recipe: Recipe, graph: Graph, epoch: int) -> int:
     growing = math.ceil(recipe.epochs * GROWTH_EPOCHS)
     if not first or epoch >= growing:
         return last
-    return min(last, round((first + (last - first) * epoch / growing) / 8) * 8)
+    grown = round((first + (last - first) * epoch / growing) / 8) * 8
+    return min(last, max(first, grown)) if epoch else first
 
 
 class _Pace:

@@ -11,6 +11,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save as serialize
 
+from ghostnas import seal
 from ghostnas.errors import InputError, short
 from ghostnas.files import read_bytes, write_whole
 from ghostnas.graph import Array, Weights
@@ -24,8 +25,10 @@ _SIZES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 def save(weights: Weights, path: Path, preprocessing: Preprocessing | None = None) -> None:
     """Write the file whole or not at all, with what the network expects of a picture."""
     arrays = {key: np.ascontiguousarray(array) for key, array in weights.items()}
-    about = {PREPROCESSING: json.dumps(preprocessing.to_json())} if preprocessing else None
-    write_whole(path, serialize(arrays, about))
+    about = {"seal": seal.MARK}
+    if preprocessing is not None:
+        about[PREPROCESSING] = json.dumps(preprocessing.to_json())
+    write_whole(path, seal.seal(serialize(arrays, about)))
 
 
 def load(path: Path) -> dict[str, Array]:
@@ -91,6 +94,7 @@ def finite(arrays: Mapping[str, Array], where: str) -> dict[str, Array]:
 
 
 def _deserialize(content: bytes, where: str) -> list[tuple[str, dict[str, Any]]]:
+    seal.check(content, where)
     try:
         return list(safetensors.deserialize(content))  # type: ignore[no-untyped-call]
     except (safetensors.SafetensorError, ValueError) as error:

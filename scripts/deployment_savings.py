@@ -336,12 +336,16 @@ def main() -> None:
                 f"{fmean(cost.count(each.network).macs for each in side) / 1e6:.1f}"
                 for side in (row.clean, row.other)
             )
-            parts = max(parts_of(models[each]) for each in row.other)
-            note = f" (in {parts} parts)" if parts > 1 else ""
+            notes = [
+                f" (in {parts} parts)" if parts > 1 else ""
+                for side in (row.clean, row.other)
+                for parts in [max(parts_of(models[each]) for each in side)]
+            ]
             low, middle, high = 100 * np.percentile(found.saving, [0, 50, 100])
             print(
                 f"| {row.network} | {row.what} | {dtype} | {macs} | "
-                f"{np.median(found.clean_ms):.2f} | {np.median(found.other_ms):.2f}{note} | "
+                f"{np.median(found.clean_ms):.2f}{notes[0]} | "
+                f"{np.median(found.other_ms):.2f}{notes[1]} | "
                 f"{middle:+.1f} % ({low:+.1f} to {high:+.1f}) |",
                 flush=True,
             )

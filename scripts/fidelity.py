@@ -22,10 +22,8 @@ import json
 import multiprocessing
 import os
 import random
-import signal
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -48,6 +46,7 @@ from ghostnas.loader import test_batches
 from ghostnas.recipe import Recipe
 from ghostnas.seeds import kendall, percent, summary
 from ghostnas.train import train
+from ghostnas.workers import deaf_to_interrupts, start_worker
 from ghostnas.zoo import ghostnet
 
 LONG = "long training"
@@ -142,13 +141,14 @@ def measure(todo: Sequence[Task], journal: Journal, spec: str, workers: int) -> 
     executor = ProcessPoolExecutor(
         workers,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=start_worker,
+        initializer=begin,
         initargs=(spec, os.getpid()),
     )
     whole = sum(task.work for task in todo)
     done, began = 0.0, time.monotonic()
     try:
-        running = {executor.submit(carry_out, task): task for task in todo}
+        with deaf_to_interrupts():
+            running = {executor.submit(carry_out, task): task for task in todo}
         for position, future in enumerate(as_completed(running), 1):
             task = running[future]
             try:
@@ -180,19 +180,11 @@ def measure(todo: Sequence[Task], journal: Journal, spec: str, workers: int) -> 
 _dataset: data.Dataset
 
 
-def start_worker(spec: str, parent: int) -> None:
+def begin(spec: str, parent: int) -> None:
     global _dataset  # a worker process has one job and keeps its data
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+    start_worker(parent)
     torch.set_num_threads(1)
     _dataset = data.load(spec)
-
-
-def end_with(parent: int) -> None:
-    """End this process when the parent is gone, also after a kill -9."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 def carry_out(task: Task) -> tuple[float, float]:

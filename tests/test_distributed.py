@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ghostnas import weights
-from ghostnas.distributed import World, join
+from ghostnas.distributed import World, join, synchronise
 from ghostnas.errors import InputError
 
 TORCHRUN = (*(sys.executable, "-m", "torch.distributed.run"), "--standalone")
@@ -70,10 +70,42 @@ def test_batch_norm_over_two_processes_is_that_of_one(tmp_path: Path) -> None:
         torch.testing.assert_close(two[key], tensor, rtol=1e-4, atol=1e-6, msg=key)
 
 
+AUTOCAST = """
+import torch
+from torch import nn
+from ghostnas.distributed import join, synchronise
+
+with join("cpu") as world:
+    torch.manual_seed(0)
+    x = torch.randn(8, 3, 6, 6)
+    plain, shared = (nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5)) for _ in range(2))
+    shared.load_state_dict(plain.state_dict())
+    synchronise(shared)
+    wanted = plain(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = shared(x)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), wanted, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(shared[1].running_var, plain[1].running_var, rtol=0.02, atol=1e-3)
+"""
+
+
+def test_batch_norm_over_processes_works_in_mixed_precision(tmp_path: Path) -> None:
+    (tmp_path / "probe.py").write_text(AUTOCAST)
+    run([*TORCHRUN, "--nproc-per-node=2", str(tmp_path / "probe.py")])
+
+
+@pytest.mark.parametrize("missing", ["RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"])
+def test_processes_that_torchrun_did_not_start_are_told(monkeypatch, missing: str) -> None:
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    monkeypatch.delenv(missing)
+    with pytest.raises(InputError, match=f"{missing} is not: start.*torchrun"), join("cpu"):
+        pass
+
+
 def test_a_network_without_batch_norm_is_left_alone() -> None:
     net = nn.Linear(2, 2)
-    from ghostnas.distributed import synchronise
-
     synchronise(net)
     assert type(net) is nn.Linear
 

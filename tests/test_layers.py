@@ -13,6 +13,7 @@ import ghostnas
 LAYERS = [
     "errors",
     "files",
+    "workers",
     "preprocessing",
     "recipe",
     "graph",
@@ -88,7 +89,10 @@ LAYERS = [
     "export",
     "report",
     "settings",
+    "outcome",
     "search",
+    "curve",
+    "training_settings",
     "training_run",
     "show",
     "handover",
@@ -150,6 +154,7 @@ MUST_NOT_KNOW = {
     "study": {"torch", "device", "cli"},
     "export": {"cli"},
     "report": {"cli"},
+    "outcome": {"train", "proxy", "cli"},
     "search": {"cli"},
     "show": {"cli"},
 }

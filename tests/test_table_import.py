@@ -102,7 +102,9 @@ def builtin_kinds(graph):
     return [names[codes[op.opcodeIndex]] for op in model.subgraphs[0].operators]
 
 
-KINDS = builtin_kinds(SMALL)
+FUSED_KINDS = builtin_kinds(SMALL)
+_AT = FUSED_KINDS.index("MUL")
+KINDS = [*FUSED_KINDS[:_AT], "ADD", "MUL", *FUSED_KINDS[_AT:]]  # with a gate of its own, as in LOGS
 
 
 def as_table(rows):
@@ -139,6 +141,16 @@ def test_a_profile_of_xnnpacks_ops():
     assert rows[SIDE] == Timing(0.065, 0.064, 0.066, 2000)
 
 
+def test_a_profile_of_a_file_whose_gate_is_fused():
+    log = profile_log([(kind, 0.01) for kind in FUSED_KINDS])
+    rows = table_import.from_profile(log, SMALL, "log")
+    assert set(rows) == set(signatures(SMALL))
+    assert rows[GATE].median_ms == table_import.LEAST_MS
+    xnnpack = {"ADD": "Binary Elementwise", "MUL": "Binary Elementwise"}
+    log = profile_log([(xnnpack.get(kind, kind), 0.01) for kind in FUSED_KINDS])
+    assert table_import.from_profile(log, SMALL, "log") == rows
+
+
 def test_what_is_too_quick_for_the_profile_is_still_above_zero():
     rows = table_import.from_profile(LOGS["profile_xnnpack"], SMALL, "log")
     assert rows[FLATTEN] == Timing(0.0005, 0.0005, 0.0005, 1000)
@@ -167,7 +179,9 @@ def test_what_tflite_writes_is_counted_off_whole(name, resolution):
     rows = table_import.from_profile(profile_log(nodes), graph, "log")
     ops = signatures(graph)
     assert set(rows) == set(ops)
-    total_ms = sum(rows[op].median_ms for op in ops)
+    fused = [op for op in ops if op.op == "hard_sigmoid"]
+    assert {rows[op].median_ms for op in fused} == {table_import.LEAST_MS}
+    total_ms = sum(rows[op].median_ms for op in ops if op not in fused)
     assert total_ms == pytest.approx(sum(ms for _, ms in nodes))
     assert all(timing.runs == ops.count(op) for op, timing in rows.items())
 

@@ -7,12 +7,13 @@ import torch
 from ghostnas.arch import Arch, Head, Stage, Stem, fit_to, lower
 from ghostnas.blocks import GhostBlock
 from ghostnas.checkpoint import Keeper
-from ghostnas.errors import TrainingError
+from ghostnas.errors import InputError, TrainingError
+from ghostnas.learner import Health
 from ghostnas.pictures import Pictures
 from ghostnas.preprocessing import Preprocessing
 from ghostnas.recipe import Recipe
 from ghostnas.torch_net import net_of
-from ghostnas.train import evaluate, resolution_at, train
+from ghostnas.train import HERE, evaluate, resolution_at, train
 from ghostnas.zoo import ghostnet
 
 NET = lower(
@@ -184,10 +185,28 @@ def test_the_result_is_the_average_of_the_weights():
     )
 
 
+def health_after(losses, own):
+    """Of a training whose loss, and that without a teacher's part, were these."""
+    health = Health(classes=3)
+    logits, labels = torch.zeros(2, 3), torch.tensor([0, 1])
+    for step, (loss, plain) in enumerate(zip(losses, own, strict=True), 1):
+        health.add(step, torch.tensor(loss), torch.tensor(plain), logits, labels)
+    health.check(len(losses))
+    return health
+
+
 def test_a_training_that_gets_worse_than_guessing_is_stopped():
-    recipe = replace(RECIPE, optimizer="sgd", learning_rate=20.0, epochs=60, warmup=0.0)
-    with pytest.raises(TrainingError, match=r"diverges.*lower learning_rate|the loss is"):
-        trained(recipe=recipe)
+    with pytest.raises(TrainingError, match=r"diverges: .* at step \d+ of 300.*learning_rate"):
+        health_after([1.0] * 50 + [9.0] * 250, [1.0] * 50 + [9.0] * 250)
+    health_after([9.0] * 40 + [1.0] * 260, [9.0] * 40 + [1.0] * 260)  # a wild start is none
+    health_after([9.0] * 300, [1.0] * 300)  # of a teacher's answers
+
+
+def test_the_means_are_of_the_epoch():
+    health = health_after([1.0, 3.0], [1.0, 3.0])
+    assert health.means(HERE) == (2.0, 0.5)
+    health.new_epoch()
+    assert health.means(HERE) == (0.0, 0.0)
 
 
 def test_memory_that_does_not_suffice_is_told_with_what_to_do():
@@ -235,6 +254,7 @@ def test_pictures_grow_to_the_networks_size():
     sizes = [resolution_at(recipe, graph, epoch) for epoch in range(8)]
     assert sizes == sorted(sizes)
     assert (sizes[0], sizes[5], sizes[6], sizes[7]) == (32, 56, 64, 64)
+    assert resolution_at(replace(recipe, first_resolution=20), graph, 0) == 20
     assert {resolution_at(RECIPE, graph, epoch) for epoch in range(4)} == {64}
 
 
@@ -252,3 +272,14 @@ def test_the_rate_rises_and_falls_as_the_recipe_says():
     np.testing.assert_allclose(np.diff(line), -RECIPE.learning_rate / 28)
     steps = rates(replace(RECIPE, schedule="steps", milestones=(0.5, 0.75), warmup=0.0))
     np.testing.assert_allclose(steps, [0.01] * 14 + [0.001] * 7 + [0.0001] * 7)
+
+
+def test_an_average_of_few_steps_is_not_that_of_the_start():
+    recipe = replace(RECIPE, epochs=8, ema=0.999)
+    assert trained(recipe=recipe).accuracy > 0.8
+
+
+def test_no_picture_to_judge_by_is_told():
+    nothing = HELD_OUT.take(np.arange(0))
+    with pytest.raises(InputError, match="none of the 0 pictures"):
+        evaluate(net_of(NET, trained().weights), nothing, UNIT)

@@ -87,6 +87,44 @@ def test_a_finished_training_is_not_begun_again(
     again = json.loads(capsys.readouterr().out)
     assert (place / "run" / "model.safetensors").read_bytes() == before
     assert again["test_accuracy"] == result["test_accuracy"]
+    assert again["seconds"] == pytest.approx(result["seconds"], abs=2.0)
+
+
+def test_a_network_for_smaller_pictures_stays_the_same_when_it_goes_on(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = command(place, tmp_path / "run", "--resolution", "8", "--epochs", "1", "--json")
+    assert main(small) == 0
+    begun = json.loads(capsys.readouterr().out)
+    weights_before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    assert main(["train", "--resume", "--out", str(tmp_path / "run"), "--json"]) == 0
+    resumed = json.loads(capsys.readouterr().out)
+    assert begun["resolution"] == resumed["resolution"] == 8
+    assert (begun["id"], begun["macs"]) == (resumed["id"], resumed["macs"])
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == weights_before
+
+
+def test_other_pictures_and_damaged_files_are_refused_when_it_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = write_pictures(tmp_path)
+    (tmp_path / "short.toml").write_text(RECIPE)
+    run = tmp_path / "run"
+    assert main(command(tmp_path, run, "--epochs", "1")) == 0
+    resume = ["train", "--resume", "--out", str(run)]
+    kept = (run / "curve.csv").read_bytes()
+    (run / "curve.csv").write_text("epoch,step\n1,2\n")
+    capsys.readouterr()
+    assert main(resume) == 2
+    assert "no curve of a training" in capsys.readouterr().err
+    (run / "curve.csv").write_bytes(kept)
+    (pictures / "dark" / "0.png").unlink()
+    assert main(resume) == 2
+    assert "other pictures than when the training" in capsys.readouterr().err
+    text = (run / "train.toml").read_text()
+    (run / "train.toml").write_text(text.replace("seed = 0", "seed = 'a'"))
+    assert main(resume) == 2
+    assert "is damaged: seed = 'a'" in capsys.readouterr().err
 
 
 def test_what_is_wrong_is_said_before_a_folder_is_made(
@@ -162,7 +200,7 @@ def test_ten_kills_at_any_moment_change_no_bit(place: Path, tmp_path: Path) -> N
         process.communicate()
         killed += 1
         assert not (out / "result.json").exists()
-        resumed = start(["train", "--resume", "--out", str(out), "--threads", "1"])
+        resumed = start(["train", "--resume", "--out", str(out)])
         _, errors = resumed.communicate()
         assert resumed.returncode == 0, errors
         found = weights.load(out / "model.safetensors")
