@@ -43,7 +43,7 @@ class _Counted(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Described:
-    """A model and the data it is run on, without either; what was `skipped` when these were read."""
+    """A model and the data it is run on, without either; `skipped` are pictures not loaded."""
 
     format: str
     dtype: str | None

@@ -25,13 +25,14 @@ from ghostnas import (
 )
 from ghostnas.arch import Arch, lower, to_json
 from ghostnas.deploy import fold
-from ghostnas.errors import ExportError, GhostnasError, InputError
-from ghostnas.files import write_whole
+from ghostnas.errors import ExportError, GhostnasError, InputError, short
+from ghostnas.files import read_text, write_whole
 from ghostnas.graph import Array, Graph, Weights
-from ghostnas.model_card import Origin
+from ghostnas.model_card import Latency, Origin
 from ghostnas.model_file import ARCH_ID, DTYPE, ORIGIN, PREPROCESSING, SEAL, one_line
 from ghostnas.preprocessing import Preprocessing
 from ghostnas.proof import TOLERANCES, Exported, proof_images, prove, torch_logits
+from ghostnas.seeds import Summary
 from ghostnas.whole_folder import all_or_none
 
 HALF_MAX = float(np.finfo(np.float16).max)
@@ -141,6 +142,22 @@ def export(
         weights.save(values, place / f"{name}.safetensors", preprocessing)
         _write_papers(place, arch, graph, exported, preprocessing, origin, name)
     return [replace(each, path=folder / each.path.name) for each in exported]
+
+
+def from_manifest(path: Path) -> Origin:
+    """What the ``export.json`` of an earlier export says of its network.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        found = json.loads(read_text(path))["origin"]
+        accuracy = found.pop("accuracy")
+        latencies = tuple(Latency(**each) for each in found.pop("latencies"))
+        known = None if accuracy is None else Summary(**accuracy)
+        return Origin(**found, accuracy=known, latencies=latencies)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: is damaged: {short(error)}") from error
 
 
 def _parse(text: str, what: str, known: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from ghostnas import data, latency, show
 from ghostnas.arch import Arch
 from ghostnas.bench import Bench
 from ghostnas.errors import InputError
-from ghostnas.export import export
-from ghostnas.files import write_whole
+from ghostnas.export import MANIFEST, export, from_manifest
+from ghostnas.files import read_text, write_whole
 from ghostnas.graph import Array
 from ghostnas.learner import normaliser
 from ghostnas.loader import test_batches
@@ -22,7 +22,7 @@ from ghostnas.pictures import subset
 from ghostnas.predict import Predictor
 from ghostnas.preprocessing import IMAGENET, Preprocessing
 from ghostnas.proof import Exported
-from ghostnas.seeds import Summary
+from ghostnas.seeds import summary
 
 CALIBRATION_PICTURES = 256
 SEED = 0  # of the pictures that int8 is calibrated on
@@ -74,19 +74,16 @@ def hand_over(
         say("the weights do not say what pictures they expect: ImageNet's mean and std are assumed")
         expected = IMAGENET
     predicted = [(table, Predictor(table).predict(arch)) for table in tables]
-    origin = Origin(
-        network=f"{order.network} ({arch.id})",
-        latencies=tuple(
-            Latency(
-                target=f"{table.name}, {table.origin.dtype}",
-                latency_ms=each.latency_ms,
-                low_ms=each.low_ms,
-                high_ms=each.high_ms,
-            )
-            for table, each in predicted
-        ),
-        **_history(order),
+    latencies = tuple(
+        Latency(
+            target=f"{table.name}, {table.origin.dtype}",
+            latency_ms=each.latency_ms,
+            low_ms=each.low_ms,
+            high_ms=each.high_ms,
+        )
+        for table, each in predicted
     )
+    origin = _origin(order, arch)
     exported = export(
         arch,
         values,
@@ -95,7 +92,7 @@ def hand_over(
         dtypes=order.dtypes,
         preprocessing=expected,
         calibration=_calibration(order, arch, expected) if order.data else None,
-        origin=origin,
+        origin=replace(origin, latencies=latencies) if latencies else origin,
     )
     measured = []
     if bench_of is not None:
@@ -137,28 +134,22 @@ def _measured(
     return found
 
 
-def _history(order: Order) -> dict[str, Any]:
-    """What a training's folder tells of its weights."""
+def _origin(order: Order, arch: Arch) -> Origin:
+    """What a search or a training told of its network and weights."""
+    network = f"{order.network} ({arch.id})"
     if order.weights_file is not None:
-        return {"weights": f"read from {order.weights_file.name}"}
-    result = Path(order.network) / "result.json"
-    if not result.exists():
-        return {}
-    found = json.loads(result.read_text(encoding="utf-8"))
-    if "best" in found:
-        return {
-            "weights": f"a search's short training on {found['data']} at the pictures' own size: "
-            "train it in full before it is shipped"
-        }
-    return {
-        "weights": f"trained on {found['data']}, recipe {found['recipe']}, {found['epochs']} "
-        f"epochs at {found['resolution']} px, seed {found['seed']}, on {found['hardware']}",
-        "accuracy": Summary(
-            mean=found["test_accuracy"],
-            std=None,
-            min=found["test_accuracy"],
-            max=found["test_accuracy"],
-            count=1,
-        ),
-        "pictures": f"{found['test_pictures']} test pictures of {found['data']}",
-    }
+        return Origin(network=network, weights=f"read from {order.weights_file.name}")
+    folder = Path(order.network)
+    if (folder / "export" / MANIFEST).exists():
+        return from_manifest(folder / "export" / MANIFEST)
+    if not (folder / "result.json").exists():
+        return Origin(network=network)
+    found = json.loads(read_text(folder / "result.json"))
+    kind, accuracy = found["data"].partition(":")[0], found["test_accuracy"]
+    return Origin(
+        network=network,
+        weights=f"trained on {kind}, recipe {found['recipe']}, {found['epochs']} epochs at "
+        f"{found['resolution']} px, seed {found['seed']}, on {found['hardware']}",
+        accuracy=summary([accuracy]),
+        pictures=f"{found['test_pictures']} test pictures of {kind}",
+    )

@@ -237,7 +237,8 @@ def _judge_finalists(
                 test=tuple(score.test_accuracy for score in own),
             )
         )
-    return judged
+    skipped = {line: None for score in scores.values() for line in score.skipped}
+    return judged, list(skipped)
 
 
 def _baseline(prepared: _Prepared) -> dict[str, Arch]:
@@ -251,7 +252,7 @@ def _baseline(prepared: _Prepared) -> dict[str, Arch]:
 
 
 def _remembered(how: Recipe) -> dict[str, Any]:
-    """A recipe's numbers as a study keeps them, so that an edited file is not taken for the same."""
+    """A recipe's numbers as a study keeps them: an edited file of the same name is another."""
     values = json.loads(json.dumps(dataclasses.asdict(how)))
     return {f"recipe.{key}": value for key, value in values.items()}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ghostnas import cost, data, inherit, published, splits, weights
+from ghostnas import cost, data, inherit, published, report, splits, weights
 from ghostnas.arch import Arch, load, lower, to_json
 from ghostnas.checkpoint import Keeper
 from ghostnas.curve import Curve
@@ -32,7 +32,6 @@ from ghostnas.training_settings import Settings, read, to_text
 
 CURVE_POINTS = 40  # accuracies on held-out pictures along a training
 CHECKPOINT = "checkpoint.safetensors"
-NAMED = 5  # of the pictures that could not be read
 Say = Callable[[str], None]
 
 
@@ -126,7 +125,8 @@ class _Training:
         self._teacher: Teacher | None = None
         if settings.teacher:
             self._teacher = _teacher(settings.teacher, self._pictures)
-        _name(dataset.skipped, self._say)
+        for line in report.skipped(dataset.skipped):
+            self._say(line)
 
     def write_settings(self) -> None:
         document = json.dumps(to_json(self._arch), indent=1)
@@ -192,7 +192,8 @@ class _Training:
             "seconds": round(curve.seconds if curve else trained.seconds, 1),
             "hardware": _hardware(world),
         }
-        _name({**self._skipped, **unread}.values(), self._say)
+        for line in report.skipped({**self._skipped, **unread}.values()):
+            self._say(line)
         if world.first:
             path = self._folder / "model.safetensors"
             weights.save(trained.weights, path, preprocessing=pictures.preprocessing)
@@ -213,15 +214,6 @@ def _agree(world: World, objection: str) -> None:
     """Stop in all processes where the first one objects; the others may look too late."""
     if said := world.from_first(objection.encode()):
         raise InputError(said.decode())
-
-
-def _name(skipped: Iterable[str], say: Say) -> None:
-    """Say which pictures were left out: the first ones by name, and how many."""
-    lines = list(skipped)
-    for line in lines[:NAMED]:
-        say(f"skipped {line}")
-    if len(lines) > NAMED:
-        say(f"skipped {len(lines)} pictures in all")
 
 
 def _teacher(file: str, pictures: Split) -> Teacher:

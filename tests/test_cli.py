@@ -109,6 +109,24 @@ def test_of_another_networks_weights_what_fits_is_taken_and_said(
     assert json.loads(captured.out)["epochs"] == 1
 
 
+def test_a_training_can_enlarge_a_network_and_its_folder_is_a_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = space.load(str(write_space(tmp_path))).decode({"resolution": 32})
+    (tmp_path / "small.json").write_text(json.dumps(arch.to_json(small)))
+    train, run = write_training(tmp_path), tmp_path / "run"
+    named = ["train", str(tmp_path / "small.json"), *train[4:]]
+    assert main([*named, "--resolution", "40"]) == 0
+    capsys.readouterr()
+    trained = arch.load(run / "arch.json")
+    assert trained == arch.fit_to(small, resolution=40, classes=2)
+    assert main(["show", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == trained.id
+    again = ["train", str(run), *train[4:-1], str(tmp_path / "again"), "--resolution", "48"]
+    assert main([*again, "--init", str(run / "model.safetensors"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["resolution"] == 48
+
+
 def test_show_prints_the_published_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "ghostnet", "--target", "arm", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -378,6 +396,9 @@ def bad_training(name: str, folder: Path) -> list[str]:
         "resume with other data": [*resume, "--data", "synthetic"],
         "resume with a seed": [*resume, "--seed", "0"],
         "resume without out": ["train", "--resume"],
+        "training into a file": [*train[:-1], str(folder / "short.toml")],
+        "training from half a seed": [*train, "--seed", "0.5"],
+        "check from half a seed": ["latency", "check", "--target", str(ARM), "--seed", "0.5"],
         "eval of nothing": ["eval", "--data", "synthetic"],
         "eval without data": ["eval", str(folder / "model.onnx")],
         "eval of no pictures": ["eval", "x.onnx", "--data", "synthetic", "--limit", "0"],
@@ -482,6 +503,12 @@ def bad(name: str, folder: Path) -> list[str]:
         "zero finalists": [*search, "--finalists", "0"],
         "zero seeds": [*search, "--seeds", "0"],
         "unknown scorer": [*search, "--scorer", "synfow"],
+        "seed below zero": [*search, "--seed", "-1"],
+        "seed above all": [*search, "--seed", "2147483648"],
+        "search into a file": [*search[:-1], str(ARM)],
+        "search below a file": [*search[:-1], str(ARM / "run")],
+        "export into a file": ["export", "ghostnet", "--out", str(ARM)],
+        "recipe that holds none out": [*search, "--recipe", "cifar"],
         "bad time": [*search, "--timeout", "soon"],
         "unknown network": ["show", "gostnet"],
         "missing arch file": ["show", str(folder / "none.json")],
@@ -564,6 +591,9 @@ OF_TRAINING = {
     "resume with other data": "leave --data out",
     "resume with a seed": "leave --seed out",
     "resume without out": "--out",
+    "training into a file": "short.toml: is a file, not a folder",
+    "training from half a seed": "from 0 to 2147483647",
+    "check from half a seed": "from 0 to 2147483647",
     "eval of nothing": "MODEL",
     "eval without data": "--data",
     "eval of no pictures": "positive",
@@ -604,6 +634,12 @@ EXPECTED = {
     "zero finalists": "--finalists",
     "zero seeds": "--seeds",
     "unknown scorer": "synflow",
+    "seed below zero": "from 0 to 2147483647",
+    "seed above all": "from 0 to 2147483647",
+    "search into a file": "cortex-a76.csv: is a file, not a folder",
+    "search below a file": "cortex-a76.csv: is a file, not a folder",
+    "export into a file": "cortex-a76.csv: is a file, not a folder",
+    "recipe that holds none out": "validation_pictures",
     "bad time": "90s",
     "unknown network": "mobilenetv3-large",
     "missing arch file": "none.json",

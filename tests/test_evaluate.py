@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,11 +72,27 @@ def test_it_gives_torchs_accuracies_and_says_how_far_it_is(folder, spec, known):
     )
     assert (result["top1"], result["top5"]) == pytest.approx(expected(spec, known, 101))
     assert (result["format"], result["dtype"], result["pictures"]) == ("onnx", "fp32", 101)
-    assert (result["warnings"], result["skipped"]) == ([], 0)
+    assert (result["warnings"], result["skipped"], result["first_skipped"]) == ([], 0, None)
     assert result["images_per_second"] > 0
     assert said[-1].startswith("101 of 101 pictures, ")
     assert 5 <= len(said) <= 10
     json.dumps(result)
+
+
+def test_a_picture_that_cannot_be_read_is_counted_and_named(folder, spec, tmp_path):
+    """Left out when the data are loaded, or where they stay in files when it is its turn."""
+    copied = shutil.copytree(spec.removeprefix("folder:"), tmp_path / "pictures")
+    damaged = copied / "test" / "grey" / "3.png"
+    damaged.write_bytes(b"no picture")
+    for kind in (f"folder:{copied}", f"imagenet:{copied}"):
+        if kind.startswith("imagenet"):
+            (copied / "test").rename(copied / "val")
+            damaged = copied / "val" / "grey" / "3.png"
+        found = evaluate.evaluate(folder / "model.onnx", kind)
+        assert (found["pictures"], found["skipped"]) == (119, 1)
+        assert found["first_skipped"].startswith(str(damaged))
+        with pytest.raises(InputError, match=re.escape(str(damaged))):
+            evaluate.evaluate(folder / "model.onnx", kind, strict=True)
 
 
 def test_a_folder_whose_weights_do_not_say_what_they_expect_is_warned_of(tmp_path, spec):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from small import write_pictures, write_space
 
-from ghostnas import cost, data, recipe, scorers, seeds, splits, weights
+from ghostnas import cost, data, image_folder, proxy, recipe, scorers, seeds, splits, weights
 from ghostnas.arch import Arch, Head, Stage, Stem, load, lower
 from ghostnas.blocks import GhostBlock
 from ghostnas.cli import main
@@ -26,7 +26,8 @@ TINY = Arch(
     classes=1000,
     resolution=32,
 )
-SHORT = recipe.Recipe(epochs=1, batch_size=16, learning_rate=0.01)
+SHORT = recipe.Recipe(epochs=1, batch_size=16, learning_rate=0.01, validation_pictures=8)
+RECIPE = "epochs = 1\nbatch_size = 16\nlearning_rate = 0.01\nvalidation_pictures = 8\n"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,22 +85,34 @@ def test_a_network_is_trained_at_the_datas_size_and_its_score_is_recorded(tmp_pa
     assert len(weights.preprocessing_of(path).classes) == 2
 
 
+def test_pictures_that_cannot_be_read_are_named_in_a_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is where the pictures stay in their files."""
+    folder = write_pictures(tmp_path)
+    monkeypatch.setattr(image_folder, "BYTES_IN_MEMORY", 0)
+    in_files = splits.split(data.load(f"folder:{folder}"), SHORT)
+    monkeypatch.setattr(proxy, "_split", in_files, raising=False)
+    monkeypatch.setattr(proxy, "_recipe", SHORT, raising=False)
+    damaged = [in_files.validation.paths[0], in_files.test.paths[0]]
+    for each in damaged:
+        each.write_bytes(b"no picture")
+    path = tmp_path / "tiny.safetensors"
+    score = proxy._test(TINY, 1, path)
+    assert len(score.skipped) == 2
+    assert all(str(each) in line for each, line in zip(damaged, score.skipped, strict=True))
+    assert recorded(path) == score
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a search whose trials are counts of MACs."""
     folder = tmp_path_factory.mktemp("proxy")
     space = ["--space", str(write_space(folder)), "--data", f"folder:{write_pictures(folder)}"]
+    (folder / "short.toml").write_text(RECIPE)
     counts = [
-        "--trials",
-        "4",
-        "--finalists",
-        "2",
-        "--seeds",
-        "2",
-        "--scorer",
-        "macs",
-        "--workers",
-        "1",
+        *("--trials", "4", "--finalists", "2", "--seeds", "2", "--scorer", "macs"),
+        *("--workers", "1", "--recipe", str(folder / "short.toml")),
     ]
     out = ["--out", str(folder / "run"), "--json"]
     assert main(["search", "--target", "arm", "--budget", "300KFLOPs", *space, *counts, *out]) == 0
@@ -156,6 +169,36 @@ def test_an_unknown_scorer_is_refused_in_one_line(
     [line] = capsys.readouterr().err.splitlines()
     assert line == f"ghostnas: unknown scorer 'synfow'; known: {', '.join(SCORERS)}"
     assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_that_holds_no_pictures_out_cannot_choose(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = ["search", "--target", "arm", "--budget", "150MFLOPs", "--out", str(tmp_path / "run")]
+    assert main([*search, "--recipe", "cifar"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("ghostnas: recipe cifar holds out no pictures to choose by; ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_that_was_edited_is_another_search(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edited = run.parent / "short.toml"
+    edited.write_text(RECIPE.replace("epochs = 1", "epochs = 2"))
+    assert main(["search", "--resume", "--out", str(run), "--trials", "5"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "started with recipe.epochs = 1, not 2" in line
+    edited.write_text(RECIPE)
+
+
+def test_a_finished_search_gives_its_result_again(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = json.loads((run / "result.json").read_text())
+    assert main(["search", "--resume", "--out", str(run), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert {**again, "seconds": 0} == {**before, "seconds": 0}
 
 
 def test_a_search_keeps_its_scorer(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,6 +52,13 @@ def result(**changed: Any) -> dict[str, Any]:
     return found | changed
 
 
+def test_the_first_pictures_that_were_left_out_are_named() -> None:
+    reasons = [f"{number}.png: is damaged" for number in range(6)]
+    assert report.skipped([]) == []
+    assert report.skipped(reasons[:5]) == [f"skipped {reason}" for reason in reasons[:5]]
+    assert report.skipped(reasons)[4:] == ["skipped 4.png: is damaged", "skipped 6 pictures in all"]
+
+
 def alone() -> dict[str, Any]:
     """One seed each, no baseline."""
     spread = {"seeds": 1, "accuracy_std": None, "accuracy_min": 0.9, "accuracy_max": 0.9}
