@@ -26,8 +26,8 @@ def save(weights: Weights, path: Path, preprocessing: Preprocessing | None = Non
     """Write the file whole or not at all, with what the network expects of a picture."""
     arrays = {key: np.ascontiguousarray(array) for key, array in weights.items()}
     about = {"seal": seal.MARK}
-    if preprocessing is not None:
-        about[PREPROCESSING] = json.dumps(preprocessing.to_json())
+    if preprocessing is not None:  # in one text: the library writes several in no order
+        about = {PREPROCESSING: json.dumps({**preprocessing.to_json(), **about})}
     write_whole(path, seal.seal(serialize(arrays, about)))
 
 
