@@ -46,7 +46,7 @@ def train(args: argparse.Namespace) -> dict[float, list[float]]:
     """Accuracies on test pictures by width, in the order of the seeds."""
     pool = ProxyPool(args.data, recipe.load(args.recipe), args.workers)
     paths = {
-        (width, seed): args.out / f"ghostnet-{width:g}-{args.recipe}-{seed}.safetensors"
+        (width, seed): args.out / f"ghostnet-{width:g}-{Path(args.recipe).stem}-{seed}.safetensors"
         for width in args.widths
         for seed in range(args.seeds)
     }
