@@ -83,7 +83,7 @@ def hand_over(
         )
         for table, each in predicted
     )
-    origin = _origin(order, arch)
+    origin = _origin(order)
     exported = export(
         arch,
         values,
@@ -134,9 +134,9 @@ def _measured(
     return found
 
 
-def _origin(order: Order, arch: Arch) -> Origin:
+def _origin(order: Order) -> Origin:
     """What a search or a training told of its network and weights."""
-    network = f"{order.network} ({arch.id})"
+    network = Path(order.network).stem + (f" {order.width:g}x" if order.width else "")
     if order.weights_file is not None:
         return Origin(network=network, weights=f"read from {order.weights_file.name}")
     folder = Path(order.network)
