@@ -65,9 +65,9 @@ def test_batch_norm_over_two_processes_is_that_of_one(tmp_path: Path) -> None:
         found.append(torch.load(path, weights_only=True))
     one, two = found
     assert one.keys() == two.keys()
-    torch.testing.assert_close(two.pop("out"), one.pop("out")[:4], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(two.pop("out"), one.pop("out")[:4], rtol=1e-4, atol=1e-5)
     for key, tensor in one.items():
-        torch.testing.assert_close(two[key], tensor, rtol=1e-4, atol=1e-6, msg=key)
+        torch.testing.assert_close(two[key], tensor, rtol=1e-3, atol=1e-5, msg=key)
 
 
 AUTOCAST = """
