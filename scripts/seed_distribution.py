@@ -27,6 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="synthetic")
     parser.add_argument("--recipe", default="quick")
+    parser.add_argument("--resolution", type=int, help="of the pictures in training (the recipe's)")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--widths", type=float, nargs="+", default=[1.0, 0.5])
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -44,9 +45,11 @@ def main() -> None:
 
 def train(args: argparse.Namespace) -> dict[float, list[float]]:
     """Accuracies on test pictures by width, in the order of the seeds."""
-    pool = ProxyPool(args.data, recipe.load(args.recipe), args.workers)
+    how = recipe.change(recipe.load(args.recipe), resolution=args.resolution)
+    pool = ProxyPool(args.data, how, args.workers)
     paths = {
-        (width, seed): args.out / f"ghostnet-{width:g}-{Path(args.recipe).stem}-{seed}.safetensors"
+        (width, seed): args.out
+        / f"ghostnet-{width:g}-{Path(args.recipe).stem}-{how.resolution}-{seed}.safetensors"
         for width in args.widths
         for seed in range(args.seeds)
     }
