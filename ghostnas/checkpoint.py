@@ -6,7 +6,6 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
@@ -52,7 +51,9 @@ def from_bytes(content: bytes, where: str) -> State:
         raise InputError(f"{where}: is no whole checkpoint: {error}") from error
 
 
-def gather(net: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None) -> Any:
+def gather(
+    net: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None
+) -> dict[str, Tensor]:
     """All tensors of a training by name."""
     tensors = {f"net.{key}": tensor for key, tensor in net.state_dict().items()}
     if average is not None:
@@ -86,10 +87,19 @@ def restore(
             average.load_state_dict(parts["average"])
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        _lay_out(optimizer)
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"the checkpoint is of another network or recipe: {str(error).splitlines()[0]}"
         ) from error
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Lay its tensors out in memory as their parameters are, which fused steps count on."""
+    for parameter, slots in optimizer.state.items():
+        for key, value in slots.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                slots[key] = torch.empty_like(parameter).copy_(value)
 
 
 class Keeper:

@@ -1,9 +1,13 @@
-"""Depthwise convolutions that make several maps of each, trained quickly on a CPU.
+"""Depthwise convolutions whose gradients are found quickly on a CPU.
 
-PyTorch 2.13 (oneDNN) runs a convolution of 231 groups that makes 462 maps several times slower than
-one of 462 groups that makes 462: 32 pictures, 4x4, 5x5 kernels, one AVX-512 core: 2.9 against 0.5
-ms, and 3.9 against 0.3 for the gradient of its input. Ghost modules with a ratio s above 2 have
-such.
+PyTorch 2.13 (oneDNN) takes slow ways for two kinds of them, on one AVX-512 core and 32 pictures:
+
+- Those that make several maps of each, as Ghost modules with a ratio s above 2 have: 231 groups
+  that make 462 maps of 4x4 with 5x5 kernels take 2.9 ms, 462 groups that make 462 take 0.5 (for
+  the gradient of the input 3.9 and 0.3).
+- The gradient of kernels wider than 3: of 960 maps of 4x4 with 5x5 kernels it takes 7.5 ms. With
+  5x3 kernels and without padding oneDNN has a better way, so that two such windows of the kernel,
+  over maps that are padded before, take 2.4.
 """
 
 from __future__ import annotations
@@ -14,20 +18,23 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-LARGEST_REPEATED = 3  # kernel; the gradient of larger ones is quicker by the groups as they are
+WINDOW = 3  # columns of a kernel whose gradient is quick
 
 
-class MultiplyingConv2d(nn.Conv2d):
-    """A depthwise convolution with more outputs than inputs: the same numbers as `nn.Conv2d`."""
+class DepthwiseConv2d(nn.Conv2d):
+    """A depthwise convolution: the same numbers as `nn.Conv2d`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or x.device.type != "cpu" or not torch.is_grad_enabled():
+        slow = self.in_channels < self.out_channels or self.kernel_size[1] > WINDOW
+        known = self.kernel_size[1] % 2 == 1
+        learning = self.training and torch.is_grad_enabled()
+        if not (slow and known and learning and x.device.type == "cpu"):
             return super().forward(x)
-        y: Tensor = _Repeated.apply(x, self.weight, self.stride, self.padding)  # type: ignore[no-untyped-call]
+        y: Tensor = _Depthwise.apply(x, self.weight, self.stride, self.padding)  # type: ignore[no-untyped-call]
         return y if self.bias is None else y + self.bias[:, None, None]
 
 
-class _Repeated(torch.autograd.Function):
+class _Depthwise(torch.autograd.Function):
     """Each input map stands beside its copies, so that every output has one of its own."""
 
     @staticmethod
@@ -36,34 +43,66 @@ class _Repeated(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding = stride, padding
-        outputs = weight.shape[0]
-        repeated = x.repeat_interleave(outputs // x.shape[1], 1)
-        return F.conv2d(repeated, weight, None, stride, padding, 1, outputs)
+        groups = weight.shape[0]
+        return F.conv2d(_repeated(x, groups), weight, None, stride, padding, 1, groups)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         x, weight = ctx.saved_tensors
-        outputs, inputs = weight.shape[0], x.shape[1]
-        repeated = x.repeat_interleave(outputs // inputs, 1)
+        groups, inputs = weight.shape[0], x.shape[1]
+        repeated = _repeated(x, groups)
+        of_input = None
+        if ctx.needs_input_grad[0]:
+            of_input = _gradient(gradients[0], repeated, weight, ctx.stride, ctx.padding, "x")
+            if groups > inputs:
+                copies = (inputs, groups // inputs)
+                of_input = of_input.unflatten(1, copies).sum(2)  # type: ignore[no-untyped-call]
+        of_weight = _weight_gradient(gradients[0], repeated, weight, ctx.stride, ctx.padding)
+        return of_input, of_weight, None, None
 
-        def gradient(of: Tensor, groups: int, wanted: list[bool]) -> Any:
-            return torch.ops.aten.convolution_backward(
-                gradients[0],
-                of,
-                weight,
-                None,
-                ctx.stride,
-                ctx.padding,
-                [1, 1],
-                False,
-                [0, 0],
-                groups,
-                wanted,
-            )
 
-        copies, weights, _ = gradient(
-            repeated, outputs, [True, weight.shape[2] <= LARGEST_REPEATED, False]
-        )
-        if weights is None:
-            weights = gradient(x, inputs, [False, True, False])[1]
-        return copies.unflatten(1, (inputs, outputs // inputs)).sum(2), weights, None, None
+def _weight_gradient(
+    of_output: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> Tensor:
+    """Window by window, so that none is wider than `WINDOW`."""
+    rows, width = weight.shape[2:]
+    if width <= WINDOW:
+        return _gradient(of_output, x, weight, stride, padding, "weight")
+    # What all positions of a window see; pixels that none does are cut off by negative padding.
+    seen = [(of_output.shape[at] - 1) * stride[at - 2] + (rows, WINDOW)[at - 2] for at in (2, 3)]
+    above = padding[0]
+    found = torch.empty_like(weight)
+    for first in range(0, width - 1, WINDOW - 1):  # each shares a column with the one before
+        window = slice(first, first + WINDOW)
+        left = padding[1] - first
+        edges = [left, seen[1] - left - x.shape[3], above, seen[0] - above - x.shape[2]]
+        pixels = F.pad(x, edges)
+        kernel = weight[..., window]
+        found[..., window] = _gradient(of_output, pixels, kernel, stride, (0, 0), "weight")
+    return found
+
+
+def _gradient(
+    of_output: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    wanted: str,
+) -> Tensor:
+    """That of x or of weight."""
+    mask, groups = [wanted == "x", wanted == "weight", False], weight.shape[0]
+    found: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
+        of_output, x, weight, None, stride, padding, [1, 1], False, [0, 0], groups, mask
+    )
+    return found[mask.index(True)]
+
+
+def _repeated(x: Tensor, channels: int) -> Tensor:
+    """Each map of x, `channels` in all, so many times in a row."""
+    copies = channels // x.shape[1]
+    return x if copies == 1 else x.repeat_interleave(copies, 1)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,7 +86,9 @@ def join(device: str = "auto") -> Iterator[World]:
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield World(device=local, rank=dist.get_rank(), size=dist.get_world_size())
+        dist.barrier()  # torchrun kills all when one ends badly: let the first write its files
     finally:
+        gc.collect()  # a network that still holds the group keeps its threads, which abort at exit
         dist.destroy_process_group()
 
 

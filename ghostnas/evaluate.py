@@ -21,7 +21,7 @@ import numpy as np
 
 from ghostnas.errors import InputError
 from ghostnas.graph import Array
-from ghostnas.model_file import ModelFile, open_model
+from ghostnas.model_file import ModelFile, check_classes, few, open_model
 from ghostnas.workers import deaf_to_interrupts, start_worker
 
 TOP = 5
@@ -210,17 +210,7 @@ def _open() -> _Opened:
         torch.set_num_threads(_job.threads)
         model = open_model(_job.path, threads=_job.threads)
         dataset = load(_job.data_spec, _job.strict)
-        if model.classes != len(dataset.classes):
-            raise InputError(
-                f"{_job.path}: knows {model.classes} classes, data {_job.data_spec!r} has "
-                f"{len(dataset.classes)}"
-            )
-        names = model.preprocessing.classes
-        if names != dataset.classes and set(names) == set(dataset.classes):
-            raise InputError(
-                f"{_job.path}: has the classes of data {_job.data_spec!r} in another order, "
-                f"{_few(names)} where the data have {_few(dataset.classes)}"
-            )
+        check_classes(model, dataset.classes)
         pictures = dataset.test
         if _job.limit is not None:
             pictures = subset(pictures, _job.limit, SEED)[0]
@@ -234,12 +224,8 @@ def _warnings(model: ModelFile, classes: tuple[str, ...]) -> list[str]:
         lines.append("does not say what pictures it expects; ImageNet's mean and std are assumed")
     names = model.preprocessing.classes
     if names and names != classes:
-        lines.append(f"calls its classes {_few(names)}, where the data say {_few(classes)}")
+        lines.append(f"calls its classes {few(names)}, where the data say {few(classes)}")
     return lines
-
-
-def _few(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _describe() -> _Described:
@@ -256,13 +242,12 @@ def _describe() -> _Described:
 
 
 def _score(indices: Array) -> _Counted:
-    from ghostnas.loader import test_batches
+    import torch
+
+    from ghostnas.loader import normaliser, test_batches
 
     model, pictures, _, _ = _open()
-    mean, std = (
-        np.array(values, np.float32)[:, None, None]
-        for values in (model.preprocessing.mean, model.preprocessing.std)
-    )
+    normalise = normaliser(model.preprocessing, torch.device("cpu"))
     started = time.perf_counter()
     top1 = top5 = seen = 0
     skipped: dict[Path, str] = {}
@@ -273,9 +258,9 @@ def _score(indices: Array) -> _Counted:
         strict=_job.strict,
         skipped=skipped,
     ):
-        inputs = (images.numpy().astype(np.float32) / 255 - mean) / std
+        inputs = normalise(images).contiguous().numpy()
         try:
-            logits = model.run(np.ascontiguousarray(inputs))
+            logits = model.run(inputs)
         except Exception as error:
             raise InputError(f"{_job.path}: cannot be run: {type(error).__name__}") from error
         order = np.argsort(-logits, axis=1, kind="stable")[:, :TOP] == labels.numpy()[:, None]

@@ -15,8 +15,7 @@ from ghostnas.errors import InputError
 from ghostnas.export import MANIFEST, export, from_manifest
 from ghostnas.files import read_text, write_whole
 from ghostnas.graph import Array
-from ghostnas.learner import normaliser
-from ghostnas.loader import test_batches
+from ghostnas.loader import normaliser, test_batches
 from ghostnas.model_card import Latency, Origin
 from ghostnas.pictures import subset
 from ghostnas.predict import Predictor

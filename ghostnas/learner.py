@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from ghostnas import checkpoint
+from ghostnas import checkpoint, pointwise
 from ghostnas.checkpoint import State
 from ghostnas.distributed import World, synchronise
 from ghostnas.errors import TrainingError
 from ghostnas.graph import Dense, Graph, Weights
 from ghostnas.initial import fresh
+from ghostnas.loader import normaliser
 from ghostnas.preprocessing import Preprocessing
 from ghostnas.recipe import Recipe
 from ghostnas.torch_net import Net, load_weights, weights_of
@@ -59,6 +60,8 @@ class Learner:
         if initial is not None:
             load_weights(self.net, {**weights_of(self.net), **initial})
         self.net.to(world.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        if recipe.mixed_precision and pointwise.native_bfloat16():
+            pointwise.use_bfloat16(self.net)
         if world.size > 1:
             synchronise(self.net)
         self._optimizer = _optimizer(self.net, recipe)
@@ -83,8 +86,8 @@ class Learner:
             torch.manual_seed(int(drawn.generate_state(1)[0]))
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        cuda = self._world.device.type == "cuda"
-        with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
+        mixed = self._recipe.mixed_precision and self._world.device.type == "cuda"
+        with torch.autocast("cuda", torch.bfloat16, enabled=mixed):
             logits = self._forward(self._normalise(images)).float()
         smoothing = self._recipe.label_smoothing
         own = F.cross_entropy(logits, labels, label_smoothing=smoothing)
@@ -182,16 +185,6 @@ class Health:
         self.sums[:4] = [0.0] * 4
 
 
-def normaliser(preprocessing: Preprocessing, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """uint8 (n, 3, height, width) to the float32 that a network takes."""
-    mean, std = (
-        torch.tensor(values, device=device).view(3, 1, 1) * 255
-        for values in (preprocessing.mean, preprocessing.std)
-    )
-    scale, shift = 1 / std, -mean / std
-    return lambda images: torch.addcmul(shift, images.float(), scale)
-
-
 def _optimizer(net: Net, recipe: Recipe) -> torch.optim.Optimizer:
     decayed = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim == 1]
@@ -200,10 +193,10 @@ def _optimizer(net: Net, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": others, "weight_decay": 0.0},
     ]
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
     momentum = recipe.momentum
     return torch.optim.SGD(
-        groups, lr=recipe.learning_rate, momentum=momentum, nesterov=momentum > 0
+        groups, lr=recipe.learning_rate, momentum=momentum, nesterov=momentum > 0, fused=True
     )
 
 

@@ -8,7 +8,7 @@ of processes that decode or train, nor on where a training was resumed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -31,6 +31,7 @@ from ghostnas.decoding import decoded, jobs_of
 from ghostnas.errors import InputError
 from ghostnas.graph import Array
 from ghostnas.pictures import Pictures, Source
+from ghostnas.preprocessing import Preprocessing
 
 STREAM = 0x10AD  # keeps these draws apart from others that the same seed makes
 TEST_MARGIN = 0.875  # a test picture's part of its short side, for pictures in files
@@ -134,6 +135,16 @@ def test_batches(
     jobs = (jobs_of(source, members, rng, None, size, short_side=short_side) for members in batches)
     decodings = decoded(jobs, device, workers, strict, skipped)
     return ((_channels_first(images), labels) for images, labels in decodings)
+
+
+def normaliser(preprocessing: Preprocessing, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """uint8 (n, 3, height, width) to the float32 that a network takes."""
+    mean, std = (
+        torch.tensor(values, device=device).view(3, 1, 1) * 255
+        for values in (preprocessing.mean, preprocessing.std)
+    )
+    scale, shift = 1 / std, -mean / std
+    return lambda images: torch.addcmul(shift, images.float(), scale)
 
 
 def _from_memory(

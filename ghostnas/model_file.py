@@ -82,6 +82,29 @@ def open_model(path: Path, *, threads: int = 1) -> ModelFile:
     return opened
 
 
+def check_classes(model: ModelFile, classes: tuple[str, ...]) -> None:
+    """Refuse a model that does not know these classes, in this order if it calls them so.
+
+    Raises:
+        InputError: as said.
+    """
+    if model.classes != len(classes):
+        raise InputError(
+            f"{model.path}: knows {model.classes} classes, where the data have {len(classes)}"
+        )
+    names = model.preprocessing.classes
+    if names != classes and set(names) == set(classes):
+        raise InputError(
+            f"{model.path}: has the classes of the data in another order, {few(names)} where the "
+            f"data have {few(classes)}"
+        )
+
+
+def few(names: tuple[str, ...]) -> str:
+    """The first names, in a line."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
 def one_line(error: BaseException) -> str:
     """What an error of a runtime says, short and printable."""
     text = " ".join(str(error).split()) or type(error).__name__

@@ -96,9 +96,6 @@ class Dataset:
     preprocessing: Preprocessing
     skipped: tuple[str, ...] = ()
 
-    def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return self.preprocessing.mean, self.preprocessing.std
-
 
 class _Takes(Protocol):
     @property

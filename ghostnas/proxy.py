@@ -21,8 +21,7 @@ from ghostnas.arch import Arch, lower
 from ghostnas.data import load
 from ghostnas.files import write_whole
 from ghostnas.graph import Graph
-from ghostnas.learner import normaliser
-from ghostnas.loader import test_batches
+from ghostnas.loader import normaliser, test_batches
 from ghostnas.recipe import Recipe
 from ghostnas.splits import Split
 from ghostnas.torch_net import net_of
@@ -100,6 +99,15 @@ def _start_worker(data: str, recipe: Recipe, scorer: str, threads: int, parent: 
     _split, _recipe, _scorer = splits.split(load(data), recipe), recipe, scorer
 
 
+def score_untrained(scorer: str, arch: Arch, pictures: Split, seed: int) -> float:
+    """What a scorer without training says of a network with random weights; more is better."""
+    graph = lower(splits.fit(arch, pictures))
+    size = graph.input_shape[1]
+    images, labels = next(test_batches(pictures.train, batch_size=SCORED_PICTURES, size=size))
+    inputs = normaliser(pictures.preprocessing, images.device)(images)
+    return scorers.score(scorer, graph, inputs, labels, seed)
+
+
 def recorded(weights_path: Path) -> Score | None:
     """The score of a training that `ProxyPool.submit_test` finished before, if it did."""
     record = weights_path.with_suffix(".json")
@@ -112,11 +120,7 @@ def recorded(weights_path: Path) -> Score | None:
 def _score(arch: Arch, seed: int) -> float:
     if _scorer == TRAIN:
         return _train(arch, seed)[1].accuracy
-    graph = lower(splits.fit(arch, _split))
-    size = graph.input_shape[1]
-    images, labels = next(test_batches(_split.train, batch_size=SCORED_PICTURES, size=size))
-    inputs = normaliser(_split.preprocessing, images.device)(images)
-    return scorers.score(_scorer, graph, inputs, labels, seed)
+    return score_untrained(_scorer, arch, _split, seed)
 
 
 def _test(arch: Arch, seed: int, weights_path: Path) -> Score:

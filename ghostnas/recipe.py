@@ -55,6 +55,8 @@ class Recipe:
         dropout: before the classifier.
         distill_weight: of the teacher's answers in the loss, where there is a teacher.
         distill_temperature: which softens both answers (Hinton et al., 2015).
+        mixed_precision: whether products may be of bfloat16 where the hardware has them: on CUDA
+            by autocast, on a CPU in 1x1 convolutions (`pointwise`). Weights stay float32.
         compile: whether torch.compile makes the step, on CUDA only; on a CPU it took 152 s to
             compile GhostNet and was no quicker.
     """
@@ -86,6 +88,7 @@ class Recipe:
     randaugment_magnitude: int = 9
     distill_weight: float = 0.5
     distill_temperature: float = 2.0
+    mixed_precision: bool = True
     compile: bool = False
 
     def __post_init__(self) -> None:

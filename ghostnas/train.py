@@ -17,8 +17,8 @@ from ghostnas.checkpoint import Keeper
 from ghostnas.distributed import World
 from ghostnas.errors import InputError
 from ghostnas.graph import Array, Graph, Weights
-from ghostnas.learner import Learner, Teacher, memory_errors, normaliser
-from ghostnas.loader import test_batches, train_batches
+from ghostnas.learner import Learner, Teacher, memory_errors
+from ghostnas.loader import normaliser, test_batches, train_batches
 from ghostnas.pictures import Source
 from ghostnas.preprocessing import Preprocessing
 from ghostnas.recipe import Recipe
@@ -107,6 +107,7 @@ def train(
     steps_an_epoch = max(1, len(pictures) // recipe.batch_size)
     steps = recipe.epochs * steps_an_epoch
     shard = (world.rank, world.size)
+    crop, augmentation = _crop(recipe), _augmentation(recipe)
     accuracy: float | None = None
     with memory_errors(recipe.batch_size):
         learner = Learner(graph, recipe, seed, preprocessing, world, initial, teacher)
@@ -121,7 +122,7 @@ def train(
                 np.random.default_rng([seed, epoch]).permutation(len(pictures)),
                 batch_size=recipe.batch_size,
                 size=size,
-                crop=_crop(recipe),
+                crop=crop,
                 seed=(seed, epoch),
                 shard=shard,
                 device=world.device,
@@ -131,7 +132,7 @@ def train(
                 skipped=skipped,
             )
             for images, labels in batches:
-                images = augment(images, _augmentation(recipe), (seed, learner.step), shard)
+                images = augment(images, augmentation, (seed, learner.step), shard)
                 rate = recipe.learning_rate * _schedule(learner.step / steps, recipe)
                 learner.learn(images, labels, rate)
                 step = learner.step
@@ -218,7 +219,7 @@ def resolution_at(recipe: Recipe, graph: Graph, epoch: int) -> int:
     """Pixels of the pictures in an epoch, counted from 0; between the ends, multiples of 8."""
     last = graph.input_shape[1]
     first = min(recipe.first_resolution, last)
-    growing = math.ceil(recipe.epochs * GROWTH_EPOCHS)
+    growing = math.floor(recipe.epochs * GROWTH_EPOCHS)
     if not first or epoch >= growing:
         return last
     grown = round((first + (last - first) * epoch / growing) / 8) * 8

@@ -16,18 +16,20 @@ from torch import Tensor
 
 from ghostnas import cost, data, inherit, published, report, splits, weights
 from ghostnas.arch import Arch, load, lower, to_json
-from ghostnas.checkpoint import Keeper
+from ghostnas.checkpoint import INTERVAL_S, Keeper
 from ghostnas.curve import Curve
 from ghostnas.distributed import World, join
 from ghostnas.errors import InputError, TrainingError
 from ghostnas.files import locked, read_text, write_whole
 from ghostnas.graph import Array
 from ghostnas.learner import Teacher
-from ghostnas.model_file import open_model
+from ghostnas.loader import normaliser
+from ghostnas.model_file import check_classes, open_model
+from ghostnas.pictures import PictureFiles
 from ghostnas.recipe import Recipe
 from ghostnas.splits import Split
 from ghostnas.torch_net import net_of
-from ghostnas.train import evaluate, train
+from ghostnas.train import Trained, evaluate, train
 from ghostnas.training_settings import Settings, read, to_text
 
 CURVE_POINTS = 40  # accuracies on held-out pictures along a training
@@ -45,7 +47,7 @@ class Machine:
 
     device: str = "auto"
     workers: int = 2
-    interval_s: float = 60.0
+    interval_s: float = INTERVAL_S
 
 
 def start(
@@ -163,16 +165,7 @@ class _Training:
             raise TrainingError(
                 f"{error}, in another --out; the last good state is kept in {self._folder}"
             ) from error
-        unread: dict[Path, str] = {}
-        test_accuracy = evaluate(
-            net_of(self._graph, trained.weights).to(world.device),
-            pictures.test,
-            pictures.preprocessing,
-            world,
-            self._machine.workers,
-            settings.strict,
-            unread,
-        )
+        test_accuracy, unread = self._tested(trained)
         unread_in_all = int(world.total(len(unread))[0])
         counted = cost.count(self._graph)
         result = {
@@ -200,11 +193,28 @@ class _Training:
             write_whole(self._folder / "result.json", json.dumps(result, indent=1).encode())
         return result
 
+    def _tested(self, trained: Trained) -> tuple[float, dict[Path, str]]:
+        """The accuracy on test pictures, and this process's part of those that are unreadable."""
+        pictures, unread = self._pictures, dict[Path, str]()
+        if not len(pictures.validation):  # the training was judged by them already
+            if isinstance(pictures.test, PictureFiles):
+                own = set(pictures.test.paths)
+                unread = {path: why for path, why in self._skipped.items() if path in own}
+            return trained.accuracy, unread
+        accuracy = evaluate(
+            net_of(self._graph, trained.weights).to(self._world.device),
+            pictures.test,
+            pictures.preprocessing,
+            self._world,
+            self._machine.workers,
+            self._settings.strict,
+            unread,
+        )
+        return accuracy, unread
+
 
 def _taken(folder: Path) -> str:
     """Why no training can be started in the folder; empty if one can."""
-    if folder.exists() and not folder.is_dir():
-        return f"{folder}: is a file, not a folder; name another --out"
     if (folder / "train.toml").exists():
         return f"{folder}: holds a training already; go on with it by --resume"
     return ""
@@ -221,21 +231,11 @@ def _teacher(file: str, pictures: Split) -> Teacher:
     CPU, whatever the student does.
     """
     model = open_model(Path(file), threads=torch.get_num_threads())
-    names, wanted = model.preprocessing.classes, pictures.preprocessing.classes
-    if names != wanted and set(names) == set(wanted):
-        raise InputError(f"teacher {file}: has the classes of the data in another order")
-    if model.classes != len(pictures.preprocessing.classes):
-        raise InputError(
-            f"teacher {file}: knows {model.classes} classes, the data have "
-            f"{len(pictures.preprocessing.classes)}"
-        )
-    mean, std = (
-        torch.tensor(values).view(3, 1, 1)
-        for values in (model.preprocessing.mean, model.preprocessing.std)
-    )
+    check_classes(model, pictures.preprocessing.classes)
+    normalise = normaliser(model.preprocessing, torch.device("cpu"))
 
     def answer(images: Tensor) -> Tensor:
-        inputs = (images.cpu().float() / 255 - mean) / std
+        inputs = normalise(images.cpu())
         if inputs.shape[2] != model.resolution:
             size = (model.resolution, model.resolution)
             inputs = F.interpolate(inputs, size, mode="bilinear", antialias=True)

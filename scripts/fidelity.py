@@ -3,7 +3,8 @@
 Architectures of a space, spread evenly over --floor to --budget and GhostNet at a few widths among
 them, are trained long from several seeds and tested. Each is also scored by every training-free
 scorer and by short trainings, which are judged on validation pictures: `1280x2` is 1,280 pictures
-for 2 epochs, `5000x4@16` those at 16 pixels, with the strides of the data's size. The table has
+for 2 epochs, `5000x4@16` those at 16 pixels, with the strides of the data's size, `5000x4@16-32`
+such that grow from 16 to 32 pixels. The table has
 Kendall's tau of each score against the mean of the long trainings, with its 95 % interval; the
 partial tau, given the budget's quantity (what a score knows beyond it; Kendall, 1942); and the
 median seconds of one processor an architecture.
@@ -22,6 +23,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import statistics
 import sys
 import time
@@ -41,8 +43,7 @@ from ghostnas.errors import GhostnasError, InputError, TrainingError
 from ghostnas.files import locked, write_whole
 from ghostnas.graph import Array
 from ghostnas.journal import Journal
-from ghostnas.learner import normaliser
-from ghostnas.loader import test_batches
+from ghostnas.proxy import SCORED_PICTURES, score_untrained
 from ghostnas.recipe import Recipe
 from ghostnas.seeds import kendall, percent, summary
 from ghostnas.train import train
@@ -52,8 +53,7 @@ from ghostnas.zoo import ghostnet
 LONG = "long training"
 WIDTHS = (1.0, 0.75, 0.5)  # of GhostNet; at most a quarter of the architectures
 DRAWS = 400  # for each architecture
-SCORED_PICTURES = 64
-SHORTS = ("1280x2", "2560x4", "5000x4", "5000x4@24", "5000x4@16")
+SHORTS = ("1280x2", "2560x4", "5000x4", "5000x4@16-32", "5000x4@24", "5000x4@16")
 NONE = "-"
 
 
@@ -109,15 +109,18 @@ def draw(
 
 
 def short_recipe(text: str, base: Recipe) -> Recipe:
-    """Of ``PICTURESxEPOCHS`` or ``PICTURESxEPOCHS@PIXELS``."""
-    amounts, _, pixels = text.partition("@")
-    try:
-        count, epochs = (int(number) for number in amounts.split("x"))
-        resolution = int(pixels) if "@" in text else None
-    except ValueError as error:
-        raise InputError(f"short training {text!r}: write it like 1280x2 or 5000x4@16") from error
+    """Of ``PICTURESxEPOCHS``, ``PICTURESxEPOCHS@PIXELS`` or ``PICTURESxEPOCHS@FIRST-LAST``."""
+    found = re.fullmatch(r"(\d+)x(\d+)(?:@(?:(\d+)-)?(\d+))?", text)
+    if found is None:
+        raise InputError(
+            f"short training {text!r}: write it like 1280x2, 5000x4@16 or 5000x4@16-32"
+        )
     return dataclasses.replace(
-        base, train_pictures=count, epochs=epochs, resolution=resolution, first_resolution=0
+        base,
+        train_pictures=int(found[1]),
+        epochs=int(found[2]),
+        first_resolution=int(found[3] or 0),
+        resolution=int(found[4]) if found[4] else None,
     )
 
 
@@ -190,14 +193,11 @@ def begin(spec: str, parent: int) -> None:
 def carry_out(task: Task) -> tuple[float, float]:
     """The value of a task and its seconds, of the processor: others may share the cores."""
     found = split(task.recipe)
-    graph = lower(splits.fit(task.arch, found))
     began = time.process_time()
     if task.score in scorers.SCORERS:
-        size = graph.input_shape[1]
-        images, labels = next(test_batches(found.train, batch_size=SCORED_PICTURES, size=size))
-        inputs = normaliser(found.preprocessing, images.device)(images)
-        value = scorers.score(task.score, graph, inputs, labels, task.seed)
+        value = score_untrained(task.score, task.arch, found, task.seed)
     else:
+        graph = lower(splits.fit(task.arch, found))
         held_out = found.test if task.score == LONG else found.validation
         how, preprocessing = task.recipe, found.preprocessing
         value = train(graph, found.train, held_out, how, task.seed, preprocessing).accuracy
@@ -300,7 +300,9 @@ def main() -> int:
     parser.add_argument("--long-pictures", type=int, help="the recipe's")
     parser.add_argument("--long-epochs", type=int, help="the recipe's")
     parser.add_argument("--test-pictures", type=int, help="of the long training; the recipe's")
-    parser.add_argument("--shorts", nargs="*", default=SHORTS, metavar="PICTURESxEPOCHS[@PIXELS]")
+    parser.add_argument(
+        "--shorts", nargs="*", default=SHORTS, metavar="PICTURESxEPOCHS[@[FIRST-]PIXELS]"
+    )
     parser.add_argument("--scorers", nargs="*", default=list(scorers.SCORERS))
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=0, help="of the architectures")

@@ -111,8 +111,8 @@ def test_classes_that_do_not_fit_the_data_are_refused(tmp_path, spec, known):
     values = random_weights(lower(ARCH), 0)
     export.export(ARCH, values, ["onnx"], tmp_path / "turned", preprocessing=turned)
     for name, said in [
-        ("fewer", "knows 4 classes, data 'folder:.*' has 6"),
-        ("turned", "has the classes of data 'folder:.*' in another order"),
+        ("fewer", "knows 4 classes, where the data have 6"),
+        ("turned", "has the classes of the data in another order"),
     ]:
         with pytest.raises(InputError, match=said):
             evaluate.evaluate(tmp_path / name / "model.onnx", spec, limit=10)

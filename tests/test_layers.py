@@ -43,6 +43,7 @@ LAYERS = [
     "judge",
     "reference",
     "depthwise",
+    "pointwise",
     "torch_net",
     "initial",
     "scorers",

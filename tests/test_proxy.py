@@ -14,7 +14,7 @@ from ghostnas import cost, data, image_folder, proxy, recipe, scorers, seeds, sp
 from ghostnas.arch import Arch, Head, Stage, Stem, load, lower
 from ghostnas.blocks import GhostBlock
 from ghostnas.cli import main
-from ghostnas.learner import normaliser
+from ghostnas.loader import normaliser
 from ghostnas.proxy import SCORED_PICTURES, SCORERS, ProxyPool, recorded
 
 TINY = Arch(
