@@ -66,6 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     search.add_argument("--workers", type=_positive, metavar="N", help="trainings at once (2)")
     search.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        help="that trains; auto is CUDA if there (auto)",
+    )
+    search.add_argument(
         "--resolution", type=_positive, metavar="R", help="of the deployed network, in pixels"
     )
     search.add_argument("--storage", metavar="URL", help="of the Optuna study (in the run folder)")

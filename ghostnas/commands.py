@@ -54,6 +54,7 @@ def search(args: Namespace) -> Result:
         "trials": args.trials,
         "timeout_s": args.timeout,
         "workers": args.workers,
+        "device": args.device,
     }
     given = {key: value for key, value in given.items() if value is not None}
     if args.resume:

@@ -63,9 +63,7 @@ def join(device: str = "auto") -> Iterator[World]:
         InputError: CUDA is asked for where there is none, or too little; or the environment speaks
             of several processes without saying where they meet.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda: this PyTorch finds none; use --device cpu")
-    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    cuda = on_cuda(device)
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield World(device=torch.device("cuda" if cuda else "cpu"))
         return
@@ -90,6 +88,18 @@ def join(device: str = "auto") -> Iterator[World]:
     finally:
         gc.collect()  # a network that still holds the group keeps its threads, which abort at exit
         dist.destroy_process_group()
+
+
+def on_cuda(device: str) -> bool:
+    """Whether ``cpu``, ``cuda`` or ``auto``, which is CUDA where there is some, means CUDA here.
+
+    Raises:
+        InputError: it is asked for where there is none.
+    """
+    found = torch.cuda.is_available()
+    if device == "cuda" and not found:
+        raise InputError("device cuda: this PyTorch finds none; use --device cpu")
+    return found and device != "cpu"
 
 
 class _Sum(torch.autograd.Function):

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,13 +20,14 @@ import torch
 from ghostnas import scorers, splits
 from ghostnas.arch import Arch, lower
 from ghostnas.data import load
+from ghostnas.distributed import World, on_cuda
 from ghostnas.files import write_whole
 from ghostnas.graph import Graph
 from ghostnas.loader import normaliser, test_batches
 from ghostnas.recipe import Recipe
 from ghostnas.splits import Split
 from ghostnas.torch_net import net_of
-from ghostnas.train import Trained, evaluate, train
+from ghostnas.train import HERE, Trained, evaluate, train
 from ghostnas.weights import save
 from ghostnas.workers import deaf_to_interrupts, start_worker
 
@@ -49,20 +51,25 @@ class Score:
 
 
 class ProxyPool:
-    """Trains networks on a dataset, each in one of `workers` processes with a share of the cores.
+    """Trains networks on a dataset, each in one of `workers` processes with a share of the cores,
+    or, where `device` says so, on one of the GPUs, which the workers take in turn.
 
     A network is trained as it will be deployed, but for the data's classes, and at the data's size
     where that is smaller. With a scorer other than TRAIN none is trained to be scored. The recipe
     must hold out pictures to choose by.
     """
 
-    def __init__(self, data: str, recipe: Recipe, workers: int, scorer: str = TRAIN) -> None:
+    def __init__(
+        self, data: str, recipe: Recipe, workers: int, scorer: str = TRAIN, device: str = "cpu"
+    ) -> None:
         threads = max(1, (os.cpu_count() or 1) // workers)
+        context = multiprocessing.get_context("spawn")
+        begun = context.Value("i", 0)
         self._executor = ProcessPoolExecutor(
             workers,
-            mp_context=multiprocessing.get_context("spawn"),
+            mp_context=context,
             initializer=_start_worker,
-            initargs=(data, recipe, scorer, threads, os.getpid()),
+            initargs=(data, recipe, scorer, threads, on_cuda(device), begun, os.getpid()),
         )
 
     def submit(self, arch: Arch, seed: int) -> Future[float]:
@@ -90,13 +97,27 @@ class ProxyPool:
 _split: Split
 _recipe: Recipe
 _scorer: str
+_world = HERE
 
 
-def _start_worker(data: str, recipe: Recipe, scorer: str, threads: int, parent: int) -> None:
-    global _split, _recipe, _scorer  # a worker process has one job and keeps its data
+def _start_worker(
+    data: str,
+    recipe: Recipe,
+    scorer: str,
+    threads: int,
+    cuda: bool,
+    begun: Synchronized[int],
+    parent: int,
+) -> None:
+    global _split, _recipe, _scorer, _world  # a worker process has one job and keeps its data
     start_worker(parent)
     torch.set_num_threads(threads)
     _split, _recipe, _scorer = splits.split(load(data), recipe), recipe, scorer
+    if cuda:
+        with begun.get_lock():
+            number, begun.value = begun.value, begun.value + 1
+        _world = World(device=torch.device("cuda", number % torch.cuda.device_count()))
+        torch.cuda.set_device(_world.device)
 
 
 def score_untrained(scorer: str, arch: Arch, pictures: Split, seed: int) -> float:
@@ -126,10 +147,10 @@ def _score(arch: Arch, seed: int) -> float:
 def _test(arch: Arch, seed: int, weights_path: Path) -> Score:
     """The score is written last and by the worker: once it is there, all of the training is."""
     graph, trained, skipped = _train(arch, seed)
-    net = net_of(graph, trained.weights)
+    net = net_of(graph, trained.weights).to(_world.device)
     score = Score(
         accuracy=trained.accuracy,
-        test_accuracy=evaluate(net, _split.test, _split.preprocessing, skipped=skipped),
+        test_accuracy=evaluate(net, _split.test, _split.preprocessing, _world, skipped=skipped),
         seconds=trained.seconds,
         skipped=tuple(skipped.values()),
     )
@@ -150,6 +171,7 @@ def _train(arch: Arch, seed: int) -> tuple[Graph, Trained, dict[Path, str]]:
         _recipe,
         seed,
         _split.preprocessing,
+        world=_world,
         skipped=skipped,
     )
     return graph, trained, skipped

@@ -17,6 +17,7 @@ from typing import Any
 
 from ghostnas import data, outcome, proxy, recipe, report, space, splits, study
 from ghostnas.arch import Arch
+from ghostnas.distributed import on_cuda
 from ghostnas.errors import BudgetError, InputError, TrainingError
 from ghostnas.files import locked, write_whole
 from ghostnas.judge import Judge, Judged
@@ -71,6 +72,7 @@ class _Prepared:
         self.recipe = recipe.load(settings.recipe)
         if settings.scorer not in SCORERS:
             raise InputError(f"unknown scorer {settings.scorer!r}; known: {', '.join(SCORERS)}")
+        on_cuda(settings.device)  # or it is said before a folder is made
         self.judge = Judge(settings.target, settings.budgets, settings.confidence or None)
         self.space = space.load(settings.space)
         self.dataset = data.load(settings.data)
@@ -121,7 +123,9 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
             f"{prepared.split.resolution} px; "
             f"budgets {', '.join(settings.budgets)}; target {settings.target}"
         )
-        pool = ProxyPool(settings.data, prepared.recipe, settings.workers, settings.scorer)
+        pool = ProxyPool(
+            settings.data, prepared.recipe, settings.workers, settings.scorer, settings.device
+        )
         try:
             progress = _Progress(prepared, done, say)
             study.run(

@@ -20,10 +20,10 @@ PACKAGES = ("torch", "optuna", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
 class Settings:
     """What a search is asked to do; kept in the run folder's search.toml.
 
-    `trials`, `timeout_s` and `workers` may change when a search goes on; the others may not.
-    `scorer` says what a trial is: a training by the recipe, or a score that needs none. `seeds` is
-    how often each of the best `finalists` and the baseline are trained anew; `confidence` is that
-    with which budgets of latency hold, 0 for the prediction itself.
+    `trials`, `timeout_s`, `workers` and `device` may change when a search goes on; the others may
+    not. `scorer` says what a trial is: a training by the recipe, or a score that needs none.
+    `seeds` is how often each of the best `finalists` and the baseline are trained anew;
+    `confidence` is that with which budgets of latency hold, 0 for the prediction itself.
     """
 
     target: str
@@ -42,9 +42,10 @@ class Settings:
     trials: int = 6
     timeout_s: float = 0.0
     workers: int = 2
+    device: str = "auto"
 
 
-CHANGEABLE = {"trials", "timeout_s", "workers"}
+CHANGEABLE = {"trials", "timeout_s", "workers", "device"}
 
 
 def to_text(settings: Settings) -> str:

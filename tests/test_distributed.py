@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from ghostnas import weights
-from ghostnas.distributed import World, join, synchronise
+from ghostnas import recipe, weights
+from ghostnas.distributed import World, join, on_cuda, synchronise
 from ghostnas.errors import InputError
+from ghostnas.proxy import ProxyPool
 
 TORCHRUN = (*(sys.executable, "-m", "torch.distributed.run"), "--standalone")
 
@@ -29,6 +30,9 @@ def test_one_process_is_a_world_of_its_own():
 def test_cuda_is_not_taken_for_granted():
     with pytest.raises(InputError, match="use --device cpu"), join("cuda"):
         pass
+    with pytest.raises(InputError, match="use --device cpu"):
+        ProxyPool("synthetic", recipe.load("quick"), 1, device="cuda")
+    assert not on_cuda("auto")
 
 
 PROBE = """

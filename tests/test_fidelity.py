@@ -70,11 +70,15 @@ def test_short_trainings_are_the_recipe_with_their_numbers():
     base = recipe.load("proxy")
     short = fidelity.short_recipe("1280x2@16", base)
     assert (short.train_pictures, short.epochs, short.resolution) == (1280, 2, 16)
-    assert short.learning_rate == base.learning_rate
+    assert (short.learning_rate, short.first_resolution) == (base.learning_rate, 0)
+    grown = fidelity.short_recipe("1280x2@16-32", base)
+    assert (grown.first_resolution, grown.resolution) == (16, 32)
     assert fidelity.short_recipe("5000x4", base).resolution is None
 
 
-@pytest.mark.parametrize("text", ["1280", "x", "1280x2x3", "1280x2@", "axb", "1280x2@big"])
+@pytest.mark.parametrize(
+    "text", ["1280", "x", "1280x2x3", "1280x2@", "axb", "1280x2@big", "1280x2@16-"]
+)
 def test_a_short_training_that_is_none_is_refused(text):
     with pytest.raises(InputError, match=f"short training {text!r}: write it like"):
         fidelity.short_recipe(text, recipe.load("proxy"))

@@ -255,6 +255,9 @@ def test_pictures_grow_to_the_networks_size():
     assert sizes == sorted(sizes)
     assert (sizes[0], sizes[5], sizes[6], sizes[7]) == (32, 56, 64, 64)
     assert resolution_at(replace(recipe, first_resolution=20), graph, 0) == 20
+    two = replace(recipe, epochs=2)
+    assert [resolution_at(two, graph, epoch) for epoch in range(2)] == [32, 64]
+    assert resolution_at(replace(recipe, epochs=1), graph, 0) == 64
     assert {resolution_at(RECIPE, graph, epoch) for epoch in range(4)} == {64}
 
 

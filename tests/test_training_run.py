@@ -75,6 +75,8 @@ def test_the_folder_holds_the_network_its_weights_and_its_curve(place: Path, res
     assert json.loads((run / "result.json").read_text()) == result
     assert 0 <= result["test_accuracy"] <= 1
     assert result["accuracy"] is None  # no pictures were held out from the training
+    assert result["test_pictures"] > 0
+    assert float(rows[-1]["accuracy"]) == pytest.approx(result["test_accuracy"], abs=1e-4)
 
 
 def test_a_finished_training_is_not_begun_again(
