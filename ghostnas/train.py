@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,10 +113,11 @@ def train(
         learner = Learner(graph, recipe, seed, preprocessing, world, initial, teacher)
         if kept := world.from_first(keeper.read() if keeper and world.first else None):
             learner.restore(checkpoint.from_bytes(kept, "the checkpoint"))
-        pace = _Pace(learner.step)
+        sizes = [resolution_at(recipe, graph, epoch) for epoch in range(recipe.epochs)]
+        pace = _Pace(sizes, steps_an_epoch, learner.step)
         while learner.step < steps:
             epoch, first = divmod(learner.step, steps_an_epoch)
-            size = resolution_at(recipe, graph, epoch)
+            size = sizes[epoch]
             batches = train_batches(
                 pictures,
                 np.random.default_rng([seed, epoch]).permutation(len(pictures)),
@@ -158,8 +159,8 @@ def train(
                         train_accuracy=train_accuracy,
                         accuracy=accuracy,
                         images_per_second=min(recipe.batch_size, len(pictures))
-                        / pace.seconds(step),
-                        seconds_left=pace.seconds(step) * (steps - step),
+                        / pace.seconds_a_step(step),
+                        seconds_left=pace.seconds_left(step),
                     )
                 )
                 if epoch_done:
@@ -227,13 +228,28 @@ def resolution_at(recipe: Recipe, graph: Graph, epoch: int) -> int:
 
 
 class _Pace:
-    """Seconds of a step, on the average of this process."""
+    """How quick this process is, where a step's time goes with the pixels of its pictures.
 
-    def __init__(self, step: int) -> None:
-        self._first, self._began = step, time.perf_counter()
+    `sizes` are those of each epoch's pictures, `first` the step that this process began with.
+    """
 
-    def seconds(self, step: int) -> float:
+    def __init__(self, sizes: Sequence[int], steps_an_epoch: int, first: int) -> None:
+        self._sizes, self._steps_an_epoch, self._first = sizes, steps_an_epoch, first
+        self._began = time.perf_counter()
+
+    def seconds_a_step(self, step: int) -> float:
         return (time.perf_counter() - self._began) / (step - self._first)
+
+    def seconds_left(self, step: int) -> float:
+        done = self._pixels(step)
+        left = self._pixels(len(self._sizes) * self._steps_an_epoch) - done
+        return (time.perf_counter() - self._began) * left / (done - self._pixels(self._first))
+
+    def _pixels(self, step: int) -> float:
+        """Those of all steps before `step`, a picture of each."""
+        epoch, rest = divmod(step, self._steps_an_epoch)
+        whole = self._steps_an_epoch * sum(size**2 for size in self._sizes[:epoch])
+        return whole + rest * self._sizes[epoch] ** 2 if rest else whole
 
 
 def _schedule(progress: float, recipe: Recipe) -> float:

@@ -261,6 +261,20 @@ def test_pictures_grow_to_the_networks_size():
     assert {resolution_at(RECIPE, graph, epoch) for epoch in range(4)} == {64}
 
 
+def test_the_time_left_counts_the_pixels_to_come():
+    told = []
+    recipe = replace(RECIPE, first_resolution=8)
+    graph = lower(fit_to(ghostnet(0.1), resolution=16, classes=3))
+    train(graph, TRAIN, HELD_OUT, recipe, 0, UNIT, told.append)
+    pixels = [each.resolution**2 for each in told]
+    assert len(set(pixels)) > 1
+    for one in (told[0], told[len(told) // 2]):
+        elapsed = one.step * min(recipe.batch_size, len(TRAIN)) / one.images_per_second
+        share = sum(pixels[one.step :]) / sum(pixels[: one.step])
+        assert one.seconds_left == pytest.approx(elapsed * share, rel=0.05)
+    assert told[-1].seconds_left == 0
+
+
 def test_the_rate_rises_and_falls_as_the_recipe_says():
     def rates(recipe):
         told = []
