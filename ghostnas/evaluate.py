@@ -21,7 +21,7 @@ import numpy as np
 
 from ghostnas.errors import InputError
 from ghostnas.graph import Array
-from ghostnas.model_file import ModelFile, check_classes, few, open_model
+from ghostnas.model_file import ModelFile, check_classes, doubts, open_model
 from ghostnas.workers import deaf_to_interrupts, start_worker
 
 TOP = 5
@@ -214,18 +214,8 @@ def _open() -> _Opened:
         pictures = dataset.test
         if _job.limit is not None:
             pictures = subset(pictures, _job.limit, SEED)[0]
-        _opened = _Opened(model, pictures, _warnings(model, dataset.classes), dataset.skipped)
+        _opened = _Opened(model, pictures, doubts(model, dataset.classes), dataset.skipped)
     return _opened
-
-
-def _warnings(model: ModelFile, classes: tuple[str, ...]) -> list[str]:
-    lines = []
-    if not model.preprocessing_known:
-        lines.append("does not say what pictures it expects; ImageNet's mean and std are assumed")
-    names = model.preprocessing.classes
-    if names and names != classes:
-        lines.append(f"calls its classes {few(names)}, where the data say {few(classes)}")
-    return lines
 
 
 def _describe() -> _Described:

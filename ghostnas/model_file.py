@@ -95,14 +95,20 @@ def check_classes(model: ModelFile, classes: tuple[str, ...]) -> None:
     names = model.preprocessing.classes
     if names != classes and set(names) == set(classes):
         raise InputError(
-            f"{model.path}: has the classes of the data in another order, {few(names)} where the "
-            f"data have {few(classes)}"
+            f"{model.path}: has the classes of the data in another order, {_few(names)} where the "
+            f"data have {_few(classes)}"
         )
 
 
-def few(names: tuple[str, ...]) -> str:
-    """The first names, in a line."""
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+def doubts(model: ModelFile, classes: tuple[str, ...]) -> list[str]:
+    """What is assumed where a model is run on pictures of these classes, a line each."""
+    lines = []
+    if not model.preprocessing_known:
+        lines.append("does not say what pictures it expects; ImageNet's mean and std are assumed")
+    names = model.preprocessing.classes
+    if names and names != classes:
+        lines.append(f"calls its classes {_few(names)}, where the data say {_few(classes)}")
+    return lines
 
 
 def one_line(error: BaseException) -> str:
@@ -224,6 +230,10 @@ def _model(
         preprocessing_known=text is not None,
         run=run,
     )
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _in_batches(run: Callable[[Array], Array], size: int) -> Callable[[Array], Array]:

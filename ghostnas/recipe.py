@@ -21,6 +21,12 @@ MAY_BE_ZERO = {
     *("weight_decay", "crop_padding", "cutout", "randaugment", "clip_norm"),
     *("validation_pictures", "first_resolution", "randaugment_magnitude", *SHARES),
 }
+KINDS = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "tuple": "a list of numbers",
+}
 HIGHEST = {"randaugment_magnitude": 30}
 SMALLEST_FIRST_RESOLUTION = 8  # from there it grows in steps of 8
 
@@ -201,4 +207,5 @@ def _value(key: str, kind: str, value: Any) -> Any:
             return float(value)
     elif type(value) is {"bool": bool, "int": int, "int | None": int}.get(kind, str):
         return value
-    raise InputError(f"{key} = {value!r} is no {kind.removesuffix(' | None')}")
+    needed = next((text for name, text in KINDS.items() if kind.startswith(name)), "a string")
+    raise InputError(f"{key} = {toml_value(value)}: needs {needed}")

@@ -24,7 +24,7 @@ from ghostnas.files import locked, read_text, write_whole
 from ghostnas.graph import Array
 from ghostnas.learner import Teacher
 from ghostnas.loader import normaliser
-from ghostnas.model_file import check_classes, open_model
+from ghostnas.model_file import check_classes, doubts, open_model
 from ghostnas.pictures import PictureFiles
 from ghostnas.recipe import Recipe
 from ghostnas.splits import Split
@@ -126,7 +126,7 @@ class _Training:
             self._say(f"{settings.init}: {taken}")
         self._teacher: Teacher | None = None
         if settings.teacher:
-            self._teacher = _teacher(settings.teacher, self._pictures)
+            self._teacher = _teacher(settings.teacher, self._pictures, self._say)
         for line in report.skipped(dataset.skipped):
             self._say(line)
 
@@ -226,12 +226,15 @@ def _agree(world: World, objection: str) -> None:
         raise InputError(said.decode())
 
 
-def _teacher(file: str, pictures: Split) -> Teacher:
+def _teacher(file: str, pictures: Split, say: Say) -> Teacher:
     """Any model that can be opened, as a function from uint8 pictures to logits. It runs on the
     CPU, whatever the student does.
     """
     model = open_model(Path(file), threads=torch.get_num_threads())
-    check_classes(model, pictures.preprocessing.classes)
+    classes = pictures.preprocessing.classes
+    check_classes(model, classes)
+    for doubt in doubts(model, classes):
+        say(f"teacher {file}: {doubt}")
     normalise = normaliser(model.preprocessing, torch.device("cpu"))
 
     def answer(images: Tensor) -> Tensor:

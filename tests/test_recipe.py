@@ -38,9 +38,11 @@ def test_a_file_says_all_that_it_says_and_no_more(tmp_path):
 
 WRONG = {
     "unknown key": ("epoch = 3", "unknown key 'epoch'"),
-    "text for a number": ("weight_decay = 'much'", "weight_decay = 'much' is no float"),
-    "fraction of a picture": ("crop_padding = 1.5", "crop_padding = 1.5 is no int"),
-    "truth for a number": ("cutout = true", "cutout = True is no int"),
+    "text for a number": ("weight_decay = 'much'", 'weight_decay = "much": needs a number'),
+    "fraction of a picture": ("crop_padding = 1.5", "crop_padding = 1.5: needs a whole number"),
+    "number for a truth": ("flip = 1", "flip = 1: needs true or false"),
+    "number for a list": ("milestones = 1", "milestones = 1: needs a list of numbers"),
+    "truth for a number": ("cutout = true", "cutout = true: needs a whole number"),
     "negative": ("weight_decay = -1", "weight_decay = -1.0 is out of range, which is 0 to"),
     "no pictures": ("train_pictures = 0", "train_pictures = 0 is out of range, which is 1 to"),
     "share of one": ("ema = 1", "ema = 1.0 is out of range, which is 0 to below 1"),

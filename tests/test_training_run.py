@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -155,10 +156,17 @@ def test_a_training_begins_from_anothers_weights_and_learns_from_it(
     place: Path, result: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = str(place / "run" / "model.safetensors")
-    more = ["--init", model, "--teacher", str(place / "run"), "--epochs", "1", "--json"]
+    teacher = tmp_path / "teacher"
+    teacher.mkdir()
+    shutil.copy(place / "run" / "arch.json", teacher)
+    known = weights.preprocessing_of(place / "run" / "model.safetensors")
+    renamed = replace(known, classes=("cat", "dog"))
+    weights.save(weights.load(Path(model)), teacher / "model.safetensors", preprocessing=renamed)
+    more = ["--init", model, "--teacher", str(teacher), "--epochs", "1", "--json"]
     assert main(command(place, tmp_path / "student", *more)) == 0
     output = capsys.readouterr()
     assert model in output.err  # what was taken is said
+    assert f"teacher {teacher}: calls its classes cat, dog, where the data say" in output.err
     assert json.loads(output.out)["epochs"] == 1
 
 
