@@ -64,7 +64,7 @@ def start(
     with join(machine.device) as world:
         _agree(world, _taken(folder))
         settings = replace(settings, data=data.absolute(settings.data))
-        training = _Training(arch, how, settings, machine, folder, world, say)
+        training = _Training(arch, how, settings, machine, folder, world, say, new=True)
         if world.first:
             folder.mkdir(parents=True, exist_ok=True)
         with locked(folder) if world.first else nullcontext():
@@ -83,7 +83,7 @@ def resume(machine: Machine, folder: Path, say: Say) -> dict[str, Any]:
     with join(machine.device) as world:
         settings, how, pictures = read(folder / "train.toml")
         arch = load(folder / "arch.json")
-        training = _Training(arch, how, settings, machine, folder, world, say)
+        training = _Training(arch, how, settings, machine, folder, world, say, new=False)
         if training.fingerprint != pictures:
             raise InputError(
                 f"data {settings.data!r}: other pictures than when the training in {folder} began; "
@@ -105,6 +105,7 @@ class _Training:
         folder: Path,
         world: World,
         say: Say,
+        new: bool,
     ) -> None:
         if settings.threads:
             torch.set_num_threads(settings.threads)
@@ -115,8 +116,7 @@ class _Training:
         self._skipped: dict[Path, str] = {}
         self._pictures = splits.split(dataset, how)
         self.fingerprint = splits.fingerprint(self._pictures)
-        fitted = (folder / "train.toml").exists()
-        self._arch = arch if fitted else splits.fit(arch, self._pictures)
+        self._arch = splits.fit(arch, self._pictures) if new else arch
         self._graph = lower(self._arch)
         self._keeper = Keeper(folder / CHECKPOINT, machine.interval_s)
         self._initial: dict[str, Array] | None = None
