@@ -28,12 +28,17 @@ FEW_OPS = ["--ops", "300", "--rounds", "3"]
 
 
 class Place(NamedTuple):
-    """A device that can be lost and brought back, and the Python there that has LiteRT."""
+    """A device that can be lost and brought back, and the Python there that has LiteRT.
+
+    A table predicts within 0.3 % where the clock counts instructions. Over adb the times are those
+    of this very machine, which others may share: only a wrong unit or the like can be told there.
+    """
 
     url: str
     python: str
     lose: Callable[[], None]
     bring_back: Callable[[], None]
+    greatest_mape: float
 
 
 @pytest.fixture
@@ -46,7 +51,7 @@ def on_board(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
             wait_for_sshd(it.port)
 
         start()
-        yield Place(it.url, "python3", it.kill, start)
+        yield Place(it.url, "python3", it.kill, start, greatest_mape=0.01)
 
 
 @pytest.fixture
@@ -60,7 +65,7 @@ def over_adb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
             it.wait()
 
         start()
-        yield Place(it.url, sys.executable, it.kill, start)
+        yield Place(it.url, sys.executable, it.kill, start, greatest_mape=1)
 
 
 @pytest.fixture(params=["board", "adb"])
@@ -93,7 +98,7 @@ def test_a_table_is_built_on_the_device_and_predicts_its_networks(
     assert main(["latency", "check", *options, "--target", str(table), "--networks", "10"]) == 0
     checked = json.loads(capsys.readouterr().out)
     assert checked["networks"] == 10
-    assert checked["mape"] < 0.25
+    assert checked["mape"] < place.greatest_mape
     origin = latency.load(str(table)).origin
     assert origin.method == "measured"
     assert origin.runtime.startswith("ai-edge-litert 2.")
