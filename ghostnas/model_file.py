@@ -52,11 +52,12 @@ class ModelFile:
     run: Callable[[Array], Array]
 
 
-def open_model(path: Path, *, threads: int = 1) -> ModelFile:
+def open_model(path: Path, *, threads: int = 1, device: str = "cpu") -> ModelFile:
     """Open a .pt2, .onnx, .tflite or .safetensors file, or a folder of a training or an export.
 
     Beside a .safetensors file there must be its ``arch.json``. `threads` are those of onnxruntime
-    and TFLite; PyTorch has its own setting.
+    and TFLite, which run on the CPU; PyTorch has its own setting, and runs .pt2 and .safetensors
+    on `device`.
 
     Raises:
         InputError: there is no such file, it is damaged, or it is no classifier of RGB pictures.
@@ -65,7 +66,7 @@ def open_model(path: Path, *, threads: int = 1) -> ModelFile:
     content = read_bytes(path)
     seal.check(content, str(path))
     try:
-        opened = _READERS[path.suffix](path, content, threads)
+        opened = _READERS[path.suffix](path, content, threads, device)
         logits = opened.run(np.zeros((1, CHANNELS, *[opened.resolution] * 2), np.float32))
     except InputError:
         raise
@@ -130,29 +131,21 @@ def _file(path: Path) -> Path:
     return path
 
 
-def _read_torch(path: Path, content: bytes, threads: int) -> ModelFile:
-    import torch
-
+def _read_torch(path: Path, content: bytes, threads: int, device: str) -> ModelFile:
     from ghostnas import torch_program
 
     damaged = zipfile.ZipFile(io.BytesIO(content)).testzip()
     if damaged is not None:
         raise InputError(f"{path}: is damaged, at {damaged!a}; copy or export it anew")
     texts = torch_program.texts_of(content)
-    program = torch_program.load(content)
+    program = torch_program.load(content, device)
     shape, out = torch_program.shapes(program)
-    module = program.module()
-
-    def run(images: Array) -> Array:
-        with torch.inference_mode():
-            logits: Array = module(torch.from_numpy(np.ascontiguousarray(images))).float().numpy()
-        return logits
-
+    run = _in_torch(program.module(), device)
     batched = run if shape[0] is None else _in_batches(run, shape[0])
     return _model(path, "torch", texts, shape[1:], out, batched)
 
 
-def _read_onnx(path: Path, content: bytes, threads: int) -> ModelFile:
+def _read_onnx(path: Path, content: bytes, threads: int, device: str) -> ModelFile:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -171,7 +164,7 @@ def _read_onnx(path: Path, content: bytes, threads: int) -> ModelFile:
     return _model(path, "onnx", texts, source.shape[1:], target.shape[-1], batched)
 
 
-def _read_tflite(path: Path, content: bytes, threads: int) -> ModelFile:
+def _read_tflite(path: Path, content: bytes, threads: int, device: str) -> ModelFile:
     from ghostnas import tflite_metadata, tflite_run
 
     interpreter = tflite_run.load(content, threads=threads)
@@ -188,9 +181,7 @@ def _read_tflite(path: Path, content: bytes, threads: int) -> ModelFile:
     )
 
 
-def _read_safetensors(path: Path, content: bytes, threads: int) -> ModelFile:
-    import torch
-
+def _read_safetensors(path: Path, content: bytes, threads: int, device: str) -> ModelFile:
     from ghostnas.arch import load, lower
     from ghostnas.torch_net import net_of
 
@@ -201,11 +192,7 @@ def _read_safetensors(path: Path, content: bytes, threads: int) -> ModelFile:
     except InputError as error:
         raise InputError(f"{path}: does not fit the arch.json beside it: {error}") from error
 
-    def run(images: Array) -> Array:
-        with torch.inference_mode():
-            logits: Array = net(torch.from_numpy(np.ascontiguousarray(images))).numpy()
-        return logits
-
+    run = _in_torch(net.to(device), device)
     shape = (CHANNELS, arch.resolution, arch.resolution)
     found = _model(path, "safetensors", {DTYPE: "fp32"}, shape, arch.classes, run)
     known = weights.parse_preprocessing(content, str(path))
@@ -234,6 +221,19 @@ def _model(
 
 def _few(names: tuple[str, ...]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _in_torch(module: Callable[..., Any], device: str) -> Callable[[Array], Array]:
+    """As a function of arrays, wherever the module is."""
+    import torch
+
+    def run(images: Array) -> Array:
+        with torch.inference_mode():
+            inputs = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+            logits: Array = module(inputs).float().cpu().numpy()
+        return logits
+
+    return run
 
 
 def _in_batches(run: Callable[[Array], Array], size: int) -> Callable[[Array], Array]:

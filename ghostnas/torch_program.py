@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.export.passes import move_to_device_pass
 from torch.func import functional_call
 
 from ghostnas.deploy import fold
@@ -48,10 +49,11 @@ def write(
     return buffer.getvalue()
 
 
-def load(model: bytes) -> ExportedProgram:
+def load(model: bytes, device: str = "cpu") -> ExportedProgram:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.export.load(io.BytesIO(model))
+        program = torch.export.load(io.BytesIO(model))
+        return program if device == "cpu" else move_to_device_pass(program, device)
 
 
 def run(model: bytes, images: Array) -> Array:

@@ -126,7 +126,7 @@ class _Training:
             self._say(f"{settings.init}: {taken}")
         self._teacher: Teacher | None = None
         if settings.teacher:
-            self._teacher = _teacher(settings.teacher, self._pictures, self._say)
+            self._teacher = _teacher(settings.teacher, self._pictures, world.device, self._say)
         for line in report.skipped(dataset.skipped):
             self._say(line)
 
@@ -226,23 +226,24 @@ def _agree(world: World, objection: str) -> None:
         raise InputError(said.decode())
 
 
-def _teacher(file: str, pictures: Split, say: Say) -> Teacher:
-    """Any model that can be opened, as a function from uint8 pictures to logits. It runs on the
-    CPU, whatever the student does.
+def _teacher(file: str, pictures: Split, device: torch.device, say: Say) -> Teacher:
+    """Any model that can be opened, as a function from uint8 pictures to logits, both on `device`.
+
+    PyTorch's run there too, others on the CPU.
     """
-    model = open_model(Path(file), threads=torch.get_num_threads())
+    model = open_model(Path(file), threads=torch.get_num_threads(), device=str(device))
     classes = pictures.preprocessing.classes
     check_classes(model, classes)
     for doubt in doubts(model, classes):
         say(f"teacher {file}: {doubt}")
-    normalise = normaliser(model.preprocessing, torch.device("cpu"))
+    normalise = normaliser(model.preprocessing, device)
 
     def answer(images: Tensor) -> Tensor:
-        inputs = normalise(images.cpu())
+        inputs = normalise(images)
         if inputs.shape[2] != model.resolution:
             size = (model.resolution, model.resolution)
             inputs = F.interpolate(inputs, size, mode="bilinear", antialias=True)
-        return torch.from_numpy(model.run(inputs.contiguous().numpy())).to(images.device)
+        return torch.from_numpy(model.run(inputs.contiguous().cpu().numpy())).to(device)
 
     return answer
 

@@ -4,10 +4,9 @@ Architectures of a space, spread evenly over --floor to --budget and GhostNet at
 them, are trained long from several seeds and tested. Each is also scored by every training-free
 scorer and by short trainings, which are judged on validation pictures: `1280x2` is 1,280 pictures
 for 2 epochs, `5000x4@16` those at 16 pixels, with the strides of the data's size, `5000x4@16-32`
-such that grow from 16 to 32 pixels. The table has
-Kendall's tau of each score against the mean of the long trainings, with its 95 % interval; the
-partial tau, given the budget's quantity (what a score knows beyond it; Kendall, 1942); and the
-median seconds of one processor an architecture.
+such that grow from 16 to 32 pixels. The table has Kendall's tau of each score against the mean of
+the long trainings, with its 95 % interval; the partial tau, given the budget's quantity (what a
+score knows beyond it; Kendall, 1942); and the median seconds of one processor an architecture.
 
 All that is finished stands in --out; the same command goes on where a killed one was.
 

@@ -17,6 +17,7 @@ from small import write_pictures
 
 from ghostnas import arch, weights
 from ghostnas.cli import main
+from ghostnas.graph import Weights
 
 RECIPE = """
 epochs = 6
@@ -168,6 +169,24 @@ def test_a_training_begins_from_anothers_weights_and_learns_from_it(
     assert model in output.err  # what was taken is said
     assert f"teacher {teacher}: calls its classes cat, dog, where the data say" in output.err
     assert json.loads(output.out)["epochs"] == 1
+
+
+def test_a_teacher_teaches_the_same_in_every_format(
+    place: Path, result: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = place / "run"
+    assert main(["export", str(teacher), "--dtype", "fp32", "--out", str(tmp_path / "export")]) == 0
+    exported = [tmp_path / "export" / f"model.{kind}" for kind in ("pt2", "onnx", "tflite")]
+
+    def taught_by(model: Path) -> Weights:
+        out = tmp_path / f"by{model.suffix}"
+        assert main(command(place, out, "--teacher", str(model), "--epochs", "2")) == 0
+        return weights.load(out / "model.safetensors")
+
+    by_folder = taught_by(teacher)
+    for model in exported:
+        for key, values in taught_by(model).items():
+            np.testing.assert_allclose(values, by_folder[key], rtol=1e-3, atol=1e-3, err_msg=key)
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
