@@ -138,7 +138,8 @@ def test_a_build_whose_device_is_lost_goes_on_where_it_was(place: Place, tmp_pat
     said: list[str] = []
     built = build(said.append)
     assert built.measured == 130
-    assert f"{130 - 40} ops" in said[0].split(" of ")[1]
+    counted = [line for line in said if " ops," in line]  # beside how slow the device is just now
+    assert f" of {130 - 40} ops" in counted[0]
     assert not Path(f"{table}.journal").exists()
     assert len(latency.load(str(table)).rows) == 130
 
