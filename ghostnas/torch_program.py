@@ -14,7 +14,7 @@ from torch.export.passes import move_to_device_pass
 from torch.func import functional_call
 
 from ghostnas.deploy import fold
-from ghostnas.graph import Array, Graph, Weights
+from ghostnas.graph import Graph, Weights
 from ghostnas.torch_net import Net, net_of
 
 EXTRA = "/extra/"  # where torch.export.save puts them
@@ -49,18 +49,11 @@ def write(
     return buffer.getvalue()
 
 
-def load(model: bytes, device: str = "cpu") -> ExportedProgram:
+def load(model: bytes, device: str) -> ExportedProgram:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.load(io.BytesIO(model))
         return program if device == "cpu" else move_to_device_pass(program, device)
-
-
-def run(model: bytes, images: Array) -> Array:
-    """Logits (n, classes) of `images` (n, 3, height, width)."""
-    with torch.inference_mode():
-        logits: Array = load(model).module()(torch.from_numpy(images).float()).numpy()
-    return logits
 
 
 def shapes(program: ExportedProgram) -> tuple[tuple[int | None, ...], int]:

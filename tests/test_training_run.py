@@ -172,7 +172,7 @@ def test_a_training_begins_from_anothers_weights_and_learns_from_it(
 
 
 def test_a_teacher_teaches_the_same_in_every_format(
-    place: Path, result: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, result: dict, tmp_path: Path
 ) -> None:
     teacher = place / "run"
     assert main(["export", str(teacher), "--dtype", "fp32", "--out", str(tmp_path / "export")]) == 0
