@@ -62,7 +62,10 @@ def _parser() -> argparse.ArgumentParser:
         "--finalists", type=_positive, metavar="K", help="trained anew to find the best of (3)"
     )
     search.add_argument(
-        "--seeds", type=_positive, metavar="K", help="trainings of each finalist (3)"
+        "--seeds",
+        type=_positive,
+        metavar="K",
+        help="trainings of each finalist, and as many of the winner (3)",
     )
     search.add_argument("--workers", type=_positive, metavar="N", help="trainings at once (2)")
     search.add_argument(
@@ -71,7 +74,13 @@ def _parser() -> argparse.ArgumentParser:
         help="that trains; auto is CUDA if there (auto)",
     )
     search.add_argument(
-        "--resolution", type=_positive, metavar="R", help="of the deployed network, in pixels"
+        "--deploy",
+        choices=("published", "data"),
+        help="what budgets, latency and files mean: the network at the published 224 px, or at the "
+        "data's own size (published)",
+    )
+    search.add_argument(
+        "--resolution", type=_positive, metavar="R", help="of the deployment, instead of 224 px"
     )
     search.add_argument("--storage", metavar="URL", help="of the Optuna study (in the run folder)")
     search.add_argument(

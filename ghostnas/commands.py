@@ -29,9 +29,6 @@ Result: TypeAlias = tuple[Mapping[str, Any], Callable[[Mapping[str, Any]], str]]
 
 
 def search(args: Namespace) -> Result:
-    from ghostnas import report, search
-    from ghostnas.settings import Settings
-
     if args.out is None:
         if args.resume:
             raise InputError("--resume needs --out DIR, the folder of the search to go on with")
@@ -49,6 +46,7 @@ def search(args: Namespace) -> Result:
         "seed": args.seed,
         "finalists": args.finalists,
         "seeds": args.seeds,
+        "deploy": args.deploy,
         "resolution": args.resolution,
         "storage": args.storage,
         "trials": args.trials,
@@ -57,10 +55,16 @@ def search(args: Namespace) -> Result:
         "device": args.device,
     }
     given = {key: value for key, value in given.items() if value is not None}
+    missing = [key for key in ("target", "budgets") if key not in given]
+    if missing and not args.resume:
+        raise InputError(f"a search needs --{missing[0].removesuffix('s')}; see --help")
+    _say(f"search in {args.out}: loading PyTorch, the data and the latency table")
+
+    from ghostnas import report, search
+    from ghostnas.settings import Settings
+
     if args.resume:
         return search.resume(args.out, given, _say), report.text
-    if missing := [key for key in ("target", "budgets") if key not in given]:
-        raise InputError(f"a search needs --{missing[0].removesuffix('s')}; see --help")
     return search.start(Settings(**given), args.out, _say), report.text
 
 

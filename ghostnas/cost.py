@@ -4,24 +4,43 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 from ghostnas.graph import Affine, AvgPool, BatchNorm, Conv, Dense, Graph, MaxPool
 
-BYTES_A_NODE = 162  # names, shapes and options in a .tflite file, for each node of a graph
 MOVING = Conv | Dense | MaxPool | AvgPool  # write where they have yet to read
+
+
+class _Stored(NamedTuple):
+    """Bytes of a .tflite file in one dtype: of a weight, of an output channel (its bias, and in
+    int8 its scales and zero points), of a node's names, shapes and options; and of an element of
+    the maps while it runs. The last three were fitted to written files of GhostNet and MobileNetV3.
+    """
+
+    weight: int
+    channel: int
+    node: int
+    element: int
+
+
+_STORED = {
+    "fp32": _Stored(4, 4, 162, 4),
+    "fp16": _Stored(2, 2, 238, 4),  # computes in float32
+    "int8": _Stored(1, 36, 253, 1),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Counts of a whole network for one picture.
+    """Counts of a whole network for one image.
 
     Attributes:
         macs: multiply-accumulates of convolutions and dense layers, batch norm folded; what the
             paper and its tables call FLOPs.
         params: learned numbers, batch norm's scale and shift among them.
-        model_bytes: about the size of the float32 .tflite file.
-        peak_activation_bytes: most bytes of float32 maps alive at once when the ops run in order,
-            batch norm and activations in place.
+        model_bytes: about the size of the .tflite file in the dtype that was counted for.
+        peak_activation_bytes: most bytes of maps alive at once when the ops run in order, batch
+            norm and activations in place, in that dtype.
     """
 
     macs: int
@@ -30,30 +49,40 @@ class Cost:
     peak_activation_bytes: int
 
 
-def count(graph: Graph) -> Cost:
-    """Costs of `graph`; the published numbers of GhostNet follow to the digit."""
-    macs = params = folded = 0
+def count(graph: Graph, dtype: str = "fp32") -> Cost:
+    """Costs of `graph`; the published numbers of GhostNet follow to the digit.
+
+    Args:
+        dtype: ``fp32``, ``fp16`` or ``int8``, in which the bytes are counted.
+    """
+    macs = params = kernels = channels = 0
     for node in graph.nodes:
         op = node.op
         if isinstance(op, Conv):
             weights = op.in_channels // op.groups * op.out_channels * op.kernel * op.kernel
             macs += weights * node.shape[1] * node.shape[2]
             params += weights + op.out_channels * op.bias
-            folded += weights + op.out_channels
+            kernels += weights
+            channels += op.out_channels
         elif isinstance(op, BatchNorm | Affine):
             params += 2 * op.channels
             if not isinstance(graph.nodes[node.inputs[0]].op, Conv):
-                folded += 2 * op.channels
+                kernels += op.channels
+                channels += op.channels
         elif isinstance(op, Dense):
-            macs += op.in_features * op.out_features
-            weights = (op.in_features + 1) * op.out_features
-            params += weights
-            folded += weights
+            weights = op.in_features * op.out_features
+            macs += weights
+            params += weights + op.out_features
+            kernels += weights
+            channels += op.out_features
+    stored = _STORED[dtype]
     return Cost(
         macs=macs,
         params=params,
-        model_bytes=4 * folded + BYTES_A_NODE * len(graph.nodes),
-        peak_activation_bytes=4 * _peak_elements(graph),
+        model_bytes=stored.weight * kernels
+        + stored.channel * channels
+        + stored.node * len(graph.nodes),
+        peak_activation_bytes=stored.element * _peak_elements(graph),
     )
 
 

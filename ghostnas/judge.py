@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,41 +11,66 @@ from ghostnas.arch import Arch, lower
 from ghostnas.cost import Cost
 from ghostnas.errors import InputError
 from ghostnas.predict import CONFIDENCE, Prediction, Predictor
+from ghostnas.seeds import summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """A network with its costs, and its accuracies (0 to 1) over trainings from several seeds."""
+class Accuracies:
+    """Of one network's trainings, a seed each: on validation images and on test images, 0 to 1."""
 
-    name: str
-    arch: Arch
-    cost: Cost
-    latency: Prediction
     validation: tuple[float, ...]
     test: tuple[float, ...]
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A network that may win: a trial of the search, or the plain GhostNet that it is held against.
+
+    Attributes:
+        trial: its number in the study; None for plain GhostNet.
+        cost, latency: of its deployment.
+        choosing: accuracies of the trainings that the winner is chosen by.
+        reporting: of others, from seeds that chose nothing; only the winner and plain GhostNet are
+            trained so often.
+    """
+
+    name: str
+    trial: int | None
+    arch: Arch
+    cost: Cost
+    latency: Prediction
+    choosing: Accuracies
+    reporting: Accuracies | None = None
+
     def to_json(self) -> dict[str, Any]:
+        found = self.reporting or self.choosing
+        test = summary(found.test)
         return {
             "name": self.name,
+            "trial": self.trial,
             "id": self.arch.id,
             "params": self.cost.params,
             "macs": self.cost.macs,
+            "model_bytes": self.cost.model_bytes,
+            "peak_activation_bytes": self.cost.peak_activation_bytes,
             "latency_ms": round(self.latency.latency_ms, 4),
             "latency_low_ms": round(self.latency.low_ms, 4),
             "latency_high_ms": round(self.latency.high_ms, 4),
-            "accuracy": round(statistics.fmean(self.test), 5),
-            "accuracy_std": round(statistics.stdev(self.test), 5) if len(self.test) > 1 else None,
-            "accuracy_min": round(min(self.test), 5),
-            "accuracy_max": round(max(self.test), 5),
-            "validation_accuracy": round(statistics.fmean(self.validation), 5),
-            "seeds": len(self.test),
+            "accuracy": round(test.mean, 5),
+            "accuracy_std": None if test.std is None else round(test.std, 5),
+            "accuracy_min": round(test.min, 5),
+            "accuracy_max": round(test.max, 5),
+            "validation_accuracy": round(summary(self.choosing.validation).mean, 5),
+            "seeds": test.count,
+            "fresh_seeds": self.reporting is not None,
         }
 
 
 class Judge:
     """What networks cost on the target, and how far they use up the budgets.
 
-    With a `confidence`, a latency counts with the upper end of its interval.
+    With a `confidence`, a latency counts with the upper end of its interval. Bytes are those of
+    the target's dtype.
     """
 
     def __init__(
@@ -61,12 +85,13 @@ class Judge:
         self._predictors = {
             name: Predictor(latency.load(name), confidence or CONFIDENCE) for name in sorted(names)
         }
+        self.dtype = self._predictors[target].table.origin.dtype
         self._strains: dict[Arch, float] = {}
 
     def strain(self, arch: Arch) -> float:
         """The largest share of a budget that `arch` uses up; over 1 is over budget."""
         if arch not in self._strains:
-            counted = cost.count(lower(arch))
+            counted = cost.count(lower(arch), self.dtype)
 
             def latency_ms(target: str | None) -> float:
                 predicted = self._predictors[target or self._target].predict(arch)
@@ -78,4 +103,4 @@ class Judge:
         return self._strains[arch]
 
     def cost_of(self, arch: Arch) -> tuple[Cost, Prediction]:
-        return cost.count(lower(arch)), self._predictors[self._target].predict(arch)
+        return cost.count(lower(arch), self.dtype), self._predictors[self._target].predict(arch)

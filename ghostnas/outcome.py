@@ -5,51 +5,63 @@ trains nothing.
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ghostnas import export, report, seeds, weights
-from ghostnas.arch import Arch, to_json
+from ghostnas import deployment, export, report, seeds, weights
+from ghostnas.arch import Arch, lower, to_json
 from ghostnas.files import write_whole
-from ghostnas.judge import Judge, Judged
+from ghostnas.graph import Weights
+from ghostnas.initial import fresh
+from ghostnas.judge import Candidate, Judge
 from ghostnas.model_card import Latency, Origin
+from ghostnas.proof import Exported
 from ghostnas.settings import Settings
 from ghostnas.splits import Split
 from ghostnas.study import ScoredArch
+from ghostnas.torch_net import weights_of
 
-SIGNIFICANT = 0.05  # p-value below which two networks are told apart
+SIGNIFICANT = 0.05  # p-value below which two networks count as different
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a search came to: finalists and baseline judged, and a row a trial.
+    """What a search came to.
 
-    `infeasible` counts trials over budget, `skipped` pictures that could not be read.
+    Attributes:
+        winner: as `choose` chose it, and trained from fresh seeds.
+        candidates: all that were trained to choose from, the winner among them.
+        trials: a row a trial.
+        failed: trials that ended without a score.
+        used_up: whether the space has no other network within the budget.
+        skipped: images that could not be read.
     """
 
-    judged: tuple[Judged, ...]
+    winner: Candidate
+    candidates: tuple[Candidate, ...]
     trials: tuple[Mapping[str, Any], ...]
     infeasible: int
+    failed: int
+    used_up: bool
     skipped: int
     seconds: float
 
 
 def weights_path(folder: Path, arch: Arch, seed: int) -> Path:
-    """Where a run folder keeps the weights of a finalist that was trained from a seed."""
+    """Where a run folder keeps the weights of a candidate that was trained from a seed."""
     return folder / "weights" / f"{arch.id}-{seed}.safetensors"
 
 
 def trial_rows(done: Sequence[ScoredArch], judge: Judge) -> list[dict[str, Any]]:
-    """A row a trial: its score and its costs."""
+    """A row a trial, by its number in the study: its score and its deployment's costs."""
     rows = []
     for each in done:
         counted, predicted = judge.cost_of(each.arch)
         rows.append(
             {
-                "trial": each.trial + 1,
+                "trial": each.trial,
                 "id": each.arch.id,
                 "score": each.score,
                 "macs": counted.macs,
@@ -64,49 +76,76 @@ def trial_rows(done: Sequence[ScoredArch], judge: Judge) -> list[dict[str, Any]]
     return rows
 
 
+def pareto_front(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The trials that no other one beats in score and predicted latency at once, from the quickest
+    on; of equal ones the first.
+    """
+    front: list[Mapping[str, Any]] = []
+    for row in sorted(rows, key=lambda row: (row["latency_ms"], -row["score"], row["trial"])):
+        if not front or row["score"] > front[-1]["score"]:
+            front.append(row)
+    return front
+
+
 def write_trials(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """trials.csv, and in pareto.csv those that no other one beats at once in score and cost."""
+    """trials.csv, and in pareto.csv its front of score against latency."""
     import pandas as pd
 
-    pareto = [
-        row
-        for row in rows
-        if not any(
-            other["score"] >= row["score"]
-            and other["latency_ms"] <= row["latency_ms"]
-            and other["macs"] <= row["macs"]
-            and other != row
-            for other in rows
-        )
-    ]
-    for name, table in (("trials.csv", rows), ("pareto.csv", pareto)):
+    for name, table in (("trials.csv", rows), ("pareto.csv", pareto_front(rows))):
         write_whole(folder / name, pd.DataFrame(table).to_csv(index=False).encode())
 
 
-def conclude(settings: Settings, split: Split, folder: Path, found: Outcome) -> dict[str, Any]:
-    """Choose the winner on the validation pictures, export it and write the result, which is
-    returned as ``result.json`` holds it.
+def choose(candidates: Sequence[Candidate], validation_images: int) -> Candidate:
+    """The best network by its trainings' accuracy on validation images; of those that cannot be
+    distinguished from it, the quickest, and of equally quick ones the smallest.
+
+    Two are distinguished by Welch's t-test over their seeds, by Holm's p-values for all the
+    comparisons with the best; where there is one seed each, by a test of the two shares.
+
+    Args:
+        validation_images: how many each accuracy is of.
     """
-    candidates = [each for each in found.judged if each.name.startswith("trial")]
-    baselines = [each for each in found.judged if each not in candidates]
-    best = max(candidates, key=lambda each: statistics.fmean(each.validation))
-    best_seed = settings.seed + 1 + best.validation.index(max(best.validation))
-    exported = export.export(
-        best.arch,
-        weights.load(weights_path(folder, best.arch, best_seed)),
-        list(export.FORMATS),
-        folder / "export",
-        preprocessing=split.preprocessing,
-        origin=_origin(settings, split, best),
+    best = max(candidates, key=lambda each: seeds.summary(each.choosing.validation).mean)
+    others = [each for each in candidates if each is not best]
+    raw = [
+        _p_value(best.choosing.validation, each.choosing.validation, validation_images)
+        for each in others
+    ]
+    alike = [
+        each
+        for each, p in zip(others, seeds.holm(raw), strict=True)
+        if p is None or p >= SIGNIFICANT
+    ]
+    return min(
+        [best, *alike],
+        key=lambda each: (each.latency.latency_ms, each.cost.macs, each.cost.params),
     )
+
+
+def conclude(
+    settings: Settings, split: Split, dtype: str, folder: Path, found: Outcome
+) -> dict[str, Any]:
+    """Export the winner and write the result, which is returned as ``result.json`` holds it.
+
+    Args:
+        dtype: the target's, in which the winner is exported beside fp32.
+    """
+    best = found.winner
+    exported = _export(settings, split, dtype, folder, best)
     write_whole(folder / "best.json", json.dumps(to_json(best.arch), indent=1).encode())
+    baseline = next((each for each in found.candidates if each.trial is None), None)
+    others = [each for each in found.candidates if each not in (best, baseline)]
     result = {
         "run": str(folder),
         "best": best.to_json(),
-        "baseline": baselines[0].to_json() if baselines else None,
-        "others": [each.to_json() for each in candidates if each is not best],
-        "told_apart": _comparisons(best, [each for each in found.judged if each is not best]),
+        "baseline": baseline.to_json() if baseline else None,
+        "others": [each.to_json() for each in others],
+        "comparison": None if baseline in (None, best) else _comparison(best, baseline),
+        "deployment": {**deployment.to_json(best.arch), "deploy": settings.deploy, "dtype": dtype},
+        "proxy": deployment.to_json(deployment.proxy_of(best.arch, split)),
         "trials": len(found.trials),
+        "failed": found.failed,
+        "used_up": found.used_up,
         "scorer": settings.scorer,
         "infeasible_trained": found.infeasible,
         "skipped": found.skipped,
@@ -121,16 +160,25 @@ def conclude(settings: Settings, split: Split, folder: Path, found: Outcome) -> 
     return result
 
 
-def _origin(settings: Settings, split: Split, best: Judged) -> Origin:
-    """What the exported files say of themselves. The accuracy is that of the pictures' own size,
-    and so is left out where the network is for another.
+def _export(
+    settings: Settings, split: Split, dtype: str, folder: Path, best: Candidate
+) -> list[Exported]:
+    """The deployment's files in ``export``. Where its weights are not those of the proxy that was
+    trained, they are initial ones, and ``proxy`` holds the files of what was trained.
     """
-    return Origin(
-        network=f"{best.name} of a search under {', '.join(settings.budgets)}",
-        weights=f"a short training on {settings.data} at {split.resolution} px, recipe "
-        f"{settings.recipe}: train it in full before it is shipped",
-        accuracy=seeds.summary(best.test) if best.arch.resolution == split.resolution else None,
-        pictures=f"test pictures of {settings.data}",
+    proxy = deployment.proxy_of(best.arch, split)
+    reported = best.reporting or best.choosing
+    first = settings.seed + 1 + (settings.seeds if best.reporting else 0)
+    seed = first + reported.validation.index(max(reported.validation))
+    trained = weights.load(weights_path(folder, best.arch, seed))
+    how = (
+        f"a short training on {settings.data.partition(':')[0]}, recipe "
+        f"{Path(settings.recipe).stem}, seed {seed}, at {deployment.describe(proxy)}"
+    )
+    name = f"{best.name} of a search under {', '.join(settings.budgets)}"
+    deployed = Origin(
+        network=name,
+        weights=f"{how}: train it in full before it is shipped",
         latencies=(
             Latency(
                 target=settings.target,
@@ -140,18 +188,52 @@ def _origin(settings: Settings, split: Split, best: Judged) -> Origin:
             ),
         ),
     )
+    dtypes = list(dict.fromkeys(["fp32", dtype]))
 
-
-def _comparisons(best: Judged, others: Sequence[Judged]) -> list[dict[str, Any]]:
-    """Whether the seeds tell the winner from each other network, on test pictures."""
-    found = []
-    for other in others:
-        p = seeds.told_apart(best.test, other.test)
-        found.append(
-            {
-                "networks": [best.name, other.name],
-                "p_value": None if p is None else float(f"{p:.3g}"),
-                "told_apart": None if p is None else p < SIGNIFICANT,
-            }
+    def write(arch: Arch, values: Weights, place: str, origin: Origin) -> list[Exported]:
+        return export.export(
+            arch,
+            values,
+            export.offering(dtypes),
+            folder / place,
+            dtypes=dtypes,
+            preprocessing=split.preprocessing,
+            origin=origin,
         )
-    return found
+
+    if deployment.shares_weights(best.arch, proxy):
+        return write(best.arch, trained, "export", deployed)
+    initial = weights_of(fresh(lower(best.arch), settings.seed))
+    untrained = replace(
+        deployed,
+        weights="initial ones, not trained: for timing and for trying the format; train it with "
+        "ghostnas train before it is used",
+    )
+    judged = Origin(network=f"the proxy of {name}", weights=how)
+    return [
+        *write(best.arch, initial, "export", untrained),
+        *write(proxy, trained, "proxy", judged),
+    ]
+
+
+def _p_value(a: Sequence[float], b: Sequence[float], images: int) -> float | None:
+    if len(a) == len(b) == 1:
+        return seeds.proportions_p_value(a[0], b[0], images)
+    return seeds.welch_p_value(a, b)
+
+
+def _comparison(best: Candidate, other: Candidate) -> dict[str, Any]:
+    """The winner against another network on test images, by trainings that chose nothing."""
+    assert best.reporting is not None
+    assert other.reporting is not None
+    ours, theirs = best.reporting.test, other.reporting.test
+    p = seeds.welch_p_value(ours, theirs)
+    interval = seeds.difference_interval(ours, theirs)
+    return {
+        "networks": [best.name, other.name],
+        "difference": round(seeds.summary(ours).mean - seeds.summary(theirs).mean, 5),
+        "interval": None if interval is None else [round(end, 5) for end in interval],
+        "p_value": None if p is None else float(f"{p:.3g}"),
+        "distinguished": None if p is None else p < SIGNIFICANT,
+        "latency_difference_ms": round(best.latency.latency_ms - other.latency.latency_ms, 4),
+    }

@@ -10,7 +10,8 @@ from typing import Any
 from ghostnas.seeds import Summary, percent
 
 WIDTH, HEIGHT, MARGIN = 640, 320, 48
-NAMED = 5  # of the pictures that could not be read
+LEFT = 96  # of the axis, so that the longest number beside it fits
+NAMED = 5  # of the images that could not be read
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; color: #222; }
 table { border-collapse: collapse; } td, th { padding: .2rem .8rem; text-align: right; }
@@ -23,47 +24,43 @@ def page(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
     """The page of a run's result and its trials' rows."""
     networks = _networks(result)
     budgets = ", ".join(result["budgets"])
-    items = [
-        f"<li>{escape(each['file'])}: {each['bytes'] / 1e6:.1f} MB, logits within "
-        f"{each['difference_from_torch']:.0e} of PyTorch's</li>"
-        for each in result["exported"]
-    ]
+    items = [f"<li>{escape(line)}</li>" for line in files(result["exported"]).splitlines()]
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>ghostnas: {escape(budgets)}</title>
 <style>{STYLE}</style>
 <h1>Search under {escape(budgets)} for {escape(result["target"])}</h1>
-<p>{result["trials"]} trials on {escape(result["data"])} in {result["seconds"] / 60:.1f} minutes.
-Accuracies are on test pictures, after the search's short training, as a mean with its standard
-deviation over seeds that took no part in choosing the finalists. Latency is predicted, with its
-range.</p>
+<p><strong>{escape(_verdict(result))}</strong></p>
+<p>{_trials_text(result)} on {escape(result["data"])} in {result["seconds"] / 60:.1f} minutes.
+{escape(_roles(result))}
+Accuracies are those of the proxy on test images after the search's short training, as a mean with
+its standard deviation over seeds; those of the winner and of plain GhostNet are of seeds that took
+no part in any choice. Latency is that of the deployment, predicted, with its range.</p>
 {_table(networks)}
-<ul>{"".join(f"<li>{escape(line)}</li>" for line in _comparisons(result))}</ul>
 <h2>Trials</h2>
 {_scatter(trials, result["best"]["id"], result["scorer"])}
 <h2>Files</h2>
 <ul>{"".join(items)}</ul>
-<p>Their weights come from the short training at the data's size. Train the network in full, at the
-size it will be used with, before it is shipped.</p>
+<p>Train the network in full before it is shipped: ghostnas train {escape(result["run"])}.</p>
 </html>
 """
 
 
 def text(result: Mapping[str, Any]) -> str:
     """A run's result in a few lines, for a terminal."""
-    lines = [_network_text(each) for each in _networks(result)]
-    lines += _comparisons(result)
-    lines.append(files(result["exported"]))
+    lines = [_verdict(result)]
+    lines += [_network_text(each) for each in _networks(result)]
+    lines += [_roles(result), files(result["exported"])]
     lines.append(
-        f"{result['run']}/report.html: {result['trials']} trials, {result['seconds']:.0f} s"
+        f"{result['run']}/report.html: {_trials_text(result)}, {result['seconds'] / 60:.1f} minutes"
     )
     return "\n".join(lines)
 
 
 def skipped(reasons: Collection[str]) -> list[str]:
-    """Lines on pictures that could not be read: the first ones by name, and how many."""
+    """Lines on images that could not be read: the first ones by name, and how many."""
     lines = [f"skipped {reason}" for reason in islice(reasons, NAMED)]
     if len(reasons) > NAMED:
-        lines.append(f"skipped {len(reasons)} pictures in all")
+        lines.append(f"skipped {len(reasons)} images in all")
     return lines
 
 
@@ -93,24 +90,55 @@ def exported(result: Mapping[str, Any]) -> str:
 
 def _networks(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The winner first, then what it was held against."""
-    baseline = [result["baseline"]] if result["baseline"] else []
-    return [result["best"], *baseline, *result["others"]]
+    best, baseline = result["best"], result["baseline"]
+    held = [baseline] if baseline and baseline["id"] != best["id"] else []
+    return [best, *held, *result["others"]]
 
 
-def _comparisons(result: Mapping[str, Any]) -> list[str]:
-    """Whether the winner can be told from each other network."""
-    lines = []
-    for each in result["told_apart"]:
-        best, other = each["networks"]
-        p = each["p_value"]
-        if p is None:
-            said = "one seed cannot tell them apart; give more --seeds"
-        elif each["told_apart"]:
-            said = f"told apart (Welch's t-test, p = {p:g})"
-        else:
-            said = f"cannot be told apart by their seeds (Welch's t-test, p = {p:g})"
-        lines.append(f"{best} and {other}: {said}")
-    return lines
+def _verdict(result: Mapping[str, Any]) -> str:
+    """How the winner stands against plain GhostNet, in a sentence."""
+    best, baseline = result["best"], result["baseline"]
+    if baseline is None:
+        return f"{best['name']} is the best found; no plain GhostNet meets the budgets"
+    if best["id"] == baseline["id"]:
+        return f"nothing better was found than plain {best['name']}, which meets the budgets"
+    compared = result["comparison"]
+    points = 100 * compared["difference"]
+    faster = -compared["latency_difference_ms"]
+    speed = f"{abs(faster):.1f} ms {'faster' if faster >= 0 else 'slower'}"
+    against = f"{best['name']} against plain {baseline['name']}"
+    if compared["p_value"] is None:
+        return f"{against}: {speed}; too few seeds to tell whose accuracy is higher"
+    ends = compared["interval"]
+    between = f", 95 % interval {100 * ends[0]:+.1f} to {100 * ends[1]:+.1f}" if ends else ""
+    said = "" if compared["distinguished"] else ", which the seeds alone may make"
+    return (
+        f"{against}: {speed}, and {points:+.1f} points of accuracy{between} (Welch's t-test, "
+        f"p = {compared['p_value']:g}){said}"
+    )
+
+
+def _roles(result: Mapping[str, Any]) -> str:
+    """What the winner is as it is deployed, and as it was trained to judge it."""
+
+    def about(network: Mapping[str, Any]) -> str:
+        strides = network["dropped_strides"]
+        dropped = f", {strides} stride{'s' * (strides > 1)} dropped" if strides else ""
+        return (
+            f"{network['resolution']} px{dropped}, {network['classes']} classes, "
+            f"{network['macs'] / 1e6:.1f} MFLOPs"
+        )
+
+    deployed, proxy = result["deployment"], result["proxy"]
+    if deployed["id"] == proxy["id"]:
+        return f"The winner is deployed as it was trained: {about(deployed)}."
+    return f"The winner is deployed at {about(deployed)}; its proxy was trained at {about(proxy)}."
+
+
+def _trials_text(result: Mapping[str, Any]) -> str:
+    failed = f", {result['failed']} failed" if result["failed"] else ""
+    used_up = ", all that the budgets allow" if result["used_up"] else ""
+    return f"{result['trials']} trials{failed}{used_up}"
 
 
 def _accuracy(network: Mapping[str, Any]) -> str:
@@ -162,7 +190,7 @@ def _scatter(trials: Sequence[Mapping[str, Any]], best: str, scorer: str) -> str
     low, high = min(ys) - room, max(ys) + room
     points = []
     for each, x, y in zip(trials, xs, ys, strict=True):
-        cx = MARGIN + (x - left) / (right - left) * (WIDTH - 2 * MARGIN)
+        cx = LEFT + (x - left) / (right - left) * (WIDTH - LEFT - MARGIN)
         cy = HEIGHT - MARGIN - (y - low) / (high - low) * (HEIGHT - 2 * MARGIN)
         kind = ' class="best"' if each["id"] == best else ""
         title = f"trial {each['trial']}: {y:.4g}{unit}, {x:.1f} ms, {each['macs'] / 1e6:.0f} MFLOPs"
@@ -171,9 +199,9 @@ def _scatter(trials: Sequence[Mapping[str, Any]], best: str, scorer: str) -> str
         )
     base = HEIGHT - MARGIN
     return f"""<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name} over latency">
-<path d="M{MARGIN} {MARGIN}V{base}H{WIDTH - MARGIN}" fill="none" stroke="#999"/>
-<text x="{MARGIN}" y="{base + 18}">{left:.1f} ms</text>
+<path d="M{LEFT} {MARGIN}V{base}H{WIDTH - MARGIN}" fill="none" stroke="#999"/>
+<text x="{LEFT}" y="{base + 18}">{left:.1f} ms</text>
 <text x="{WIDTH - MARGIN}" y="{base + 18}" text-anchor="end">{right:.1f} ms</text>
-<text x="{MARGIN - 6}" y="{base}" text-anchor="end">{low:.4g}{unit}</text>
-<text x="{MARGIN - 6}" y="{MARGIN + 4}" text-anchor="end">{high:.4g}{unit}</text>
+<text x="{LEFT - 6}" y="{base}" text-anchor="end">{low:.4g}{unit}</text>
+<text x="{LEFT - 6}" y="{MARGIN + 4}" text-anchor="end">{high:.4g}{unit}</text>
 {"".join(points)}</svg>"""

@@ -10,26 +10,30 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, as_completed
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ghostnas import data, outcome, proxy, recipe, report, space, splits, study
-from ghostnas.arch import Arch
+import optuna
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
+
+from ghostnas import data, deployment, outcome, proxy, recipe, report, space, splits, storage, study
+from ghostnas.arch import Arch, fit_to
 from ghostnas.distributed import on_cuda
-from ghostnas.errors import BudgetError, InputError, TrainingError
-from ghostnas.files import locked, write_whole
-from ghostnas.judge import Judge, Judged
+from ghostnas.errors import BudgetError, InputError, did_you_mean
+from ghostnas.files import locked, read_text, write_whole
+from ghostnas.judge import Accuracies, Candidate, Judge
 from ghostnas.outcome import Outcome
-from ghostnas.proxy import SCORERS, TRAIN, ProxyPool, Score
+from ghostnas.proxy import SCORERS, TRAIN, EvaluatorPool, Score
 from ghostnas.recipe import Recipe
 from ghostnas.settings import CHANGEABLE, Settings, read, to_text
-from ghostnas.space import Space
 from ghostnas.study import ScoredArch
 from ghostnas.zoo import ghostnet
 
 BASELINE_WIDTHS = [width / 20 for width in range(40, 1, -1)]
+SETTINGS_FILE, ELAPSED_FILE = "search.toml", "elapsed.json"
 Say = Callable[[str], None]
 
 
@@ -40,28 +44,36 @@ def start(settings: Settings, folder: Path, say: Say) -> dict[str, Any]:
         InputError: the folder holds a search already, or something the settings name is wrong.
         BudgetError: nothing in the space meets the budgets.
     """
-    if (folder / "search.toml").exists():
-        raise InputError(f"{folder}: holds a search already; go on with it by --resume")
-    prepared = _Prepared(settings)  # every name and file is looked at before a folder is made
+    if (folder / SETTINGS_FILE).exists():
+        raise InputError(f"{folder}: holds a search already; resume it by --resume")
+    prepared = _Prepared(_located(settings))  # every name and file, before a folder is made
+    prepared.settings = dataclasses.replace(prepared.settings, fingerprint=prepared.fingerprint)
     folder.mkdir(parents=True, exist_ok=True)
     return _search(prepared, folder, say)
 
 
 def resume(folder: Path, changes: Mapping[str, Any], say: Say) -> dict[str, Any]:
-    """Go on with the search in `folder`, with `changes` to its settings.
+    """Resume the search in `folder`, with `changes` to its settings.
 
     Raises:
-        InputError: there is none, or a change is not to one of CHANGEABLE.
+        InputError: there is none, a change is not to one of CHANGEABLE, or its data are others now.
     """
-    settings = read(folder / "search.toml")
-    for key, value in changes.items():
-        if key not in CHANGEABLE and value != getattr(settings, key):
+    settings = read(folder / SETTINGS_FILE)
+    located = dataclasses.asdict(_located(dataclasses.replace(settings, **changes)))
+    for key in changes:
+        if key not in CHANGEABLE and located[key] != getattr(settings, key):
             raise InputError(
-                f"{folder}: was started with {key} = {getattr(settings, key)!r}, not {value!r}; "
-                "leave it out, or start anew in another --out"
+                f"{folder}: was started with {key} = {getattr(settings, key)!r}, not "
+                f"{changes[key]!r}; leave it out, or start anew in another --out"
             )
-    settings = dataclasses.replace(settings, **changes)
-    return _search(_Prepared(settings), folder, say)
+    kept = {key: changes[key] for key in changes if key in CHANGEABLE}
+    prepared = _Prepared(dataclasses.replace(settings, **kept))
+    if settings.fingerprint not in ("", prepared.fingerprint):
+        raise InputError(
+            f"data {settings.data!r}: other images than when the search in {folder} began; "
+            "restore them, or start anew in another --out"
+        )
+    return _search(prepared, folder, say)
 
 
 class _Prepared:
@@ -71,122 +83,283 @@ class _Prepared:
         self.settings = settings
         self.recipe = recipe.load(settings.recipe)
         if settings.scorer not in SCORERS:
-            raise InputError(f"unknown scorer {settings.scorer!r}; known: {', '.join(SCORERS)}")
+            raise InputError(
+                f"unknown scorer {settings.scorer!r}{did_you_mean(settings.scorer, SCORERS)}; "
+                f"known: {', '.join(SCORERS)}"
+            )
         on_cuda(settings.device)  # or it is said before a folder is made
         self.judge = Judge(settings.target, settings.budgets, settings.confidence or None)
-        self.space = space.load(settings.space)
+        searched = space.load(settings.space)
         self.dataset = data.load(settings.data)
         self.split = splits.split(self.dataset, self.recipe)
         if not len(self.split.validation):
             raise InputError(
-                f"recipe {settings.recipe} holds out no pictures to choose by; add "
+                f"recipe {settings.recipe} holds out no images to choose by; add "
                 "validation_pictures to it"
             )
-        self.classes = len(self.split.preprocessing.classes)
-        self.space = dataclasses.replace(self.space, classes=self.classes)
-        self.space = _at_resolution(self.space, settings.resolution, self.split.resolution)
+        self.fingerprint = splits.fingerprint(self.split)
+        self.space = deployment.deployed_space(
+            searched, settings.deploy, settings.resolution, self.split
+        )
         self.smallest = study.find_smallest(self.space, self.judge.strain)
         self.judge.cost_of(self.space.decode(self.smallest))  # the target's table knows its ops
 
+    def remembered(self) -> dict[str, Any]:
+        """What the study refuses to go on with if it is another."""
+        settings = self.settings
+        known_data = {
+            "data": settings.data.partition(":")[0],  # its folder may be another one elsewhere
+            "fingerprint": settings.fingerprint,
+            "deploy": settings.deploy,
+        }
+        if not settings.fingerprint:  # a search of an earlier version
+            known_data = {"data": settings.data}
+        return {
+            "space": self.space.hash,
+            "budgets": list(settings.budgets),
+            "target": settings.target,
+            "confidence": settings.confidence,
+            **known_data,
+            "recipe": settings.recipe,
+            **_numbers(self.recipe),
+            "scorer": settings.scorer,
+        }
+
 
 def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
-    """The search loop: ask and score, repeat the best from other seeds, export the winner."""
-    settings, dataset = prepared.settings, prepared.dataset
-    began = time.monotonic()
-    for line in report.skipped(dataset.skipped):
+    """The search loop: ask and score, train the best from other seeds, choose, train the winner
+    from others again, and export it.
+    """
+    settings = prepared.settings
+    for line in report.skipped(prepared.dataset.skipped):
         say(line)
     with locked(folder):
-        storage = settings.storage or f"sqlite:///{folder.resolve()}/study.db"
-        optuna_study = study.open_study(
-            storage,
-            {
-                "space": prepared.space.hash,
-                "budgets": list(settings.budgets),
-                "target": settings.target,
-                "confidence": settings.confidence,
-                "data": settings.data,
-                "recipe": settings.recipe,
-                **_remembered(prepared.recipe),
-                "scorer": settings.scorer,
-            },
+        url = settings.storage or f"sqlite:///{folder.resolve()}/study.db"
+        current = study.open_study(
+            url,
+            prepared.remembered(),
             settings.sampler,
             settings.seed,
             prepared.space,
             prepared.judge.strain,
             prepared.smallest,
+            private=not settings.storage,
+            new=not (folder / SETTINGS_FILE).exists(),
+            say=say,
         )
-        write_whole(folder / "search.toml", to_text(settings).encode())
-        done = study.finished(optuna_study)
-        say(
-            f"{len(done)} of {settings.trials} trials done; {dataset.name}: "
-            f"{len(prepared.split.train)} pictures of {prepared.classes} classes, "
-            f"{prepared.split.resolution} px; "
-            f"budgets {', '.join(settings.budgets)}; target {settings.target}"
-        )
-        pool = ProxyPool(
+        write_whole(folder / SETTINGS_FILE, to_text(settings).encode())
+        pool = EvaluatorPool(
             settings.data, prepared.recipe, settings.workers, settings.scorer, settings.device
         )
         try:
-            progress = _Progress(prepared, done, say)
-            study.run(
-                optuna_study,
-                prepared.space,
-                lambda arch: pool.submit(arch, settings.seed),
-                trials=settings.trials,
-                at_once=settings.workers,
-                until=began + settings.timeout_s if settings.timeout_s else float("inf"),
-                report=progress,
-            )
-            done = study.finished(optuna_study)
-            if not done:
-                raise BudgetError("no trial finished in the time given; raise --timeout")
-            rows = outcome.trial_rows(done, prepared.judge)
-            outcome.write_trials(folder, rows)
-            say(
-                f"training the best {settings.finalists} and GhostNet from {settings.seeds} other "
-                "seeds each"
-            )
-            judged, skipped = _judge_finalists(prepared, folder, done, pool, say)
-            for line in report.skipped(skipped):
-                say(line)
-        except BrokenProcessPool as error:
-            raise TrainingError(
-                "a training process died, for want of memory perhaps; what is done is kept, go on "
-                f"with: ghostnas search --resume --out {folder} --workers 1"
+            run = _Run(prepared, folder, current, pool, say)
+            run.trials()
+            return run.conclude()
+        except (StorageInternalError, SQLAlchemyError) as error:
+            raise InputError(
+                f"storage {storage.shown(url)}: {storage.reason(error)}; what is done is kept, go "
+                f"on with: ghostnas search --resume --out {folder}"
             ) from error
         finally:
             pool.close()
+
+
+class _Run:
+    """A search under way in its folder."""
+
+    def __init__(
+        self,
+        prepared: _Prepared,
+        folder: Path,
+        current: optuna.Study,
+        pool: EvaluatorPool,
+        say: Say,
+    ) -> None:
+        self._prepared, self._settings = prepared, prepared.settings
+        self._folder, self._study, self._pool, self._say = folder, current, pool, say
+        self._elapsed = _Elapsed(folder / ELAPSED_FILE)
+        self._used_up = False
+
+    def trials(self) -> None:
+        """Score networks until there are as many trials as asked for."""
+        prepared, settings = self._prepared, self._settings
+        done = study.finished(self._study)
+        baseline = prepared.space.decode({})
+        self._say(
+            f"{len(done)} of {settings.trials} trials done; budgets "
+            f"{', '.join(settings.budgets)}; target {settings.target}"
+        )
+        trained = deployment.proxy_of(baseline, prepared.split)
+        self._say(
+            f"the space's published network as deployment ({settings.deploy}): "
+            f"{deployment.describe(baseline)}"
+        )
+        self._say(
+            f"the same as proxy: {deployment.describe(trained)}, on {len(prepared.split.train)} "
+            f"images of {prepared.dataset.name}"
+        )
+        until = time.monotonic() + settings.timeout_s if settings.timeout_s else float("inf")
+        ended = study.run(
+            self._study,
+            prepared.space,
+            lambda arch: self._pool.submit(arch, settings.seed),
+            trials=settings.trials,
+            at_once=settings.workers,
+            until=until,
+            report=_Progress(prepared, done, self._elapsed, self._say),
+        )
+        self._used_up = ended.used_up
+        if ended.used_up:
+            self._say("the space is used up: it has no other network within the budgets")
+
+    def conclude(self) -> dict[str, Any]:
+        """Train the best trials and plain GhostNet, choose one, and export it.
+
+        The seeds that choose took no part in the trials, whose scores flatter the best of them;
+        and those that report take no part in the choice, which flatters the winner in its turn.
+        """
+        settings, prepared = self._settings, self._prepared
+        done = study.finished(self._study)
+        if not done:
+            raise BudgetError("no trial finished in the time given; raise --timeout")
+        rows = outcome.trial_rows(done, prepared.judge)
+        outcome.write_trials(self._folder, rows)
+        entrants = self._entrants(done)
+        first = settings.seed + 1
+        chosen_by = self._train(
+            [arch for _, _, arch in entrants], range(first, first + settings.seeds), "to choose"
+        )
+        candidates = []
+        for name, trial, arch in entrants:
+            counted, predicted = prepared.judge.cost_of(arch)
+            candidates.append(
+                Candidate(
+                    name=name,
+                    trial=trial,
+                    arch=arch,
+                    cost=counted,
+                    latency=predicted,
+                    choosing=_accuracies(chosen_by[arch.id]),
+                )
+            )
+        winner = outcome.choose(candidates, len(prepared.split.validation))
+        self._say(f"chosen: {winner.name} ({winner.arch.id})")
+        compared = [each for each in candidates if each is winner or each.trial is None]
+        fresh = range(first + settings.seeds, first + 2 * settings.seeds)
+        reported = self._train([each.arch for each in compared], fresh, "to report")
+        candidates = [
+            dataclasses.replace(each, reporting=_accuracies(reported[each.arch.id]))
+            if each in compared
+            else each
+            for each in candidates
+        ]
+        skipped = {
+            line: None
+            for scores in (*chosen_by.values(), *reported.values())
+            for score in scores
+            for line in score.skipped
+        }
+        for line in report.skipped(skipped):
+            self._say(line)
+        failed = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.FAIL,))
         found = Outcome(
-            judged=tuple(judged),
+            winner=next(each for each in candidates if each.arch.id == winner.arch.id),
+            candidates=tuple(candidates),
             trials=tuple(rows),
             infeasible=sum(prepared.judge.strain(each.arch) > 1 for each in done),
-            skipped=len(dataset.skipped) + len(skipped),
-            seconds=time.monotonic() - began,
+            failed=sum("error" in each.user_attrs for each in failed),
+            used_up=self._used_up,
+            skipped=len(prepared.dataset.skipped) + len(skipped),
+            seconds=self._elapsed.keep(),
         )
-        return outcome.conclude(settings, prepared.split, folder, found)
+        return outcome.conclude(settings, prepared.split, prepared.judge.dtype, self._folder, found)
+
+    def _entrants(self, done: Sequence[ScoredArch]) -> list[tuple[str, int | None, Arch]]:
+        """The best trials, each another network, and plain GhostNet; a trial that is plain
+        GhostNet itself counts as that.
+        """
+        baseline = _baseline(self._prepared)
+        plain = {arch.id for _, _, arch in baseline}
+        ranked = sorted(done, key=lambda each: (-each.score, each.trial))
+        networks = {each.arch.id: each for each in reversed(ranked)}  # of equal ones the best
+        best = sorted(networks.values(), key=lambda each: (-each.score, each.trial))
+        best = [each for each in best if each.arch.id not in plain][: self._settings.finalists]
+        return [*((f"trial {each.trial}", each.trial, each.arch) for each in best), *baseline]
+
+    def _train(
+        self, archs: Sequence[Arch], seeds: Sequence[int], purpose: str
+    ) -> dict[str, list[Score]]:
+        """Each network's trainings from these seeds, by its id; what an earlier process trained is
+        read from the run folder.
+        """
+        known: dict[tuple[str, int], Score] = {}
+        running: dict[Future[Score], tuple[str, int]] = {}
+        for arch in archs:
+            for seed in seeds:
+                path = outcome.weights_path(self._folder, arch, seed)
+                score = proxy.recorded(path)
+                if score is None:
+                    running[self._pool.submit_test(arch, seed, path)] = (arch.id, seed)
+                else:
+                    known[arch.id, seed] = score
+        self._say(
+            f"training {purpose}: {len(archs)} networks from {len(seeds)} fresh seeds each"
+            + (f", {len(known)} of these are done" if known else "")
+        )
+        began = time.monotonic()
+        for count, future in enumerate(as_completed(running), 1):
+            score = known[running[future]] = future.result()
+            self._elapsed.keep()
+            arch_id, seed = running[future]
+            left = _minutes((time.monotonic() - began) / count * (len(running) - count))
+            self._say(
+                f"{count}/{len(running)} trainings {purpose}: {arch_id}, seed {seed}: "
+                f"{score.accuracy:.1%} on validation images; {left} left"
+            )
+        return {arch.id: [known[arch.id, seed] for seed in seeds] for arch in archs}
+
+
+class _Elapsed:
+    """Seconds that a search took so far, of all the processes that had it, one after the other."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._began = time.monotonic()
+        self._before = 0.0  # of a new search, or one of an earlier version
+        with suppress(InputError, ValueError, KeyError, TypeError):
+            self._before = float(json.loads(read_text(path))["seconds"])
+
+    def keep(self) -> float:
+        seconds = self._before + time.monotonic() - self._began
+        write_whole(self._path, json.dumps({"seconds": round(seconds, 1)}).encode())
+        return seconds
 
 
 class _Progress:
     """Says after each trial how it went, what is best so far and how long the rest will take."""
 
-    def __init__(self, prepared: _Prepared, done: Sequence[ScoredArch], say: Say) -> None:
+    def __init__(
+        self, prepared: _Prepared, done: Sequence[ScoredArch], elapsed: _Elapsed, say: Say
+    ) -> None:
         self._prepared = prepared
         self._done = list(done)
         self._before = len(done)
         self._began = time.monotonic()
+        self._elapsed = elapsed
         self._say = say
 
     def __call__(self, scored: ScoredArch) -> None:
         self._done.append(scored)
+        self._elapsed.keep()
         best = max(self._done, key=lambda each: each.score)
         trials = self._prepared.settings.trials
         pace = (time.monotonic() - self._began) / (len(self._done) - self._before)
         counted, predicted = self._prepared.judge.cost_of(scored.arch)
-        left = _minutes(pace * (trials - len(self._done)))
+        left = _minutes(pace * max(0, trials - len(self._done)))
         self._say(
-            f"trial {len(self._done)}/{trials}: {self._text(scored)}, {counted.macs / 1e6:.0f} "
-            f"MFLOPs, {predicted.latency_ms:.1f} ms; best {self._text(best)} "
-            f"(trial {best.trial + 1}); {left} left"
+            f"{len(self._done)}/{trials} trials: trial {scored.trial} has {self._text(scored)}, "
+            f"{counted.macs / 1e6:.1f} MFLOPs, {predicted.latency_ms:.1f} ms; best is trial "
+            f"{best.trial}, {self._text(best)}; {left} left"
         )
 
     def _text(self, scored: ScoredArch) -> str:
@@ -194,83 +367,45 @@ class _Progress:
         return f"{scored.score:.1%}" if trained else f"score {scored.score:.5g}"
 
 
-def _judge_finalists(
-    prepared: _Prepared, folder: Path, done: Sequence[ScoredArch], pool: ProxyPool, say: Say
-) -> tuple[list[Judged], list[str]]:
-    """The best networks and the baseline, each trained from fresh seeds and tested; and the
-    pictures that could not be read.
-
-    The seeds took no part in choosing the finalists, whose own scores flatter them. What an earlier
-    process trained is read from the run folder.
-    """
-    settings = prepared.settings
-    ranked = sorted(done, key=lambda each: -each.score)[: settings.finalists]
-    entrants = {f"trial {each.trial + 1}": each.arch for each in ranked}
-    entrants.update(_baseline(prepared))
-    fresh_seeds = range(settings.seed + 1, settings.seed + 1 + settings.seeds)
-    scores: dict[tuple[str, int], Score] = {}
-    running: dict[tuple[str, int], Future[Score]] = {}
-    for arch in {arch.id: arch for arch in entrants.values()}.values():
-        for seed in fresh_seeds:
-            path = outcome.weights_path(folder, arch, seed)
-            known = proxy.recorded(path)
-            if known is None:
-                running[arch.id, seed] = pool.submit_test(arch, seed, path)
-            else:
-                scores[arch.id, seed] = known
-    began = time.monotonic()
-    for position, ((arch_id, seed), future) in enumerate(running.items(), 1):
-        score = future.result()
-        scores[arch_id, seed] = score
-        left = _minutes((time.monotonic() - began) / position * (len(running) - position))
-        say(
-            f"training {position}/{len(running)}, {arch_id} from seed {seed}: "
-            f"{score.test_accuracy:.1%} on test pictures; {left} left"
-        )
-    judged = []
-    for name, arch in entrants.items():
-        counted, predicted = prepared.judge.cost_of(arch)
-        own = [scores[arch.id, seed] for seed in fresh_seeds]
-        judged.append(
-            Judged(
-                name=name,
-                arch=arch,
-                cost=counted,
-                latency=predicted,
-                validation=tuple(score.accuracy for score in own),
-                test=tuple(score.test_accuracy for score in own),
-            )
-        )
-    skipped = {line: None for score in scores.values() for line in score.skipped}
-    return judged, list(skipped)
-
-
-def _baseline(prepared: _Prepared) -> dict[str, Arch]:
-    """GhostNet at the largest width that meets the budgets; nothing if none does."""
-    resolution = prepared.space.decode({}).resolution
+def _baseline(prepared: _Prepared) -> list[tuple[str, int | None, Arch]]:
+    """GhostNet at the largest width whose deployment meets the budgets; none if none does."""
+    searched = prepared.space
+    resolution = searched.decode({}).resolution
     for width in BASELINE_WIDTHS:
-        arch = ghostnet(width, resolution, prepared.classes)
+        arch = ghostnet(width, resolution, searched.classes)
+        if searched.drop_strides:
+            arch = fit_to(arch, resolution=resolution, classes=searched.classes)
         if prepared.judge.strain(arch) <= 1:
-            return {f"GhostNet {width:g}x": arch}
-    return {}
+            return [(f"GhostNet {width:g}x", None, arch)]
+    return []
 
 
-def _remembered(how: Recipe) -> dict[str, Any]:
+def _accuracies(scores: Sequence[Score]) -> Accuracies:
+    return Accuracies(
+        validation=tuple(score.accuracy for score in scores),
+        test=tuple(score.test_accuracy for score in scores),
+    )
+
+
+def _located(settings: Settings) -> Settings:
+    """The settings with files named so that they are found from any folder."""
+
+    def absolute(name: str) -> str:
+        return str(Path(name).resolve()) if Path(name).suffix in (".toml", ".csv") else name
+
+    return dataclasses.replace(
+        settings,
+        data=data.absolute(settings.data),
+        space=absolute(settings.space),
+        recipe=absolute(settings.recipe),
+        target=absolute(settings.target),
+    )
+
+
+def _numbers(how: Recipe) -> dict[str, Any]:
     """A recipe's numbers as a study keeps them: an edited file of the same name is another."""
     values = json.loads(json.dumps(dataclasses.asdict(how)))
     return {f"recipe.{key}": value for key, value in values.items()}
-
-
-def _at_resolution(searched: Space, wanted: int, data_resolution: int) -> Space:
-    """The space at one resolution: the one asked for, or the published one where the pictures are
-    smaller than any that is searched, so that no training could tell the resolutions apart.
-    """
-    options = searched.choices.get("resolution", ())
-    if wanted:
-        return searched.pin(resolution=wanted)
-    if options and data_resolution < max(options):
-        return searched.pin(resolution=options[0])
-    return searched
 
 
 def _minutes(seconds: float) -> str:

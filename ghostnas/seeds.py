@@ -6,8 +6,10 @@ Plain statistics of numbers; knows no networks and no trainings.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -74,12 +76,12 @@ def percent(accuracies: Summary) -> str:
     return f"{mean} +- {100 * accuracies.std:.1f} ({accuracies.count} seeds, {ends})"
 
 
-def told_apart(a: Sequence[float], b: Sequence[float]) -> float | None:
+def welch_p_value(a: Sequence[float], b: Sequence[float]) -> float | None:
     """p-value of Welch's t-test (1947), two-sided: how often seeds alone would make two equal
     networks differ as much as `a` and `b` do.
 
-    None where a side has one value: nothing is known of its spread. Without any spread it is 1 for
-    equal values and 0 for others.
+    None where their spread is not known: a side has one value, or all of a side are equal on both
+    sides though the sides differ, as two seeds each may be by chance.
 
     Raises:
         InputError: a side is empty, or has a number that is not finite.
@@ -87,15 +89,55 @@ def told_apart(a: Sequence[float], b: Sequence[float]) -> float | None:
     first, second = summary(a), summary(b)
     if first.std is None or second.std is None:
         return None
-    difference = abs(first.mean - second.mean)
-    parts = [each.std**2 / each.count for each in (first, second) if each.std is not None]
-    error = math.sqrt(sum(parts))
-    if error < NO_SPREAD:
-        return 1.0 if difference < NO_SPREAD else 0.0
-    counts = (first.count, second.count)
-    spread = sum(part**2 / (count - 1) for part, count in zip(parts, counts, strict=True))
-    freedom = error**4 / spread
-    return float(2 * stats.t.sf(difference / error, freedom))
+    if max(first.std, second.std) < NO_SPREAD:
+        return 1.0 if abs(first.mean - second.mean) < NO_SPREAD else None
+    return float(_welch(a, b).pvalue)
+
+
+def difference_interval(
+    a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE
+) -> tuple[float, float] | None:
+    """The ends of the interval of Welch's t-test for the mean of `a` less that of `b`.
+
+    None where `welch_p_value` is, or where neither side has any spread.
+    """
+    p = welch_p_value(a, b)
+    if p is None or max(summary(a).std or 0.0, summary(b).std or 0.0) < NO_SPREAD:
+        return None
+    interval = _welch(a, b).confidence_interval(confidence)
+    return float(interval.low), float(interval.high)
+
+
+def _welch(a: Sequence[float], b: Sequence[float]) -> Any:
+    with warnings.catch_warnings():  # one side may have next to no spread
+        warnings.filterwarnings("ignore", "Precision loss occurred", RuntimeWarning)
+        return stats.ttest_ind(a, b, equal_var=False)
+
+
+def proportions_p_value(a: float, b: float, count: int) -> float:
+    """p-value of the two-sided z-test of two shares, each of `count` images.
+
+    For accuracies of one training each: it counts the chance of the images, and not that of the
+    seeds, and so finds two networks different more often than it should.
+    """
+    pooled = (a + b) / 2
+    error = math.sqrt(2 * pooled * (1 - pooled) / count)
+    if error == 0:
+        return 1.0
+    return float(2 * stats.norm.sf(abs(a - b) / error))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """The p-values of several comparisons made at one time, so that one in twenty such families,
+    and not one in twenty comparisons, has a false one below 0.05 (Holm, 1979). None stays None.
+    """
+    adjusted: list[float | None] = [None] * len(p_values)
+    known = sorted((p, at) for at, p in enumerate(p_values) if p is not None)
+    highest = 0.0
+    for rank, (p, at) in enumerate(known):
+        highest = max(highest, min(1.0, p * (len(known) - rank)))
+        adjusted[at] = highest
+    return adjusted
 
 
 def kendall(scores: ArrayLike, truth: ArrayLike, seed: int = 0) -> Tau:

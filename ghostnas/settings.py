@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import ghostnas
+from ghostnas import records
+from ghostnas.deployment import PUBLISHED
 from ghostnas.errors import InputError
 from ghostnas.files import toml_value
 
@@ -20,10 +22,12 @@ PACKAGES = ("torch", "optuna", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
 class Settings:
     """What a search is asked to do; kept in the run folder's search.toml.
 
-    `trials`, `timeout_s`, `workers` and `device` may change when a search goes on; the others may
-    not. `scorer` says what a trial is: a training by the recipe, or a score that needs none.
-    `seeds` is how often each of the best `finalists` and the baseline are trained anew;
-    `confidence` is that with which budgets of latency hold, 0 for the prediction itself.
+    `trials`, `timeout_s`, `workers` and `device` may change when a search resumes; the others may
+    not. `deploy` and `resolution` say what network is deployed (`ghostnas.deployment`). `scorer`
+    says what a trial is: a training by the recipe, or a score that needs none. `seeds` is how often
+    each of the best `finalists` and the baseline are trained anew, to choose, and the winner and
+    the baseline once more, to report; `confidence` is that with which budgets of latency hold, 0
+    for the prediction itself. `fingerprint` is that of the data's images.
     """
 
     target: str
@@ -37,12 +41,14 @@ class Settings:
     seed: int = 0
     finalists: int = 3
     seeds: int = 3
+    deploy: str = PUBLISHED
     resolution: int = 0
     storage: str = ""
     trials: int = 6
     timeout_s: float = 0.0
     workers: int = 2
     device: str = "auto"
+    fingerprint: str = ""
 
 
 CHANGEABLE = {"trials", "timeout_s", "workers", "device"}
@@ -71,13 +77,13 @@ def read(path: Path) -> Settings:
         InputError: there is no such file, or it is damaged.
     """
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path.parent}: holds no search to go on with") from error
+        raise InputError(f"{path.parent}: holds no search to resume") from error
     except ValueError as error:
         raise InputError(f"{path}: is damaged: {error}") from error
-    fields.pop("versions", None)
+    found.pop("versions", None)
     try:
-        return Settings(**{**fields, "budgets": tuple(fields["budgets"])})
-    except (TypeError, KeyError) as error:
-        raise InputError(f"{path}: is damaged: {error}") from error
+        return records.from_table(Settings, found)
+    except InputError as error:
+        raise InputError(f"{path}: is damaged: {error}; restore it, or start anew") from error

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from ghostnas.arch import Arch, Head, Stage, Stem
+from ghostnas.arch import Arch, Head, Stage, Stem, fit_to
 from ghostnas.blocks import BLOCK_TYPES, Block, GhostBlock, MBConv, make_divisible
 from ghostnas.errors import InputError
 from ghostnas.files import shipped
@@ -72,6 +72,8 @@ class Space:
         numbers: what is fixed, by name (``alpha``, ``head.channels``, ``group3.depth``).
         choices: what is searched, by name, with its options.
         classes: of the architectures it builds.
+        drop_strides: whether their first strides run as 1 where the input is small, as in
+            `ghostnas.arch.fit_to`.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Space:
     numbers: Mapping[str, Value]
     choices: Mapping[str, tuple[Value, ...]]
     classes: int = 1000
+    drop_strides: bool = False
 
     @property
     def hash(self) -> str:
@@ -118,13 +121,17 @@ class Space:
             channels=walk.scale(walk.get("head.channels")),
             features=int(walk.get("head.features")),
         )
-        return Arch(
+        resolution = int(walk.get("resolution"))
+        arch = Arch(
             stem=stem,
             stages=tuple(Stage(blocks=tuple(blocks)) for blocks in stages),
             head=head,
             classes=self.classes,
-            resolution=int(walk.get("resolution")),
+            resolution=resolution,
         )
+        if self.drop_strides:
+            return fit_to(arch, resolution=resolution, classes=self.classes)
+        return arch
 
     def parts(self) -> list[SpacePart]:
         """What the network is put together from, and the searched numbers that decide each part.

@@ -73,14 +73,19 @@ def fingerprint(pictures: Split) -> str:
 
 
 def fit(arch: Arch, pictures: Split) -> Arch:
-    """The network as these pictures train it: their classes, and their size where it is smaller.
+    """The network as these images train it: their classes, and their size where it is smaller.
 
-    Pictures that a recipe makes smaller than they come meet the strides of their own size: with
-    fewer, GhostNet would cost more at 24 pixels than at 32.
+    Strides are dropped only where the images themselves are smaller than the network's input. A
+    recipe that shrinks the images keeps the strides of their own size: with fewer, GhostNet would
+    cost more at 24 pixels than at 32.
     """
-    native = min(arch.resolution, max(pictures.resolution, pictures.data_resolution))
-    fitted = fit_to(arch, resolution=native, classes=len(pictures.preprocessing.classes))
-    return replace(fitted, resolution=min(native, pictures.resolution))
+    classes = len(pictures.preprocessing.classes)
+    native = max(pictures.resolution, pictures.data_resolution)
+    if native < arch.resolution:
+        fitted = fit_to(arch, resolution=native, classes=classes)
+    else:
+        fitted = replace(arch, classes=classes)
+    return replace(fitted, resolution=min(fitted.resolution, pictures.resolution))
 
 
 def _only(pictures: Source, classes: np.ndarray) -> Source:

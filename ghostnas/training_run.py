@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ghostnas import cost, data, inherit, published, report, splits, weights
+from ghostnas import cost, data, deployment, inherit, published, report, splits, weights
 from ghostnas.arch import Arch, load, lower, to_json
 from ghostnas.checkpoint import INTERVAL_S, Keeper
 from ghostnas.curve import Curve
@@ -129,6 +129,12 @@ class _Training:
             self._teacher = _teacher(settings.teacher, self._pictures, world.device, self._say)
         for line in report.skipped(dataset.skipped):
             self._say(line)
+        if new and not deployment.shares_weights(arch, replace(self._arch, classes=arch.classes)):
+            self._say(
+                f"the images are smaller than the network's input: trained is its proxy at "
+                f"{deployment.describe(self._arch)}, and not {deployment.describe(arch)}, whose "
+                f"budgets and latency are not the proxy's; --resolution {arch.resolution} trains it"
+            )
 
     def write_settings(self) -> None:
         document = json.dumps(to_json(self._arch), indent=1)

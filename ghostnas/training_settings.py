@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ghostnas import recipe
+from ghostnas import recipe, records
 from ghostnas.errors import InputError, short
 from ghostnas.files import read_text, toml_value
 from ghostnas.recipe import Recipe
@@ -48,12 +48,8 @@ def read(path: Path) -> tuple[Settings, Recipe, str]:
     try:
         found = tomllib.loads(read_text(path))
         how = recipe.from_table(found.pop("recipe"))
-        pictures = str(found.pop("pictures"))
+        images = str(found.pop("pictures"))
         found.pop("versions")
-        defaults = Settings(data="", recipe_name="")
-        for field in fields(Settings):
-            if type(found[field.name]) is not type(getattr(defaults, field.name)):
-                raise InputError(f"{field.name} = {short(repr(found[field.name]))}")
-        return Settings(**found), how, pictures
+        return records.from_table(Settings, found), how, images
     except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError, InputError) as error:
         raise InputError(f"{path}: is damaged: {short(error)}") from error

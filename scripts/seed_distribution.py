@@ -15,8 +15,8 @@ from itertools import combinations
 from pathlib import Path
 
 from ghostnas import proxy, recipe
-from ghostnas.proxy import ProxyPool
-from ghostnas.seeds import percent, summary, told_apart
+from ghostnas.proxy import EvaluatorPool
+from ghostnas.seeds import percent, summary, welch_p_value
 from ghostnas.zoo import ghostnet
 
 FEW = (2, 3, 5)
@@ -39,14 +39,14 @@ def main() -> None:
         print(histogram(accuracies))
     for first, second in combinations(found, 2):
         for count in (*(few for few in FEW if few < args.seeds), args.seeds):
-            p = told_apart(found[first][:count], found[second][:count])
+            p = welch_p_value(found[first][:count], found[second][:count])
             print(f"{first:g}x against {second:g}x by {count} seeds: p = {p:.2g}")
 
 
 def train(args: argparse.Namespace) -> dict[float, list[float]]:
     """Accuracies on test pictures by width, in the order of the seeds."""
     how = recipe.change(recipe.load(args.recipe), resolution=args.resolution)
-    pool = ProxyPool(args.data, how, args.workers)
+    pool = EvaluatorPool(args.data, how, args.workers)
     paths = {
         (width, seed): args.out
         / f"ghostnet-{width:g}-{Path(args.recipe).stem}-{how.resolution}-{seed}.safetensors"

@@ -26,7 +26,7 @@ from ghostnas import data, recipe, splits
 from ghostnas.arch import Arch, lower
 from ghostnas.initial import fresh
 from ghostnas.pictures import Pictures
-from ghostnas.proxy import ProxyPool
+from ghostnas.proxy import EvaluatorPool
 from ghostnas.recipe import Recipe
 from ghostnas.splits import Split
 from ghostnas.zoo import ghostnet
@@ -88,7 +88,7 @@ def main() -> None:
     split = splits.split(data.load(args.data), how)
     arch = ghostnet(args.width)
     workers = os.cpu_count() or 1
-    pool = ProxyPool(args.data, how, workers)
+    pool = EvaluatorPool(args.data, how, workers)
     for future in [pool.submit(arch, seed) for seed in range(workers)]:  # processes and data
         future.result()
     pictures = len(split.train) // how.batch_size * how.batch_size * how.epochs

@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from ghostnas import cost, tflite, zoo
+from ghostnas import cost, quantize, tflite, zoo
 from ghostnas.arch import lower
 from ghostnas.deploy import deploy
 from ghostnas.graph import (
@@ -91,7 +92,7 @@ def test_a_batch_norm_without_a_convolution_costs_its_parameters_and_no_macs():
     for each in (graph, deploy(graph)):
         counted = cost.count(each)
         assert (counted.macs, counted.params) == (0, 2 * 3)
-        assert counted.model_bytes == 4 * 2 * 3 + cost.BYTES_A_NODE * len(each.nodes)
+        assert counted.model_bytes == 4 * 2 * 3 + 162 * len(each.nodes)
 
 
 @NETWORKS
@@ -99,6 +100,17 @@ def test_model_bytes_are_about_those_of_the_tflite_file(arch):
     graph = lower(arch)
     written = len(tflite.write(graph, random_weights(graph, 0)))
     assert cost.count(graph).model_bytes == pytest.approx(written, rel=0.03)
+
+
+@pytest.mark.parametrize("width", [0.5, 1.0])
+def test_model_bytes_are_about_those_of_the_tflite_file_in_every_dtype(width):
+    graph = lower(zoo.ghostnet(width, 64, 10))
+    values = random_weights(graph, 0)
+    half = len(tflite.write(graph, values, half=True))
+    assert cost.count(graph, "fp16").model_bytes == pytest.approx(half, rel=0.03)
+    images = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
+    int8 = quantize.quantize(tflite.write(graph, values), quantize.nhwc_samples(images))
+    assert cost.count(graph, "int8").model_bytes == pytest.approx(len(int8), rel=0.05)
 
 
 # Each builds on an input of 2x4x4 = 32 numbers; the peak is counted in numbers of 4 bytes.

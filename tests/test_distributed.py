@@ -13,7 +13,7 @@ from torch import nn
 from ghostnas import recipe, weights
 from ghostnas.distributed import World, join, on_cuda, synchronise
 from ghostnas.errors import InputError
-from ghostnas.proxy import ProxyPool
+from ghostnas.proxy import EvaluatorPool
 
 TORCHRUN = (*(sys.executable, "-m", "torch.distributed.run"), "--standalone")
 
@@ -31,7 +31,7 @@ def test_cuda_is_not_taken_for_granted():
     with pytest.raises(InputError, match="use --device cpu"), join("cuda"):
         pass
     with pytest.raises(InputError, match="use --device cpu"):
-        ProxyPool("synthetic", recipe.load("quick"), 1, device="cuda")
+        EvaluatorPool("synthetic", recipe.load("quick"), 1, device="cuda")
     assert not on_cuda("auto")
 
 

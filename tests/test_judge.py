@@ -6,7 +6,7 @@ import pytest
 from ghostnas import cost, latency, space, zoo
 from ghostnas.arch import lower
 from ghostnas.errors import InputError
-from ghostnas.judge import Judge, Judged
+from ghostnas.judge import Accuracies, Candidate, Judge
 from ghostnas.latency import Correction
 from ghostnas.predict import Predictor
 from ghostnas.settings import Settings, read, to_text
@@ -107,20 +107,35 @@ def test_a_judge_needs_a_budget_and_known_targets():
 
 
 def test_a_judged_network_as_json():
-    judged = Judged(
+    judged = Candidate(
         name="one",
         arch=ARCH,
         cost=cost.count(lower(ARCH)),
+        trial=4,
         latency=PREDICTION,
-        validation=(0.5, 0.7),
-        test=(0.25, 0.75),
+        choosing=Accuracies(validation=(0.5, 0.7), test=(0.25, 0.75)),
     )
     found = judged.to_json()
     assert (found["accuracy"], found["validation_accuracy"], found["seeds"]) == (0.5, 0.6, 2)
     assert found["accuracy_std"] == pytest.approx(0.35355)
     assert found["latency_low_ms"] < found["latency_ms"] < found["latency_high_ms"]
     assert (found["id"], found["macs"]) == (ARCH.id, MACS)
-    assert replace(judged, test=(0.5,)).to_json()["accuracy_std"] is None
+    assert (found["trial"], found["fresh_seeds"]) == (4, False)
+    reported = replace(judged, reporting=Accuracies(validation=(0.9,), test=(0.6,))).to_json()
+    assert (reported["accuracy"], reported["accuracy_std"]) == (0.6, None)
+    assert (reported["validation_accuracy"], reported["fresh_seeds"]) == (0.6, True)
+
+
+def test_bytes_are_of_the_targets_dtype():
+    graph = lower(ARCH)
+    for target, dtype in (("pixel4-cpu1-fp32", "fp32"), ("pixel4-cpu1-int8", "int8")):
+        counted, _ = Judge(target, ["6MB"]).cost_of(ARCH)
+        assert counted == cost.count(graph, dtype)
+        share = counted.model_bytes / 6e6
+        assert Judge(target, ["6MB"]).strain(ARCH) == pytest.approx(share)
+    whole = cost.count(graph)
+    assert 0.25 * whole.model_bytes < counted.model_bytes < 0.4 * whole.model_bytes
+    assert counted.peak_activation_bytes * 4 == whole.peak_activation_bytes
 
 
 def test_a_search_keeps_its_confidence(tmp_path):

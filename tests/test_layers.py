@@ -12,6 +12,7 @@ import ghostnas
 # From the bottom up: a module imports only from those before it.
 LAYERS = [
     "errors",
+    "records",
     "files",
     "workers",
     "preprocessing",
@@ -31,6 +32,7 @@ LAYERS = [
     "classics",
     "cost",
     "budget",
+    "storage",
     "study",
     "deploy",
     "signature",
@@ -76,6 +78,7 @@ LAYERS = [
     "decoding",
     "loader",
     "splits",
+    "deployment",
     "checkpoint",
     "distributed",
     "learner",

@@ -1,6 +1,8 @@
 """Scores of a pool of processes, and a search that trains its finalists only."""
 
 import json
+import multiprocessing
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +16,9 @@ from ghostnas import cost, data, image_folder, proxy, recipe, scorers, seeds, sp
 from ghostnas.arch import Arch, Head, Stage, Stem, load, lower
 from ghostnas.blocks import GhostBlock
 from ghostnas.cli import main
+from ghostnas.errors import TrainingError
 from ghostnas.loader import normaliser
-from ghostnas.proxy import SCORED_PICTURES, SCORERS, ProxyPool, recorded
+from ghostnas.proxy import SCORED_PICTURES, SCORERS, EvaluatorPool, recorded
 
 TINY = Arch(
     stem=Stem(channels=4),
@@ -44,7 +47,7 @@ def test_a_score_without_training_is_the_scorers_own() -> None:
     images = torch.from_numpy(split.train.images[:SCORED_PICTURES]).permute(0, 3, 1, 2)
     inputs = normaliser(split.preprocessing, images.device)(images)
     labels = torch.from_numpy(split.train.labels[:SCORED_PICTURES])
-    pools = {name: ProxyPool("synthetic", SHORT, 1, name) for name in ("macs", "synflow")}
+    pools = {name: EvaluatorPool("synthetic", SHORT, 1, name) for name in ("macs", "synflow")}
     try:
         futures = {
             name: [pool.submit(TINY, seed) for seed in (3, 3, 4)] for name, pool in pools.items()
@@ -66,7 +69,7 @@ def test_a_network_is_trained_at_the_datas_size_and_its_score_is_recorded(tmp_pa
     path = tmp_path / "weights" / "tiny-1.safetensors"
     path.parent.mkdir()
     assert recorded(path) is None
-    pool = ProxyPool(spec, SHORT, 1)
+    pool = EvaluatorPool(spec, SHORT, 1)
     try:
         tested, again = (pool.submit_test(TINY, 1, each) for each in (path, tmp_path / "again"))
         accuracy = pool.submit(TINY, 1).result()
@@ -128,37 +131,89 @@ def test_a_search_by_a_scorer_trains_its_finalists_alone(run: Path) -> None:
     result = json.loads((run / "result.json").read_text())
     assert result["scorer"] == "macs"
     assert 'scorer = "macs"\n' in (run / "search.toml").read_text()
-    finalists = {result["best"]["id"], *(each["id"] for each in result["others"])}
-    assert finalists == set(trials.sort_values("score").id[-2:])
-    baseline = {result["baseline"]["id"]} if result["baseline"] else set()
+    networks = networks_of(result)
+    plain = {result["baseline"]["id"]}
+    finalists = set(networks) - plain
+    assert finalists == set(trials[~trials.id.isin(plain)].sort_values("score").id[-2:])
     trained = {path.stem for path in (run / "weights").glob("*.safetensors")}
-    assert trained == {f"{each}-{seed}" for each in finalists | baseline for seed in (1, 2)}
+    compared = {result["best"]["id"]} | plain
+    assert trained == {f"{each}-{seed}" for each in networks for seed in (1, 2)} | {
+        f"{each}-{seed}" for each in compared for seed in (3, 4)
+    }
     assert load(run / "best.json").id == result["best"]["id"]
 
 
-def test_a_result_says_which_networks_the_seeds_tell_apart(run: Path) -> None:
+def networks_of(result: dict) -> dict[str, dict]:
+    found = [result["best"], result["baseline"], *result["others"]]
+    return {each["id"]: each for each in found}
+
+
+def test_what_is_reported_is_of_seeds_that_chose_nothing(run: Path) -> None:
     result = json.loads((run / "result.json").read_text())
-    best = result["best"]
-    others = [*result["others"], *([result["baseline"]] if result["baseline"] else [])]
-    assert len(result["others"]) == 1
-    for each in (best, *others):
-        own = [recorded(run / "weights" / f"{each['id']}-{seed}.safetensors") for seed in (1, 2)]
-        tested = [score.test_accuracy for score in own]
-        assert each["seeds"] == 2
-        assert [each["accuracy_min"], each["accuracy_max"]] == pytest.approx(sorted(tested))
-        assert each["accuracy"] == pytest.approx(sum(tested) / 2)
-    pairs = {tuple(each["networks"]): each for each in result["told_apart"]}
-    assert set(pairs) == {(best["name"], each["name"]) for each in others}
-    for other in others:
-        ends = [(each["accuracy_min"], each["accuracy_max"]) for each in (best, other)]
-        p = seeds.told_apart(*ends)  # of two seeds the ends are all
-        compared = pairs[best["name"], other["name"]]
-        assert compared["p_value"] == pytest.approx(p, rel=0.01)
-        assert compared["told_apart"] == (p < 0.05)
-    page = (run / "report.html").read_text()
-    for first, second in pairs:
-        assert f"<li>{first} and {second}: " in page
-    assert page.count("Welch&#x27;s t-test, p = ") == len(pairs)
+    best, baseline = result["best"], result["baseline"]
+    tested = {}
+    for each in networks_of(result).values():
+        compared = each in (best, baseline)
+        own = [
+            recorded(run / "weights" / f"{each['id']}-{seed}.safetensors")
+            for seed in ((3, 4) if compared else (1, 2))
+        ]
+        tested[each["id"]] = [score.test_accuracy for score in own]
+        assert (each["seeds"], each["fresh_seeds"]) == (2, compared)
+        ends = [each["accuracy_min"], each["accuracy_max"]]
+        assert ends == pytest.approx(sorted(tested[each["id"]]))
+        assert each["accuracy"] == pytest.approx(sum(tested[each["id"]]) / 2)
+    if best["id"] == baseline["id"]:
+        assert result["comparison"] is None
+    else:
+        p = seeds.welch_p_value(tested[best["id"]], tested[baseline["id"]])
+        compared = result["comparison"]
+        assert compared["networks"] == [best["name"], baseline["name"]]
+        assert compared["p_value"] == (None if p is None else pytest.approx(p, rel=0.01))
+
+
+def test_a_worker_that_is_killed_costs_what_it_was_doing_and_that_is_done_anew(
+    tmp_path: Path,
+) -> None:
+    spec = f"folder:{write_pictures(tmp_path)}"
+    pool = EvaluatorPool(spec, SHORT, 1)
+    try:
+        expected = pool.submit(TINY, 1).result()
+        [process] = multiprocessing.active_children()
+        again = pool.submit(TINY, 1)
+        process.kill()
+        assert again.result() == expected
+        assert process not in multiprocessing.active_children()
+        assert pool.submit(TINY, 1).result() == expected
+    finally:
+        pool.close()
+
+
+def test_a_network_that_kills_every_worker_fails_and_the_others_go_on(tmp_path: Path) -> None:
+    pool = EvaluatorPool("synthetic", SHORT, 2, "macs")
+    try:
+        with pytest.raises(TrainingError, match=r"died 2 times.*--workers"):
+            pool._threads.submit(pool._run, TINY, os._exit, 1).result()
+        assert pool.submit(TINY, 1).result() > 0
+    finally:
+        pool.close()
+
+
+def test_damaged_records_and_weights_are_trained_anew(tmp_path: Path) -> None:
+    path = tmp_path / "tiny-1.safetensors"
+    record = path.with_suffix(".json")
+    weights.save({"a": np.zeros(3, np.float32)}, path)
+    good = {"accuracy": 0.5, "test_accuracy": 0.4, "seconds": 1.0, "skipped": ["one"]}
+    record.write_text(json.dumps(good))
+    assert recorded(path).skipped == ("one",)
+    for damaged in ("", "{", "[]", json.dumps(good | {"accuracy": "x"})):
+        record.write_text(damaged)
+        assert recorded(path) is None
+    record.write_text(json.dumps(good))
+    path.write_bytes(path.read_bytes()[:-4])
+    assert recorded(path) is None
+    path.unlink()
+    assert recorded(path) is None
 
 
 def test_an_unknown_scorer_is_refused_in_one_line(
@@ -166,8 +221,9 @@ def test_an_unknown_scorer_is_refused_in_one_line(
 ) -> None:
     search = ["search", "--target", "arm", "--budget", "150MFLOPs", "--out", str(tmp_path / "run")]
     assert main([*search, "--scorer", "synfow"]) == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert line == f"ghostnas: unknown scorer 'synfow'; known: {', '.join(SCORERS)}"
+    *_, line = capsys.readouterr().err.splitlines()
+    known = ", ".join(SCORERS)
+    assert line == f"ghostnas: unknown scorer 'synfow'; did you mean synflow?; known: {known}"
     assert not (tmp_path / "run").exists()
 
 
@@ -176,8 +232,8 @@ def test_a_recipe_that_holds_no_pictures_out_cannot_choose(
 ) -> None:
     search = ["search", "--target", "arm", "--budget", "150MFLOPs", "--out", str(tmp_path / "run")]
     assert main([*search, "--recipe", "cifar"]) == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("ghostnas: recipe cifar holds out no pictures to choose by; ")
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("ghostnas: recipe cifar holds out no images to choose by; ")
     assert not (tmp_path / "run").exists()
 
 
@@ -187,7 +243,7 @@ def test_a_recipe_that_was_edited_is_another_search(
     edited = run.parent / "short.toml"
     edited.write_text(RECIPE.replace("epochs = 1", "epochs = 2"))
     assert main(["search", "--resume", "--out", str(run), "--trials", "5"]) == 2
-    [line] = capsys.readouterr().err.splitlines()
+    *_, line = capsys.readouterr().err.splitlines()
     assert "started with recipe.epochs = 1, not 2" in line
     edited.write_text(RECIPE)
 

@@ -8,7 +8,17 @@ import pytest
 from scipy import stats
 
 from ghostnas.errors import InputError
-from ghostnas.seeds import Summary, Tau, kendall, percent, summary, told_apart
+from ghostnas.seeds import (
+    Summary,
+    Tau,
+    difference_interval,
+    holm,
+    kendall,
+    percent,
+    proportions_p_value,
+    summary,
+    welch_p_value,
+)
 
 
 def drawn(count=40, repeats=3, noise=1.0, seed=0):
@@ -49,47 +59,71 @@ def test_accuracies_for_people(values, text):
 
 @pytest.mark.parametrize("counts", [(2, 2), (3, 7), (30, 4)])
 @pytest.mark.parametrize("shift", [0.0, 0.01, 0.1])
-def test_told_apart_is_welch(counts, shift):
+def test_welch_p_value_is_welch(counts, shift):
     rng = np.random.default_rng(sum(counts))
     a = rng.normal(0.90, 0.01, counts[0])
     b = rng.normal(0.90 + shift, 0.03, counts[1])
     expected = stats.ttest_ind(a, b, equal_var=False).pvalue
-    assert told_apart(a, b) == pytest.approx(expected, rel=1e-9)
-    assert told_apart(b, a) == pytest.approx(expected, rel=1e-9)
+    assert welch_p_value(a, b) == pytest.approx(expected, rel=1e-9)
+    assert welch_p_value(b, a) == pytest.approx(expected, rel=1e-9)
 
 
-def test_equal_networks_are_told_apart_as_often_as_the_level_says():
+def test_equal_networks_are_distinguished_as_often_as_the_level_says():
     rng = np.random.default_rng(0)
-    told = [told_apart(*rng.normal(0.9, 0.01, (2, 4))) < 0.05 for _ in range(2000)]
+    told = [welch_p_value(*rng.normal(0.9, 0.01, (2, 4))) < 0.05 for _ in range(2000)]
     assert 0.02 < np.mean(told) < 0.065
 
 
 @pytest.mark.parametrize(("a", "b"), [([0.9], [0.1, 0.2]), ([0.9, 0.8], [0.1]), ([0.9], [0.1])])
 def test_of_one_seed_nothing_can_be_said(a, b):
-    assert told_apart(a, b) is None
+    assert welch_p_value(a, b) is None
 
 
 @pytest.mark.parametrize(
     ("a", "b", "p"),
     [
         ([0.5, 0.5], [0.5, 0.5, 0.5], 1.0),
-        ([0.5, 0.5], [0.6, 0.6], 0.0),
+        ([0.5, 0.5], [0.51, 0.51], None),  # of two seeds: their spread is not known
         ([0.1 + 0.2, 0.3], [0.3, 0.3], 1.0),  # which rounding makes unequal
     ],
 )
 def test_without_spread_equal_is_equal(a, b, p):
-    assert told_apart(a, b) == p
+    assert welch_p_value(a, b) == p
 
 
 def test_with_spread_on_one_side_only_the_test_holds():
     a, b = [0.90, 0.92, 0.91], [0.95, 0.95]
     t = (0.95 - 0.91) / math.sqrt(0.01**2 / 3)
-    assert told_apart(a, b) == pytest.approx(2 * stats.t.sf(t, 2))
+    assert welch_p_value(a, b) == pytest.approx(2 * stats.t.sf(t, 2))
 
 
-def test_told_apart_refuses_an_empty_side():
+def test_the_interval_holds_the_difference_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    held = 0
+    for _ in range(1000):
+        low, high = difference_interval(rng.normal(0.91, 0.01, 3), rng.normal(0.90, 0.02, 4))
+        held += low <= 0.01 <= high
+    assert 930 <= held <= 975
+    assert difference_interval([0.5], [0.4, 0.6]) is None
+    assert difference_interval([0.5, 0.5], [0.5, 0.5]) is None
+
+
+def test_shares_of_images_are_compared_by_their_number():
+    assert proportions_p_value(0.5, 0.5, 100) == 1.0
+    assert proportions_p_value(1.0, 1.0, 100) == 1.0
+    z = 0.02 / math.sqrt(2 * 0.51 * 0.49 / 1000)
+    assert proportions_p_value(0.5, 0.52, 1000) == pytest.approx(2 * stats.norm.sf(z))
+
+
+def test_holms_p_values_by_hand():
+    assert holm([0.01, None, 0.04, 0.03]) == [pytest.approx(0.03), None, 0.06, 0.06]
+    assert holm([0.9, 0.6]) == [1.0, 1.0]
+    assert holm([None]) == [None]
+
+
+def test_welch_p_value_refuses_an_empty_side():
     with pytest.raises(InputError, match=r"^values: "):
-        told_apart([], [0.5])
+        welch_p_value([], [0.5])
 
 
 @pytest.mark.parametrize("decimals", [8, 0])  # with ties at 0

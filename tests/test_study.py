@@ -3,11 +3,19 @@ import functools
 import itertools
 import json
 import random
+import threading
+import time
+import warnings
 from concurrent.futures import Future
+from pathlib import Path
 
 import pytest
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
 
 from ghostnas import cost, space, study
+from ghostnas import storage as storage_module
 from ghostnas.arch import from_json, lower
 from ghostnas.errors import BudgetError, InputError, TrainingError
 
@@ -84,11 +92,11 @@ def score(arch):
 
 def opened(
     storage="sqlite:///:memory:", *, limit=LOOSE, sampler="random", seed=0, settings=SETTINGS,
-    searched=SPACE,
+    searched=SPACE, **others,
 ):  # fmt: skip
     strain = strain_of(limit)
     smallest = study.find_smallest(searched, strain)
-    return study.open_study(storage, settings, sampler, seed, searched, strain, smallest)
+    return study.open_study(storage, settings, sampler, seed, searched, strain, smallest, **others)
 
 
 def run(opened_study, trials, submit=score, searched=SPACE, at_once=1, **others):
@@ -99,6 +107,13 @@ def run(opened_study, trials, submit=score, searched=SPACE, at_once=1, **others)
 
 def states(opened_study):
     return [trial.state.name for trial in opened_study.get_trials(deepcopy=False)]
+
+
+def asked(opened_study):
+    """A trial of a process that is killed before it tells."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Heartbeat of storage", UserWarning)
+        return opened_study.ask()
 
 
 @pytest.fixture
@@ -143,6 +158,27 @@ def test_a_space_is_searched_to_its_end_without_repetition(classes):
     searched = dataclasses.replace(TINY, classes=classes)
     ids = run(opened(searched=searched), len(TINY_NETWORKS), searched=searched)
     assert len(set(ids)) == len(TINY_NETWORKS)
+
+
+@pytest.mark.parametrize("sampler", study.SAMPLERS)
+def test_a_space_that_is_used_up_ends_the_search_and_says_so(sampler):
+    current = opened(searched=TINY, sampler=sampler)
+    ended = study.run(current, TINY, score, trials=50, at_once=3)
+    ids = [each.arch.id for each in study.finished(current)]
+    assert ended == study.Ended(used_up=True, failed=0)
+    assert len(ids) == len(set(ids)) == len(TINY_NETWORKS)
+    assert "RUNNING" not in states(current)
+    again = study.run(current, TINY, score, trials=50, at_once=1)
+    assert again.used_up
+    assert len(study.finished(current)) == len(TINY_NETWORKS)
+
+
+def test_a_large_space_with_few_networks_within_the_budget_ends_too(monkeypatch):
+    monkeypatch.setattr(study, "SMALL_SPACE", 1)
+    monkeypatch.setattr(study, "LAST_PROPOSALS", 500)
+    current = opened(searched=TINY)
+    assert study.run(current, TINY, score, trials=50, at_once=1).used_up
+    assert len(set(run(current, 50, searched=TINY))) == len(TINY_NETWORKS)
 
 
 def test_networks_that_train_at_the_same_time_are_different():
@@ -269,7 +305,7 @@ def test_a_study_goes_on_to_the_number_asked_for(storage):
 def test_what_an_earlier_process_left_running_is_closed_and_may_be_tried_again(storage):
     current = opened(storage, searched=TINY)
     run(current, 2, searched=TINY)
-    trial = current.ask()
+    trial = asked(current)
     arch = TINY.build(trial.suggest_categorical)
     trial.set_user_attr("id", arch.id)
     current = opened(storage, searched=TINY)
@@ -280,7 +316,7 @@ def test_what_an_earlier_process_left_running_is_closed_and_may_be_tried_again(s
 
 
 def test_a_trial_that_was_killed_before_it_had_a_network_is_closed(storage):
-    opened(storage).ask()
+    asked(opened(storage))
     current = opened(storage)
     assert len(run(current, 3)) == 3
     assert states(current) == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
@@ -308,6 +344,127 @@ def test_a_storage_that_cannot_be_opened_is_refused_in_one_line(tmp_path, place)
     with pytest.raises(InputError, match=rf"{place}: cannot be opened") as caught:
         opened(f"sqlite:///{tmp_path / place}")
     assert "\n" not in str(caught.value)
+
+
+# Several processes
+
+
+def together(url, trials, **others):
+    """Two runs of one study, each with a connection of its own, in two threads."""
+    studies = [opened(url, private=False, **others) for _ in range(2)]
+    reports = [[], []]
+
+    def run_one(current, reported):
+        study.run(
+            current,
+            SPACE,
+            score,
+            trials=trials,
+            at_once=2,
+            report=lambda each: reported.append(each),
+        )
+
+    threads = [
+        threading.Thread(target=run_one, args=pair) for pair in zip(studies, reports, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return studies[0], reports
+
+
+def test_two_processes_share_the_trials_and_no_network(storage):
+    current, reports = together(storage, 24)
+    done = study.finished(current)
+    assert 24 <= len(done) <= 26  # each may have begun one when the other did
+    assert len({each.arch.id for each in done}) == len(done)
+    assert sorted(each.trial for each in (*reports[0], *reports[1])) == [
+        each.trial for each in done
+    ]
+    assert "RUNNING" not in states(current)
+
+
+def test_a_second_process_leaves_the_running_trials_of_the_first_alone(storage):
+    first = opened(storage, private=False)
+    began = asked(first)
+    began.set_user_attr("id", "another")
+    second = opened(storage, private=False)
+    assert states(second) == ["RUNNING"]
+    assert len(run(second, 3, until=time.monotonic() + 5)) == 2
+    first.tell(began.number, 0.25)
+    assert states(first)[0] == "COMPLETE"
+
+
+def test_a_trial_of_a_process_that_is_not_heard_of_is_closed_and_its_place_filled(
+    storage, monkeypatch
+):
+    monkeypatch.setattr(storage_module, "GRACE_S", 1)
+    dead = opened(storage, private=False)
+    trial = asked(dead)
+    dead._storage.record_heartbeat(trial._trial_id)
+    ids = run(opened(storage, private=False), 3)
+    assert len(ids) == 3
+    assert states(dead).count("FAIL") == 1
+
+
+def test_a_trial_that_another_process_closed_stays_closed(storage):
+    current = opened(storage, private=False)
+
+    def submit(arch):
+        other = opened(storage, private=False)
+        for trial in other.get_trials(states=(TrialState.RUNNING,)):
+            other.tell(trial.number, state=TrialState.FAIL)
+        return score(arch) if len(states(other)) > 1 else ready(0.9)
+
+    study.run(current, SPACE, submit, trials=1, at_once=1, until=time.monotonic() + 1)
+    assert "COMPLETE" not in states(current)
+
+
+def test_a_database_that_is_away_for_a_while_is_waited_for(storage, monkeypatch):
+    monkeypatch.setattr(storage_module, "PAUSE_S", 0.0)
+    said = []
+    current = opened(storage, say=said.append)
+    away = iter([True] * 5)
+    commit = sqlalchemy.orm.Session.commit
+
+    def failing(session):
+        if next(away, False):
+            raise sqlalchemy.exc.OperationalError("SELECT 1", {}, Exception("server closed"))
+        commit(session)
+
+    monkeypatch.setattr(sqlalchemy.orm.Session, "commit", failing)
+    assert len(run(current, 3)) == 3
+    assert len([line for line in said if "server closed" in line]) == 1
+
+
+def test_a_database_that_stays_away_is_an_error(storage, monkeypatch):
+    monkeypatch.setattr(storage_module, "PAUSE_S", 0.0)
+    monkeypatch.setattr(storage_module, "PATIENCE_S", 0.0)
+    current = opened(storage)
+
+    def failing(session):
+        raise sqlalchemy.exc.OperationalError("SELECT 1", {}, Exception("server closed"))
+
+    monkeypatch.setattr(sqlalchemy.orm.Session, "commit", failing)
+    with pytest.raises(StorageInternalError) as caught:
+        run(current, 3)
+    assert storage_module.reason(caught.value) == "(builtins.Exception) server closed"
+
+
+def test_a_study_that_is_gone_is_not_begun_anew(storage):
+    run(opened(storage), 2)
+    Path(storage.removeprefix("sqlite:///")).write_bytes(b"")
+    with pytest.raises(InputError, match="holds no study any more"):
+        opened(storage, new=False)
+
+
+def test_a_missing_driver_is_named(monkeypatch):
+    with pytest.raises(InputError, match=r"MySQLdb is not installed"):
+        opened("mysql://user:secret@host/study")
+    with pytest.raises(InputError) as caught:
+        opened("mysql://user:secret@host/study")
+    assert "secret" not in str(caught.value)
 
 
 # What goes wrong
