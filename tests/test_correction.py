@@ -23,14 +23,14 @@ def networks(rng, count, costs=COSTS, noise=0.0, guessed=0.0, bytes_a_weight=4):
     latency_ms = rng.uniform(5, 60, count)
     variance_ms2 = (guessed * rng.random(count) * latency_ms) ** 2
     ops, weights = rng.integers(60, 160, count), rng.integers(1_000_000, 8_000_000, count)
-    sums = Sums(latency_ms, 0.1 * latency_ms, variance_ms2, ops, weights, ())
+    sums = Sums(latency_ms, 0.1 * latency_ms, variance_ms2, ops, weights, np.zeros(count), ())
     true_ms = costs[0] * latency_ms + costs[1] * ops + costs[2] * weights * bytes_a_weight / 1e6
     deviation = np.hypot(noise, np.sqrt(variance_ms2) / latency_ms)
     return sums, true_ms * np.exp(deviation * rng.normal(size=count))
 
 
 def one_by_one(sums):
-    return [Sums(*(column[at].item() for column in sums[:5]), ()) for at in range(len(sums[0]))]
+    return [Sums(*(column[at].item() for column in sums[:6]), ()) for at in range(len(sums[0]))]
 
 
 def fit(sums, measured_ms, bytes_a_weight=4):
@@ -131,7 +131,7 @@ def test_a_network_takes_no_part_in_the_fit_that_scores_it(outlier):
 
 
 def test_uncertainty_is_the_base_error_and_that_of_guessed_ops():
-    known = Sums(20.0, 2.0, 0.0, 100, 10**6, ())
+    known = Sums(20.0, 2.0, 0.0, 100, 10**6, 0.0, ())
     assert correction.uncertainty(known) == pytest.approx(correction.BASE_ERROR)
     guessed = known._replace(variance_ms2=1.5**2)
     expected = math.hypot(correction.BASE_ERROR, 1.5 / 20.0)
@@ -219,7 +219,7 @@ def test_a_latency_is_never_negative():
     saving = Correction(
         scale=1.0, per_op_ms=-0.1, per_megabyte_ms=-0.5, networks=5, scores=(1.0,) * 5
     )
-    sums = Sums(2.0, 0.1, 0.0, 100, 1_000_000, ())
+    sums = Sums(2.0, 0.1, 0.0, 100, 1_000_000, 0.0, ())
     assert correction.apply(saving, sums, 4) == pytest.approx(0.2)
     large = sums._replace(latency_ms=50.0)
     assert correction.apply(saving, large, 4) == pytest.approx(50 - 10 - 2)
