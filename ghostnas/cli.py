@@ -201,7 +201,7 @@ def _add_latency(parser: argparse.ArgumentParser) -> None:
         actions, "calibrate", commands.calibrate_table, "carry a table to a device of its kind"
     )
     calibrate.add_argument("--target", required=True, help="name or file of the table")
-    calibrate.add_argument("--networks", type=_positive, default=12, metavar="N", help="(12)")
+    calibrate.add_argument("--networks", type=_positive, default=20, metavar="N", help="(20)")
     calibrate.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
     _add_space(calibrate)
     _add_device(calibrate)

@@ -22,7 +22,7 @@ class Sums(NamedTuple):
 
     Attributes:
         spread_ms: the errors of all ops, as if all lay on one side.
-        variance_ms2: squares of the errors of the ops that the table has not, but whose kind it has.
+        variance_ms2: squares of the errors of the ops that the table has not, of kinds it has.
         borrowed_ms: errors of those whose kind it has not, as if all lay on one side. What networks
             measured whole say of an error says nothing of these: they count as they are.
         interpolated: all ops that the table has not.
