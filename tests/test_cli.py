@@ -16,7 +16,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from small import SPACE, write_pictures, write_space
 from test_layers import HEAVY
 
-from ghostnas import arch, graph, latency, op_models, predict, signature, space, weights, zoo
+from ghostnas import arch, files, graph, latency, op_models, predict, signature, space, weights, zoo
 from ghostnas.cli import _parser, main
 
 ROOT = Path(__file__).parent.parent
@@ -320,6 +320,37 @@ def test_a_table_of_another_setting_is_left_as_it_is(
         assert len(captured.err.splitlines()) == 1
         assert difference in captured.err
         assert (set(tmp_path.rglob("*")), table.read_bytes()) == before
+
+
+@pytest.mark.parametrize("command", ["build", "check", "calibrate", "import"])
+def test_a_table_that_another_process_works_on_is_refused_before_a_device_is_opened(
+    command: str,
+    built: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_device(url: str) -> None:
+        raise AssertionError("a device was opened")
+
+    monkeypatch.setattr("ghostnas.device.open_device", no_device)
+    table = tmp_path / "here.csv"
+    table.write_bytes((built / "here.csv").read_bytes())
+    options = {
+        "build": ["--out", str(table)],
+        "check": ["--target", str(table)],
+        "calibrate": ["--target", "arm", "--out", str(table)],
+        "import": [
+            *(str(write_rows(tmp_path)), "--origin", str(write_origin(tmp_path))),
+            *("--out", str(table)),
+        ],
+    }[command]
+    with files.locked_file(table):
+        assert main(["latency", command, *options]) == 2
+    line = f"ghostnas: {table}: another process is at work on it; wait for it, or name another file"
+    assert capsys.readouterr().err.splitlines() == [line]
+    assert table.read_bytes() == (built / "here.csv").read_bytes()
+    assert not list(tmp_path.glob(".*"))  # the lock is gone
 
 
 def write_training(folder: Path) -> list[str]:
