@@ -119,8 +119,8 @@ def calibrate(
     theirs, ours = latency.architecture(table.origin), latency.architecture(origin)
     if theirs and ours and theirs != ours:
         raise InputError(
-            f"table {table.name} is of {theirs} cores and the device has {ours} ones, whose kernels "
-            "are others: ops do not keep their proportions; build a table on the device by "
+            f"table {table.name} is of {theirs} cores and the device has {ours} ones: kernels are "
+            "others there, and ops do not keep their proportions; build a table on the device by "
             "ghostnas latency build"
         )
     if not theirs or not ours:

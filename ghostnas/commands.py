@@ -29,9 +29,6 @@ Result: TypeAlias = tuple[Mapping[str, Any], Callable[[Mapping[str, Any]], str]]
 
 
 def search(args: Namespace) -> Result:
-    from ghostnas import report, search
-    from ghostnas.settings import Settings
-
     if args.out is None:
         if args.resume:
             raise InputError("--resume needs --out DIR, the folder of the search to go on with")
@@ -57,16 +54,37 @@ def search(args: Namespace) -> Result:
         "device": args.device,
     }
     given = {key: value for key, value in given.items() if value is not None}
+    missing = [key for key in ("target", "budgets") if key not in given]
+    if missing and not args.resume:
+        raise InputError(f"a search needs --{missing[0].removesuffix('s')}; see --help")
+    _check_names(given)
+
+    from ghostnas import report, search
+    from ghostnas.settings import Settings
+
     if args.resume:
         return search.resume(args.out, given, _say), report.text
-    if missing := [key for key in ("target", "budgets") if key not in given]:
-        raise InputError(f"a search needs --{missing[0].removesuffix('s')}; see --help")
     return search.start(Settings(**given), args.out, _say), report.text
+
+
+def _check_names(given: Mapping[str, Any]) -> None:
+    """Refuse what a search is asked for wrongly, before torch and Optuna take seconds to load."""
+    from ghostnas import budget, data, latency, recipe, space
+
+    budgets = [budget.parse(text) for text in given.get("budgets", ())]
+    targets = [given.get("target"), *(each.target for each in budgets)]
+    for target in dict.fromkeys(each for each in targets if each is not None):
+        latency.load(target)
+    for key, look_at in (("space", space.load), ("recipe", recipe.load), ("data", data.locate)):
+        if key in given:
+            look_at(given[key])
 
 
 def show(args: Namespace) -> Result:
     from ghostnas import show
 
+    if args.confidence is not None and args.target is None:
+        raise InputError("--confidence is of a latency: name its --target")
     arch = show.find(args.arch, args.width, args.resolution)
     return show.describe(arch, args.target, args.confidence), show.text
 

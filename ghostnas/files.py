@@ -46,20 +46,36 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read: {error}") from error
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that at every moment it is the old one, the new one, or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def is_utf8(name: str) -> bool:
+    """Whether a name of a file is text; on Linux it may be any bytes, and Python keeps those."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that at every moment it is the old one, the new one, or not there.
+
+    Raises:
+        InputError: it cannot be written there: the disk is full, for one.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def toml_value(value: object) -> str:

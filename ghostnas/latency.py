@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
-from ghostnas.errors import InputError
+from ghostnas.errors import InputError, did_you_mean
 from ghostnas.files import read_text, shipped, toml_value, write_whole
 from ghostnas.signature import ACTIVATIONS, OPS, OpSignature
 
@@ -184,6 +184,7 @@ def load(name: str) -> Table:
     if name not in known:
         raise InputError(
             f"unknown target {name!r}; known: {', '.join(known)}, or the path of a table's .csv"
+            f"{did_you_mean(name, known)}"
         )
     path = shipped("latency_tables") / f"{known[name]}.csv"
     return parse(read_text(path), known[name], str(path))
