@@ -5,11 +5,13 @@ channels rounded up to the tile, bytes in, bytes out, bytes of weights, a call),
 them in size correct the fit. The error is the one that the same interpolation makes on the table's
 own ops, each left out in its turn.
 
-A kind of which the table has too few ops borrows the fit of its nearest relatives: the kind of the
-same op that is nearest in kernel and stride, or all ops that do the same with their bytes (an
-activation costs about what an addition does). Its error is the one that borrowing makes on the
-table's own kinds, each left out as a whole: on the shipped tables nine in ten ops are off by 0.5 to
-1.6 times what is predicted, most of all convolutions from those of another kernel.
+A kind of which the table has too few ops borrows a fit from its relatives: the same op with other
+kernels and strides, which tell apart what a window costs and what a map, or ops that do alike with
+their bytes (an activation costs about what an addition does). Its error is the one that borrowing
+makes on the table's own kinds, each left out as a whole: nine in ten ops of the shipped tables are
+off by 0.5 to 0.9 times what is predicted. Held against counts that are in none of them
+(`latency_tables/counts`), 3x3 convolutions of stride 1 took 1.05 to 1.07 of it (the median), 7x7
+depthwise ones 1.0 to 2.5, sigmoids 0.6 to 1.3.
 """
 
 from __future__ import annotations
@@ -37,6 +39,9 @@ LEAST_SHARE = 0.1  # of the quickest op's latency: where few ops were measured, 
 MOST_TO_REFIT = 50  # where there are more ops, leaving one out changes the costs but little
 COVERED = 0.9  # the share of ops that are off by the stated error at most
 VECTOR = 4  # float32 lanes of a NEON register
+# XNNPACK has depthwise kernels for windows of up to 5x5. A larger one it runs as convolutions of a
+# single channel each, of the 8 that a tile makes.
+LARGEST_WINDOW, CHANNELS_WASTED = 25, 8
 # Ops that do alike with what they read and write: where a table has none of an op, the others tell.
 RELATED = (
     frozenset({"conv", "dense"}),
@@ -73,29 +78,26 @@ class Interpolator:
         """None if the table has too few ops of the kind and of all that are related to it."""
         kind = kind_of(signature)
         borrowed = kind not in self._fitted
-        lender = self._lender(kind) if borrowed else None
-        asked = _at_stride(signature, lender)
         if kind not in self._fits:
-            own = {_at_stride(op, lender): ms for op, ms in self._kinds.get(kind, {}).items()}
-            ops = {**self._lent(kind, lender), **own} if borrowed else own
+            own = self._kinds.get(kind, {})
+            ops = {**self._lent(kind), **own} if borrowed else own
             if len(ops) < FEWEST_TO_FIT:
                 return None
             self._fits[kind] = _best_fit(ops)
         fit = self._fits[kind]
         error = self._borrowed_error if borrowed else fit.error
-        return Interpolated(fit.predict(asked), error, borrowed)
+        return Interpolated(fit.predict(signature), error, borrowed)
 
-    def _lender(self, kind: Kind) -> Kind | None:
-        """The kind of the same op that is nearest to one of which there are too few."""
-        same = [other for other in self._fitted if other[0] == kind[0] and other != kind]
-        return min(same, key=lambda other: (*_distance(kind, other), other), default=None)
-
-    def _lent(self, kind: Kind, lender: Kind | None) -> dict[OpSignature, float]:
-        """The lender's ops; without one, all that are related to the kind's."""
-        if lender is not None:
-            return self._kinds[lender]
-        related = next((ops for ops in RELATED if kind[0] in ops), frozenset[str]())
-        lenders = [other for other in self._kinds if other in self._fitted and other[0] in related]
+    def _lent(self, kind: Kind) -> dict[OpSignature, float]:
+        """The ops of the same op's kinds, of the nearest variant; else all that are related."""
+        others = [other for other in self._kinds if other in self._fitted and other != kind]
+        lenders = [other for other in others if other[0] == kind[0]]
+        if lenders:
+            nearest = min(abs(other[3] - kind[3]) for other in lenders)
+            lenders = [other for other in lenders if abs(other[3] - kind[3]) == nearest]
+        else:
+            related = next((ops for ops in RELATED if kind[0] in ops), frozenset[str]())
+            lenders = [other for other in others if other[0] in related]
         return {op: ms for other in lenders for op, ms in self._kinds[other].items()}
 
     @cached_property
@@ -105,11 +107,10 @@ class Interpolator:
         """
         errors: list[Array] = []
         for kind in self._kinds:
-            lender = self._lender(kind)
-            lent = {op: ms for op, ms in self._lent(kind, lender).items() if kind_of(op) != kind}
+            lent = self._lent(kind)
             if kind in self._fitted and len(lent) >= FEWEST_TO_FIT:
                 fit, own = _best_fit(lent), self._kinds[kind]
-                predicted_ms = [fit.predict(_at_stride(op, lender)) for op in own]
+                predicted_ms = [fit.predict(op) for op in own]
                 errors.append(np.abs(np.array(list(own.values())) / predicted_ms - 1.0))
         if len(errors) < FEWEST_KINDS:
             return 1.0
@@ -125,20 +126,6 @@ def _best_fit(ops: Mapping[OpSignature, float]) -> _Fit:
     rows, latencies_ms = list(ops), np.array(list(ops.values()))
     fits = [_Fit(rows, latencies_ms, tile) for tile in _tiles_of(rows[0])]
     return min(fits, key=lambda fit: fit.error)
-
-
-def _at_stride(signature: OpSignature, lender: Kind | None) -> OpSignature:
-    """The op as one of the lender's stride, if that is larger, that makes the same map.
-
-    What such ops read is always so many times what they write: their fit cannot tell which of it
-    costs time. Left as they are, depthwise convolutions of stride 1 were off by 0.4 (the median on
-    three float32 tables) and so by 0.15; from stride 1 to 2 it is the other way round.
-    """
-    s = signature
-    if lender is None or s.stride >= lender[2]:
-        return s
-    height, width = (-(-pixels // s.stride) * lender[2] for pixels in (s.height, s.width))
-    return s._replace(height=height, width=width, stride=lender[2])
 
 
 class _Fit:
@@ -212,18 +199,6 @@ def kind_of(signature: OpSignature) -> Kind:
     return (s.op, s.kernel, s.stride, min(variant, 3))
 
 
-def _distance(one: Kind, other: Kind) -> tuple[float, ...]:
-    """How unlike two kinds of an op are: first in variant, then whether they look at single pixels
-    or at windows, then in the window's size and in stride.
-    """
-    return (
-        abs(one[3] - other[3]),
-        (one[1] == 1) != (other[1] == 1),
-        abs(one[1] - other[1]),
-        abs(one[2] - other[2]),
-    )
-
-
 def _tiles_of(signature: OpSignature) -> tuple[tuple[int, int], ...]:
     return TILES if signature.op in ("conv", "dense") else TILES[:1]
 
@@ -240,6 +215,8 @@ def _features(signature: OpSignature, tile: tuple[int, int]) -> tuple[float, ...
     tiles = _tiled(pixels, tile[0]) * _tiled(s.out_channels, tile[1])
     if s.op == "depthwise":
         work = pixels * _tiled(s.out_channels, VECTOR) * taps
+        if taps > LARGEST_WINDOW:
+            work *= CHANNELS_WASTED
     elif s.op in ("conv", "dense"):
         work = tiles * s.in_channels * taps
     else:
