@@ -106,8 +106,8 @@ def calibrate(
     The ops keep their proportions to each other; the correction is fitted anew.
 
     Raises:
-        InputError: the device runs another dtype or other threads than the table's, or none of
-            the networks as a whole.
+        InputError: the device is of another architecture than the table's, runs another dtype or
+            other threads, or none of the networks as a whole.
     """
     if out.exists():
         raise InputError(f"{out} is there already; choose another --out")
@@ -116,6 +116,18 @@ def calibrate(
         ours, theirs = getattr(origin, key), getattr(table.origin, key)
         if ours != theirs:
             raise InputError(f"table {table.name} has {key} {theirs!r}, the device runs {ours!r}")
+    theirs, ours = latency.architecture(table.origin), latency.architecture(origin)
+    if theirs and ours and theirs != ours:
+        raise InputError(
+            f"table {table.name} is of {theirs} cores and the device has {ours} ones: kernels are "
+            "others there, and ops do not keep their proportions; build a table on the device by "
+            "ghostnas latency build"
+        )
+    if not theirs or not ours:
+        say(
+            f"{table.name if not theirs else 'the device'} does not tell its architecture; the "
+            "two must be alike for the table to hold"
+        )
     about = {"table": table.name, "setting": latency.setting(origin)}
     journal = Journal(Path(f"{out}.journal"), about)
     wanted = measure.draw(space, networks, measure.NETWORK_SEED)

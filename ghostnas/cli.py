@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,26 +13,58 @@ from typing import Any
 
 from ghostnas import __version__, commands
 from ghostnas.errors import GhostnasError
+from ghostnas.files import is_utf8
 
 INTERRUPTED = 130
+BROKEN_PIPE = 141  # what a shell says of a program that SIGPIPE ended
 LARGEST_SEED = 2**31 - 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it did what was asked, 2 with one line on stderr if it could not."""
-    parsed = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    parser = _parser()
+    for each in given:
+        if not is_utf8(each):  # nor would be a file that names it, such as a run's settings
+            parser.error(f"{each!a} is not UTF-8; name the file or folder otherwise")
+    parsed = parser.parse_args(_with_negative_amounts(given))
     command: Callable[[argparse.Namespace], commands.Result] = parsed.command
     try:
         result, to_text = command(parsed)
-        if commands.is_first_process():
-            print(json.dumps(result) if parsed.json else to_text(result))
     except (GhostnasError, OSError) as error:
         print(f"ghostnas: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"ghostnas: stopped{_how_to_resume(parsed)}", file=sys.stderr)
         return INTERRUPTED
+    if not commands.is_first_process():
+        return 0
+    return _print(json.dumps(result) if parsed.json else to_text(result))
+
+
+def _print(text: str) -> int:
+    """Print the result; quietly not, if whoever reads has gone, as `head` does."""
+    try:
+        # A file of the data may have a name that is no text.
+        print(text.encode("utf-8", "backslashreplace").decode(), flush=True)
+    except BrokenPipeError:
+        # What is left in the buffer would fail once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     return 0
+
+
+def _with_negative_amounts(arguments: Sequence[str]) -> list[str]:
+    """The arguments with ``--budget -5ms`` as ``--budget=-5ms``: argparse takes -5ms for an option,
+    and would only say that the budget lacks its value.
+    """
+    joined: list[str] = []
+    for each in arguments:
+        if re.match(r"-\.?\d", each) and joined and re.fullmatch(r"--[a-z-]+", joined[-1]):
+            joined[-1] += f"={each}"
+        else:
+            joined.append(each)
+    return joined
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         "data's own size (published)",
     )
     search.add_argument(
-        "--resolution", type=_positive, metavar="R", help="of the deployment, instead of 224 px"
+        "--resolution", type=_resolution, metavar="R", help="of the deployment, instead of 224 px"
     )
     search.add_argument("--storage", metavar="URL", help="of the Optuna study (in the run folder)")
     search.add_argument(
@@ -160,7 +194,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=_positive, metavar="N", help="with the rate in proportion to it"
     )
-    parser.add_argument("--resolution", type=_positive, metavar="R", help="of pictures, in pixels")
+    parser.add_argument(
+        "--resolution", type=_training_resolution, metavar="R", help="of pictures, in pixels"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=_positive, metavar="N", help="of the CPU (PyTorch's)")
     parser.add_argument(
@@ -210,7 +246,7 @@ def _add_latency(parser: argparse.ArgumentParser) -> None:
         actions, "calibrate", commands.calibrate_table, "carry a table to a device of its kind"
     )
     calibrate.add_argument("--target", required=True, help="name or file of the table")
-    calibrate.add_argument("--networks", type=_positive, default=12, metavar="N", help="(12)")
+    calibrate.add_argument("--networks", type=_positive, default=20, metavar="N", help="(20)")
     calibrate.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
     _add_space(calibrate)
     _add_device(calibrate)
@@ -220,7 +256,7 @@ def _add_latency(parser: argparse.ArgumentParser) -> None:
     imported.add_argument("--format", choices=("csv", "benchmark-model"), default="csv")
     imported.add_argument("--arch", metavar="ARCH", help="the network of a profile")
     imported.add_argument("--width", type=_width, metavar="A", help="of a named network (1.0)")
-    imported.add_argument("--resolution", type=_positive, metavar="R", help="in pixels")
+    imported.add_argument("--resolution", type=_resolution, metavar="R", help="in pixels")
     imported.add_argument(
         "--origin", type=Path, required=True, metavar="FILE.toml", help="device, threads, dtype ..."
     )
@@ -285,12 +321,35 @@ def _add_arch(parser: argparse.ArgumentParser) -> None:
         "arch", metavar="ARCH", help="ghostnet, mobilenetv3-large, a .json file or a run folder"
     )
     parser.add_argument("--width", type=_width, metavar="A", help="of a named network (1.0)")
-    parser.add_argument("--resolution", type=_positive, metavar="R", help="in pixels")
+    parser.add_argument("--resolution", type=_resolution, metavar="R", help="in pixels")
 
 
 def _positive(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 1_000_000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def _resolution(text: str) -> int:
+    """Of a deployed network, as in a space's file."""
+    from ghostnas.space import LARGEST_RESOLUTION, SMALLEST_RESOLUTION
+
+    return _pixels(text, SMALLEST_RESOLUTION, LARGEST_RESOLUTION)
+
+
+def _training_resolution(text: str) -> int:
+    """A training may see smaller images than the network is deployed for, as in a recipe."""
+    from ghostnas.recipe import SMALLEST_FIRST_RESOLUTION
+    from ghostnas.space import LARGEST_RESOLUTION
+
+    return _pixels(text, SMALLEST_FIRST_RESOLUTION, LARGEST_RESOLUTION)
+
+
+def _pixels(text: str, lowest: int, highest: int) -> int:
+    if not text.isdecimal() or len(text) > 5 or not lowest <= int(text) <= highest:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a resolution from {lowest} to {highest} pixels"
+        )
     return int(text)
 
 

@@ -58,6 +58,7 @@ def search(args: Namespace) -> Result:
     missing = [key for key in ("target", "budgets") if key not in given]
     if missing and not args.resume:
         raise InputError(f"a search needs --{missing[0].removesuffix('s')}; see --help")
+    _check_names(given)
     _say(f"search in {args.out}: loading PyTorch, the data and the latency table")
 
     from ghostnas import report, search
@@ -68,9 +69,24 @@ def search(args: Namespace) -> Result:
     return search.start(Settings(**given), args.out, _say), report.text
 
 
+def _check_names(given: Mapping[str, Any]) -> None:
+    """Refuse what a search is asked for wrongly, before torch and Optuna take seconds to load."""
+    from ghostnas import budget, data, latency, recipe, space
+
+    budgets = [budget.parse(text) for text in given.get("budgets", ())]
+    targets = [given.get("target"), *(each.target for each in budgets)]
+    for target in dict.fromkeys(each for each in targets if each is not None):
+        latency.load(target)
+    for key, look_at in (("space", space.load), ("recipe", recipe.load), ("data", data.locate)):
+        if key in given:
+            look_at(given[key])
+
+
 def show(args: Namespace) -> Result:
     from ghostnas import show
 
+    if args.confidence is not None and args.target is None:
+        raise InputError("--confidence is of a latency: name its --target")
     arch = show.find(args.arch, args.width, args.resolution)
     return show.describe(arch, args.target, args.confidence), show.text
 
@@ -183,12 +199,13 @@ def list_targets(args: Namespace) -> Result:
 def build_table(args: Namespace) -> Result:
     from ghostnas import measure, space
     from ghostnas.emulated import SCHEME
+    from ghostnas.files import locked_file
 
     out = _table_file(args.out)
     networks = args.networks
     if networks is None:  # an emulator says of a network only what it says of its ops
         networks = 0 if args.device.startswith(SCHEME) else NETWORKS
-    with _bench(args, args.dtype, args.threads) as bench:
+    with locked_file(out), _bench(args, args.dtype, args.threads) as bench:
         searched = space.load(args.space)
         built = measure.build(bench, searched, out, ops=args.ops, networks=networks, say=_say)
     refused = {str(op): reason for op, reason in built.refused.items()}
@@ -207,10 +224,11 @@ def build_table(args: Namespace) -> Result:
 
 def check_table(args: Namespace) -> Result:
     from ghostnas import check, latency, space
+    from ghostnas.files import locked_file
 
     path = _table_file(Path(args.target))
     origin = latency.load(str(path)).origin
-    with _bench(args, origin.dtype, origin.threads) as bench:
+    with locked_file(path), _bench(args, origin.dtype, origin.threads) as bench:
         searched = space.load(args.space)
         checked = check.check(
             bench, path, searched, networks=args.networks, seed=args.seed, say=_say
@@ -220,9 +238,10 @@ def check_table(args: Namespace) -> Result:
 
 def calibrate_table(args: Namespace) -> Result:
     from ghostnas import check, latency, space
+    from ghostnas.files import locked_file
 
     table, out = latency.load(args.target), _table_file(args.out)
-    with _bench(args, table.origin.dtype, table.origin.threads) as bench:
+    with locked_file(out), _bench(args, table.origin.dtype, table.origin.threads) as bench:
         searched = space.load(args.space)
         carried = check.calibrate(bench, table, searched, out, networks=args.networks, say=_say)
     result = {"table": str(out), "ops": len(carried.rows), "networks": args.networks}
@@ -232,7 +251,7 @@ def calibrate_table(args: Namespace) -> Result:
 def import_table(args: Namespace) -> Result:
     from ghostnas import latency, show, table_import
     from ghostnas.arch import lower
-    from ghostnas.files import read_text
+    from ghostnas.files import locked_file, read_text
 
     text, out = read_text(args.file), _table_file(args.out)
     origin = table_import.origin_from_toml(read_text(args.origin), str(args.origin))
@@ -244,9 +263,10 @@ def import_table(args: Namespace) -> Result:
         arch = show.find(args.arch, args.width, args.resolution)
         rows = table_import.from_profile(text, lower(arch), str(args.file))
     table = latency.Table(name=out.stem, origin=origin, rows=rows)
-    if out.exists():
-        table = latency.join([table, latency.load(str(out))])
-    latency.save(table, out)
+    with locked_file(out):
+        if out.exists():
+            table = latency.join([table, latency.load(str(out))])
+        latency.save(table, out)
     result = {"table": str(out), "ops": len(table.rows), "imported": len(rows)}
     return result, lambda r: f"{r['table']}: {r['ops']} ops, {r['imported']} of them imported now"
 

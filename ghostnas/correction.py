@@ -74,7 +74,10 @@ def quantile(correction: Correction, confidence: float) -> float:
 
     The rank of the score is raised until four in five calibrations with as many networks cover the
     share or more (Vovk, "Conditional validity of inductive conformal predictors", 2012); without
-    that, as many would cover less as cover more.
+    that, as many would cover less as cover more. Where not even the highest score does so (below 16
+    networks for 90 %: with 12, the highest falls short in 28 of 100 calibrations) it is scaled by
+    what is enough for every distribution of scores whose tail falls at least as an exponential's
+    does, the normal's among them: by 1.21 for 10 networks, by 1.01 for 15.
 
     Raises:
         InputError: there are too few networks for it.
@@ -89,7 +92,12 @@ def quantile(correction: Correction, confidence: float) -> float:
         )
     while rank < networks and _at_least(rank, networks, confidence) > SHORTFALLS:
         rank += 1
-    return correction.scores[rank - 1]
+    if _at_least(rank, networks, confidence) <= SHORTFALLS:
+        return correction.scores[rank - 1]
+    reached = 1.0 - SHORTFALLS ** (
+        1.0 / networks
+    )  # the tail that the highest leaves, in four of five
+    return correction.scores[-1] * math.log(1.0 - confidence) / math.log(reached)
 
 
 def _at_least(count: int, trials: int, probability: float) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ghostnas import preprocessing, synthetic
 from ghostnas.cifar import read_cifar10, read_cifar100
-from ghostnas.errors import InputError
+from ghostnas.errors import InputError, did_you_mean
 from ghostnas.image_folder import ClassFolders, read_folder, read_imagenet
 from ghostnas.pictures import Dataset, PictureFiles, Pictures, Source, decode_square, subset
 from ghostnas.preprocessing import Preprocessing
@@ -33,19 +33,30 @@ def load(spec: str, strict: bool = False) -> Dataset:
     `strict`. Those that stay in files are not looked at here.
 
     Raises:
-        InputError: the kind is unknown, or the files are missing or damaged.
+        InputError: as `locate`, or the files are missing or damaged.
+    """
+    kind, folder = locate(spec)
+    return KINDS[kind][2](folder, strict)
+
+
+def locate(spec: str) -> tuple[str, Path]:
+    """The kind that a ``KIND`` or ``KIND:DIR`` names and its folder; nothing in that is read.
+
+    Raises:
+        InputError: the kind is unknown, or there is no such folder.
     """
     kind, _, place = spec.partition(":")
     if kind not in KINDS:
-        raise InputError(f"unknown data {spec!r}; known: {', '.join(usages())}")
-    needs_folder, _, read = KINDS[kind]
+        known = ", ".join(usages())
+        raise InputError(f"unknown data {spec!r}; known: {known}{did_you_mean(kind, KINDS)}")
+    needs_folder = KINDS[kind][0]
     if needs_folder != bool(place):
         right = f"{kind}:DIR" if needs_folder else kind
         raise InputError(f"data {spec!r}: write {right}")
     folder = Path(place)
     if needs_folder and not folder.is_dir():
         raise InputError(f"data {spec!r}: there is no folder {folder}")
-    return read(folder, strict)
+    return kind, folder
 
 
 def absolute(spec: str) -> str:
@@ -141,7 +152,7 @@ def _folder(folder: Path, strict: bool) -> Dataset:
 
 
 def _imagenet(folder: Path, strict: bool) -> Dataset:
-    found = read_imagenet(folder)
+    found = read_imagenet(folder, strict)
     return _of_folders("imagenet", found, replace(preprocessing.IMAGENET, classes=found.classes))
 
 

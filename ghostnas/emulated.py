@@ -162,7 +162,9 @@ class EmulatedBench(Bench):
         self._costs = device.costs[setting.dtype]
         self._emulator = Emulator(device.counted_on, parts)
         core = Core(index=0, name=device.core, speed=0, clock_mhz=device.clock_mhz, governor="none")
-        self.hardware = Hardware(device=device.device, soc=device.soc, load=0.0, cores=(core,))
+        self.hardware = Hardware(
+            device=device.device, soc=device.soc, load=0.0, architecture="arm", cores=(core,)
+        )
         self.cores = (core,)
         fitted = self._costs.fitted_to
         self.method = (

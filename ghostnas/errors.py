@@ -1,9 +1,9 @@
 """The errors a user can cause or meet, each told in one line; any other is a defect."""
 
-from __future__ import annotations
-
-import difflib
 from collections.abc import Iterable
+from difflib import get_close_matches
+
+MOST_SUGGESTED = 3
 
 
 class GhostnasError(Exception):
@@ -38,16 +38,19 @@ class DeviceLostError(DeviceError):
     """A device cannot be reached now, and did not come back while it was tried again."""
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """What to add to the line that refuses an unknown name: the known ones that it begins, else
+    those that are spelt nearly so; empty if none are.
+    """
+    names = {each.lower(): each for each in known}
+    asked = name.strip().lower()
+    begun = [each for each in names if asked and each.startswith(asked)]
+    likely = begun or get_close_matches(asked, names, MOST_SUGGESTED)
+    meant = [names[each] for each in likely[:MOST_SUGGESTED]]
+    return f"; did you mean {' or '.join(meant)}?" if meant else ""
+
+
 def short(text: object) -> str:
     """A key, a value or a message for an error's one line; in a damaged file it may be anything."""
     line = ascii(str(text))[1:-1]
     return line if len(line) <= 80 else f"{line[:80]}..."
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``; did you mean X or Y?`` of names that are alike or begin alike; empty if none is."""
-    names = list(known)
-    begin = [each for each in names if name and each.startswith(name)]
-    alike = difflib.get_close_matches(name, names, n=3)
-    found = list(dict.fromkeys([*begin, *alike]))[:3]
-    return f"; did you mean {' or '.join(found)}?" if found else ""

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from ghostnas.errors import InputError
 
@@ -45,20 +46,36 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read: {error}") from error
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that at every moment it is the old one, the new one, or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def is_utf8(name: str) -> bool:
+    """Whether a name of a file is text; on Linux it may be any bytes, and Python keeps those."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that at every moment it is the old one, the new one, or not there.
+
+    Raises:
+        InputError: it cannot be written there: the disk is full, for one.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def toml_value(value: object) -> str:
@@ -79,8 +96,35 @@ def locked(folder: Path) -> Iterator[None]:
         InputError: another process holds the folder.
     """
     with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"{folder}: another process is at work there") from error
+        _lock(file, f"{folder}: another process is at work there")
         yield
+
+
+@contextmanager
+def locked_file(path: Path) -> Iterator[None]:
+    """Hold a file, and what is kept beside it, for this process; it need not be there yet.
+
+    The lock is a file beside it, which goes with the process and is removed at the end.
+
+    Raises:
+        InputError: another process holds the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.lock")
+    refusal = f"{path}: another process is at work on it; wait for it, or name another file"
+    with open(lock, "w") as file:
+        _lock(file, refusal)
+        # Whoever held it may have removed the file between our opening and locking it.
+        if not lock.exists() or not os.path.samestat(lock.stat(), os.fstat(file.fileno())):
+            raise InputError(refusal)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _lock(file: IO[str], refusal: str) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise InputError(refusal) from error

@@ -24,6 +24,7 @@ echo "device $(first "$(property ro.product.model)" "$(read_file /proc/device-tr
 echo "soc $(first "$(property ro.soc.model)" "$(property ro.board.platform)" \
     "$(read_file /proc/device-tree/compatible)" \
     "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sed 1q)")"
+echo "machine $(uname -m)"
 echo "load $(read_file /proc/loadavg)"
 echo "allowed $(sed -n 's/^Cpus_allowed_list:[^0-9]*//p' /proc/self/status)"
 for path in /sys/devices/system/cpu/cpu[0-9]*; do
@@ -83,12 +84,15 @@ class Core:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
-    """A device as read; `load` is the load average of the last minute."""
+    """A device as read; `load` is the load average of the last minute, `architecture` is ``arm``,
+    ``x86`` or another machine's name, empty if unknown.
+    """
 
     device: str
     soc: str
     load: float
     cores: tuple[Core, ...]
+    architecture: str = ""
 
 
 def read(shell: Shell) -> Hardware:
@@ -128,6 +132,7 @@ def parse(text: str) -> Hardware:
         device=fields.get("device") or UNKNOWN,
         soc=fields.get("soc") or UNKNOWN,
         load=float(match[0]) if (match := re.match(r"[\d.]+", fields.get("load", ""))) else 0.0,
+        architecture=_architecture(fields.get("machine", "")),
         cores=tuple(cores) or (_core("0", names),),
     )
 
@@ -155,6 +160,13 @@ def pick_cores(hardware: Hardware, wanted: str, threads: int) -> tuple[Core, ...
     if len(chosen) < threads:
         raise InputError(f"{threads} threads need as many cores, not {len(chosen)}")
     return tuple(sorted(chosen, key=lambda core: core.index))
+
+
+def _architecture(machine: str) -> str:
+    """Of what ``uname -m`` says; what runs 32 bits there has kernels of its own all the same."""
+    if re.match(r"aarch64|arm", machine):
+        return "arm"
+    return "x86" if re.fullmatch(r"x86_64|amd64|i[3-6]86", machine) else machine
 
 
 def _core(line: str, names: dict[int, str]) -> Core:

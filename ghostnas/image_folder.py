@@ -5,12 +5,14 @@ what fits in memory.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ghostnas.errors import InputError
+from ghostnas.files import is_utf8
 from ghostnas.pictures import (
     SUFFIXES,
     PictureFiles,
@@ -49,12 +51,15 @@ def read_folder(folder: Path, strict: bool = False) -> ClassFolders:
     median short side, rounded down to a multiple of 8 and at most LARGEST_RESOLUTION. More
     stay files.
 
+    A folder or link that leads nowhere is named in `skipped`, as is a picture that cannot be read.
+
     Raises:
-        InputError: there are too few classes or pictures, or with `strict` a damaged picture.
+        InputError: there are too few classes or pictures, or with `strict` something is skipped.
     """
-    train, test, classes = _split_files(folder)
-    resolution = _common_size(train)
     skipped: list[str] = []
+    train, test, classes = _split_files(folder, skipped)
+    _refuse(skipped, strict)
+    resolution = _common_size(train)
     if (len(train) + (len(test) if test else 0)) * 3 * resolution**2 <= BYTES_IN_MEMORY:
         train_part: Source = _decode(train, resolution, skipped, strict)
         test_part: Source | None = _decode(test, resolution, skipped, strict) if test else None
@@ -77,12 +82,14 @@ def read_folder(folder: Path, strict: bool = False) -> ClassFolders:
     )
 
 
-def read_imagenet(folder: Path) -> ClassFolders:
+def read_imagenet(folder: Path, strict: bool = False) -> ClassFolders:
     """The files of train/<wnid>/ and val/<wnid>/; the classes are the wnids, sorted.
 
     Raises:
-        InputError: a folder is missing, or val/ is not sorted into classes.
+        InputError: a folder is missing, or val/ is not sorted into classes, or with `strict` a
+            folder cannot be read.
     """
+    skipped: list[str] = []
     for name in ("train", "val"):
         if not (folder / name).is_dir():
             raise InputError(f"{folder}: has no folder {name}; needs train/<wnid> and val/<wnid>")
@@ -92,34 +99,55 @@ def read_imagenet(folder: Path) -> ClassFolders:
             f"{val}: its pictures lie in it directly; sort them into val/<wnid>: run in it "
             f"{IMAGENET_TOOL}"
         )
-    train, classes = _files(folder / "train")
-    test, _ = _files(val, classes)
-    return ClassFolders(classes=classes, train=train, test=test, resolution=IMAGENET_RESOLUTION)
+    train, classes = _files(folder / "train", skipped)
+    test, _ = _files(val, skipped, classes)
+    _refuse(skipped, strict)
+    return ClassFolders(
+        classes=classes,
+        train=train,
+        test=test,
+        resolution=IMAGENET_RESOLUTION,
+        skipped=tuple(skipped),
+    )
 
 
-def _split_files(folder: Path) -> tuple[PictureFiles, PictureFiles | None, tuple[str, ...]]:
+def _refuse(skipped: Sequence[str], strict: bool) -> None:
+    if strict and skipped:
+        raise InputError(skipped[0])
+
+
+def _split_files(
+    folder: Path, skipped: list[str]
+) -> tuple[PictureFiles, PictureFiles | None, tuple[str, ...]]:
     """Training files, test files where they have a folder, and the classes."""
     held_out = next((folder / name for name in TEST_FOLDERS if (folder / name).is_dir()), None)
     parted = held_out is not None or (folder / "train").is_dir()
-    train, classes = _files(folder / "train" if parted else folder)
-    return train, _files(held_out, classes)[0] if held_out else None, classes
+    if parted:  # else they are among the classes
+        skipped += _dead_links([folder / name for name in TEST_FOLDERS])
+    train, classes = _files(folder / "train" if parted else folder, skipped)
+    return train, _files(held_out, skipped, classes)[0] if held_out else None, classes
 
 
 def _files(
-    folder: Path, known: tuple[str, ...] | None = None
+    folder: Path, skipped: list[str], known: tuple[str, ...] | None = None
 ) -> tuple[PictureFiles, tuple[str, ...]]:
     """The picture files below `folder`, sorted, and the classes; a class is a folder with some.
 
-    Where the classes are `known`, there may be no others.
+    Where the classes are `known`, there may be no others. What cannot be read goes to `skipped`.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder")
-    places = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    found = {place.name: paths for place in places if (paths := _pictures_below(place))}
+    entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    skipped += _dead_links(entries)
+    places = [place for place in entries if place.is_dir()]
+    found = {place.name: paths for place in places if (paths := _pictures_below(place, skipped))}
     if len(found) < 2:
         raise InputError(
             f"{folder}: has pictures in {len(found)} folders, needs a folder a class and at least 2"
         )
+    for name in found:
+        if not is_utf8(name):
+            raise InputError(f"{folder}: class folder {name!a}: give it a name in UTF-8")
     classes = known or tuple(sorted(found))
     if unknown := sorted(set(found) - set(classes)):
         raise InputError(f"{folder}: class {unknown[0]} has no pictures in train")
@@ -128,13 +156,33 @@ def _files(
     return PictureFiles(paths=files, labels=np.repeat(np.arange(len(classes)), counts)), classes
 
 
-def _pictures_below(folder: Path) -> list[Path]:
-    """Sorted; names with a leading dot are not pictures but what file managers leave."""
+def _pictures_below(folder: Path, skipped: list[str]) -> list[Path]:
+    """Sorted; names with a leading dot are not pictures but what file managers leave. Folders that
+    cannot be read, and links to others, which may lead in circles, go to `skipped`.
+    """
+
+    def skip(error: OSError) -> None:
+        skipped.append(f"{error.filename}: cannot be read: {error.strerror}")
+
     paths: list[str] = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for place, folders, names in os.walk(folder, onerror=skip):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for path in (Path(place, name) for name in folders):
+            if path.is_symlink():
+                skipped.append(f"{path}: is a link to a folder, which is not followed here")
+        others = [Path(place, name) for name in sorted(names) if not name.startswith(".")]
+        skipped += _dead_links([path for path in others if not _is_picture(path.name)])
         paths += [os.path.join(place, name) for name in names if _is_picture(name)]
     return [Path(path) for path in sorted(paths)]
+
+
+def _dead_links(paths: Sequence[Path]) -> list[str]:
+    """Those of the paths that are links to nothing; what stood there may have been pictures."""
+    return [
+        f"{path}: cannot be read: it is a link to what is not there"
+        for path in paths
+        if path.is_symlink() and not path.exists()
+    ]
 
 
 def _holds_pictures(folder: Path) -> bool:

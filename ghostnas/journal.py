@@ -51,9 +51,9 @@ class Journal:
                 while left:
                     left = left[file.write(left) :]
                 os.fsync(file.fileno())
-            except OSError:  # a full disk: what is half written must not stay
+            except OSError as error:  # a full disk: what is half written must not stay
                 file.truncate(end)
-                raise
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def _cut_torn_line(self) -> None:
         content = self.path.read_bytes()

@@ -5,6 +5,7 @@ A table is measured by `ghostnas.measure` or computed elsewhere; nothing here kn
 
 from __future__ import annotations
 
+import re
 import tomllib
 import zlib
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
-from ghostnas.errors import InputError
+from ghostnas.errors import InputError, did_you_mean
 from ghostnas.files import read_text, shipped, toml_value, write_whole
 from ghostnas.signature import ACTIVATIONS, OPS, OpSignature
 
@@ -24,6 +25,17 @@ SETTING = (
     *("device", "soc", "core", "clock_mhz", "governor", "threads", "runtime", "delegate"),
     *("dtype", "method"),
 )
+# What older tables say of it: names of cores and chips, of /proc/cpuinfo and of uname.
+ARCHITECTURES = {
+    "arm": re.compile(
+        r"\b(cortex-|neoverse|kryo|exynos|snapdragon|tensor g|apple m\d|bcm2|rk3|"
+        r"aarch64|arm64|armv\d|0x[0-9a-f]{2} 0x[0-9a-f]{3}\b)",
+        re.IGNORECASE,
+    ),
+    "x86": re.compile(
+        r"\b(intel|amd|xeon|epyc|ryzen|celeron|pentium|x86|i[3-6]86\b)", re.IGNORECASE
+    ),
+}
 
 
 class Timing(NamedTuple):
@@ -52,6 +64,8 @@ class Origin:
         op_error: the share by which the method itself may be off on any op (0.1 for 10 %), as far
             as it is known.
         sentinel_ms: of the op that was timed again and again to see the device drift; 0 for none.
+        architecture: of the machine, ``arm``, ``x86`` or as uname says; empty in older tables, see
+            `architecture`.
     """
 
     device: str
@@ -69,6 +83,7 @@ class Origin:
     date: str
     sentinel_ms: float = 0.0
     notes: str = ""
+    architecture: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +130,22 @@ def difference(one: Origin, other: Origin) -> str:
     return ""
 
 
+def architecture(origin: Origin) -> str:
+    """``arm``, ``x86`` or another architecture that an origin says or lets tell; empty if neither.
+
+    Kernels are others on each, so that times of one say nothing of another.
+    """
+    if origin.architecture:
+        return origin.architecture
+    if origin.method.startswith("emulated"):  # there was never an emulator but of ARM cores
+        return "arm"
+    for told in (origin.core, origin.soc, origin.device):
+        found = [name for name, names in ARCHITECTURES.items() if names.search(told)]
+        if len(found) == 1:
+            return found[0]
+    return ""
+
+
 def join(tables: Sequence[Table]) -> Table:
     """Tables of one device setting as one; of an op that several have, the first one's row.
 
@@ -153,6 +184,7 @@ def load(name: str) -> Table:
     if name not in known:
         raise InputError(
             f"unknown target {name!r}; known: {', '.join(known)}, or the path of a table's .csv"
+            f"{did_you_mean(name, known)}"
         )
     path = shipped("latency_tables") / f"{known[name]}.csv"
     return parse(read_text(path), known[name], str(path))
@@ -208,7 +240,7 @@ def to_text(table: Table) -> str:
     Each row ends in check digits of itself and all before it.
     """
     header = [f"format = {FORMAT}", f"rows = {len(table.rows)}"]
-    header += _toml(table.origin, Origin)
+    header += [line for line in _toml(table.origin, Origin) if line != 'architecture = ""']
     if table.correction:
         header += ["[correction]", *_toml(table.correction, Correction)]
     comments = "\n".join(f"# {line}" for line in header)
@@ -238,7 +270,8 @@ def _parse_header(text: str, where: str) -> dict[str, Any]:
         raise InputError(f"{where}: not a latency table of format {FORMAT}")
     correction = fields.pop("correction", None)
     hints = {**get_type_hints(Origin), "rows": int, "check": int}
-    _check_fields(fields, hints, {"notes", "sentinel_ms"}, f"{where}: the origin")
+    optional = {"notes", "sentinel_ms", "architecture"}
+    _check_fields(fields, hints, optional, f"{where}: the origin")
     if correction is not None:
         if not isinstance(correction, dict):
             raise InputError(f"{where}: correction must be a table")

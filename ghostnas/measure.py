@@ -146,6 +146,7 @@ def origin_of(bench: Bench) -> Origin:
         op_error=bench.op_error,
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         notes=bench.notes,
+        architecture=hardware.architecture,
     )
 
 
@@ -321,7 +322,15 @@ class _Timer:
 
 
 def _keep_better(rows: dict[Key, Timing | str], key: Key, row: Timing | str) -> None:
-    if _spread(row) <= _spread(rows.get(key, "")) or isinstance(rows.get(key, ""), str):
+    """Enter a timing unless one that is better was there: nothing is better than none, and of two
+    the tighter, but few runs may be tight by chance.
+    """
+    known = rows.get(key, "")
+    if isinstance(row, Timing) and isinstance(known, Timing):
+        better = row.runs >= known.runs and _spread(row) <= _spread(known)
+    else:
+        better = isinstance(known, str)
+    if better:
         rows[key] = row
 
 

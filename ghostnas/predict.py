@@ -2,7 +2,8 @@
 
 A network's latency is the sum over its ops, corrected by the networks that were measured whole on
 the same device; their spread around predictions calibrates the interval. A table without such has
-no correction: there the interval's ends take the errors of all ops off to one side at once.
+no correction: there the interval's ends take the errors of all ops off to one side at once. With a
+correction they do so with those of ops whose kind the table has not.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Predictor:
 
     Raises:
         InputError: the table is not calibrated for that confidence.
-        MissingOpError: on prediction, if the table has too few ops of a kind that it lacks one of.
+        MissingOpError: on prediction, if the table has too few ops of a kind that it lacks one of,
+            and of all that are related to it.
     """
 
     def __init__(self, table: Table, confidence: float = CONFIDENCE) -> None:
@@ -83,4 +85,6 @@ class Predictor:
             return latency_ms, low_ms, latency_ms + sums.spread_ms
         latency_ms = correction.apply(self.table.correction, sums, self.costs.bytes_a_weight)
         factor = np.exp(self._width * correction.uncertainty(sums))
-        return latency_ms, latency_ms / factor, latency_ms * factor
+        borrowed = sums.borrowed_ms / sums.latency_ms
+        low_ms = latency_ms * (1.0 - borrowed) / factor
+        return latency_ms, low_ms, latency_ms * (1.0 + borrowed) * factor

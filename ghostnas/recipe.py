@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ghostnas.errors import InputError
+from ghostnas.errors import InputError, did_you_mean
 from ghostnas.files import read_text, shipped, toml_value
 
 Optimizer = Literal["sgd", "adamw"]
@@ -138,7 +138,9 @@ def load(name: str) -> Recipe:
     path = Path(name) if name.endswith(".toml") else shipped("recipes") / f"{name}.toml"
     if not name.endswith(".toml") and name not in names():
         known = ", ".join(names())
-        raise InputError(f"unknown recipe {name!r}; known: {known}, or a .toml file")
+        raise InputError(
+            f"unknown recipe {name!r}; known: {known}, or a .toml file{did_you_mean(name, names())}"
+        )
     try:
         return from_table(tomllib.loads(read_text(path)))
     except tomllib.TOMLDecodeError as error:

@@ -47,7 +47,8 @@ def start(settings: Settings, folder: Path, say: Say) -> dict[str, Any]:
     if (folder / SETTINGS_FILE).exists():
         raise InputError(f"{folder}: holds a search already; resume it by --resume")
     prepared = _Prepared(_located(settings))  # every name and file, before a folder is made
-    prepared.settings = dataclasses.replace(prepared.settings, fingerprint=prepared.fingerprint)
+    fingerprint = splits.fingerprint(prepared.split)
+    prepared.settings = dataclasses.replace(prepared.settings, fingerprint=fingerprint)
     folder.mkdir(parents=True, exist_ok=True)
     return _search(prepared, folder, say)
 
@@ -68,7 +69,7 @@ def resume(folder: Path, changes: Mapping[str, Any], say: Say) -> dict[str, Any]
             )
     kept = {key: changes[key] for key in changes if key in CHANGEABLE}
     prepared = _Prepared(dataclasses.replace(settings, **kept))
-    if settings.fingerprint not in ("", prepared.fingerprint):
+    if settings.fingerprint and not splits.has_fingerprint(prepared.split, settings.fingerprint):
         raise InputError(
             f"data {settings.data!r}: other images than when the search in {folder} began; "
             "restore them, or start anew in another --out"
@@ -97,7 +98,6 @@ class _Prepared:
                 f"recipe {settings.recipe} holds out no images to choose by; add "
                 "validation_pictures to it"
             )
-        self.fingerprint = splits.fingerprint(self.split)
         self.space = deployment.deployed_space(
             searched, settings.deploy, settings.resolution, self.split
         )

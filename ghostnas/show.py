@@ -9,7 +9,7 @@ from typing import Any
 
 from ghostnas import cost, latency, published, zoo
 from ghostnas.arch import Arch, fit_to, load, lower
-from ghostnas.errors import InputError
+from ghostnas.errors import InputError, did_you_mean
 from ghostnas.graph import Array
 from ghostnas.predict import CONFIDENCE, Predictor
 from ghostnas.preprocessing import Preprocessing
@@ -35,7 +35,10 @@ def find(name: str, width: float | None = None, resolution: int | None = None) -
         path = held[0]
     elif path.suffix != ".json":
         known = ", ".join(sorted(zoo.ZOO))
-        raise InputError(f"unknown network {name!r}: {known}, a .json file or a run folder")
+        raise InputError(
+            f"unknown network {name!r}: {known}, a .json file or a run folder"
+            f"{did_you_mean(name, zoo.ZOO)}"
+        )
     arch = load(path)
     if resolution is not None:
         arch = fit_to(arch, resolution=resolution, classes=arch.classes)

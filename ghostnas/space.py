@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ghostnas.arch import Arch, Head, Stage, Stem, fit_to
 from ghostnas.blocks import BLOCK_TYPES, Block, GhostBlock, MBConv, make_divisible
-from ghostnas.errors import InputError
+from ghostnas.errors import InputError, did_you_mean
 from ghostnas.files import shipped
 
 Value: TypeAlias = int | float
@@ -32,10 +32,11 @@ _GROUP = {
 }
 _STEM = {"channels"}
 _HEAD = {"channels", "features"}
+SMALLEST_RESOLUTION, LARGEST_RESOLUTION = 16, 2048  # pixels; below, a map of 1x1 is halved
 # Key to what its values may be: lowest, highest, whole numbers only, odd only.
 _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "alpha": (0.05, 8, False, False),
-    "resolution": (16, 2048, True, False),
+    "resolution": (SMALLEST_RESOLUTION, LARGEST_RESOLUTION, True, False),
     "round_to": (1, 64, True, False),
     "channels": (1, 8192, True, False),
     "features": (1, 8192, True, False),
@@ -260,6 +261,7 @@ def load(name: str) -> Space:
         return parse(_read(path), name, str(path))
     raise InputError(
         f"unknown space {name!r}; known: {', '.join(names())}, or the path of a .toml file"
+        f"{did_you_mean(name, names())}"
     )
 
 

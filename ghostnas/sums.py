@@ -22,8 +22,10 @@ class Sums(NamedTuple):
 
     Attributes:
         spread_ms: the errors of all ops, as if all lay on one side.
-        variance_ms2: squares of the errors of the ops that the table has not.
-        interpolated: those ops.
+        variance_ms2: squares of the errors of the ops that the table has not, of kinds it has.
+        borrowed_ms: errors of those whose kind it has not, as if all lay on one side. What networks
+            measured whole say of an error says nothing of these: they count as they are.
+        interpolated: all ops that the table has not.
     """
 
     latency_ms: float
@@ -31,6 +33,7 @@ class Sums(NamedTuple):
     variance_ms2: float
     ops: int
     weights: int
+    borrowed_ms: float
     interpolated: tuple[OpSignature, ...]
 
 
@@ -39,6 +42,7 @@ class _OpCost(NamedTuple):
     error: float
     weights: int
     guessed: bool = False
+    borrowed: bool = False
 
 
 class OpCosts:
@@ -46,7 +50,7 @@ class OpCosts:
 
     Raises:
         MissingOpError: when it is asked, if the table has too few ops of a kind that it lacks one
-            of.
+            of, and of all that are related to it.
     """
 
     def __init__(self, table: Table) -> None:
@@ -68,22 +72,25 @@ class OpCosts:
 
     def of_graph(self, graph: Graph) -> Sums:
         """The sums of a network, deployed or not."""
-        total = spread = variance = 0.0
+        total = spread = variance = borrowed_ms = 0.0
         ops = weights = 0
         missing = []
         for signature in signatures(graph):
             cost = self._costs.get(signature)
             if cost is None:
                 cost = self._costs[signature] = self._interpolate(signature)
-            latency_ms, error, weight, guessed = cost
-            if guessed:
+            latency_ms, error, weight, guessed, borrowed = cost
+            if borrowed:
+                borrowed_ms += latency_ms * error
+            elif guessed:
                 variance += (latency_ms * error) ** 2
+            if guessed:
                 missing.append(signature)
             total += latency_ms
             spread += latency_ms * error
             weights += weight
             ops += 1
-        return Sums(total, spread, variance, ops, weights, tuple(missing))
+        return Sums(total, spread, variance, ops, weights, borrowed_ms, tuple(missing))
 
     def of_arch(self, arch: Arch) -> Sums:
         """The sums of an architecture; quick, since other architectures share its parts."""
@@ -107,7 +114,8 @@ class OpCosts:
                 "build one with: ghostnas latency build"
             )
         error = min(1.0, guess.error + self._table.origin.op_error)
-        return _OpCost(guess.latency_ms, error, weight_count(signature), guessed=True)
+        weight = weight_count(signature)
+        return _OpCost(guess.latency_ms, error, weight, guessed=True, borrowed=guess.borrowed)
 
     @cached_property
     def _interpolator(self) -> Interpolator:
@@ -116,7 +124,7 @@ class OpCosts:
 
 def add(several: Iterable[Sums]) -> Sums:
     """The sums of all together."""
-    total = spread = variance = 0.0
+    total = spread = variance = borrowed_ms = 0.0
     ops = weights = 0
     missing: tuple[OpSignature, ...] = ()
     for part in several:
@@ -125,5 +133,6 @@ def add(several: Iterable[Sums]) -> Sums:
         variance += part.variance_ms2
         ops += part.ops
         weights += part.weights
+        borrowed_ms += part.borrowed_ms
         missing += part.interpolated
-    return Sums(total, spread, variance, ops, weights, missing)
+    return Sums(total, spread, variance, ops, weights, borrowed_ms, missing)

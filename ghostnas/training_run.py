@@ -84,7 +84,7 @@ def resume(machine: Machine, folder: Path, say: Say) -> dict[str, Any]:
         settings, how, pictures = read(folder / "train.toml")
         arch = load(folder / "arch.json")
         training = _Training(arch, how, settings, machine, folder, world, say, new=False)
-        if training.fingerprint != pictures:
+        if not splits.has_fingerprint(training.pictures, pictures):
             raise InputError(
                 f"data {settings.data!r}: other pictures than when the training in {folder} began; "
                 "restore them, or start anew in another --out"
@@ -114,9 +114,8 @@ class _Training:
         self._say: Say = say if world.first else lambda line: None
         dataset = data.load(settings.data, settings.strict)
         self._skipped: dict[Path, str] = {}
-        self._pictures = splits.split(dataset, how)
-        self.fingerprint = splits.fingerprint(self._pictures)
-        self._arch = splits.fit(arch, self._pictures) if new else arch
+        self.pictures = splits.split(dataset, how)
+        self._arch = splits.fit(arch, self.pictures) if new else arch
         self._graph = lower(self._arch)
         self._keeper = Keeper(folder / CHECKPOINT, machine.interval_s)
         self._initial: dict[str, Array] | None = None
@@ -126,7 +125,7 @@ class _Training:
             self._say(f"{settings.init}: {taken}")
         self._teacher: Teacher | None = None
         if settings.teacher:
-            self._teacher = _teacher(settings.teacher, self._pictures, world.device, self._say)
+            self._teacher = _teacher(settings.teacher, self.pictures, world.device, self._say)
         for line in report.skipped(dataset.skipped):
             self._say(line)
         if new and not deployment.shares_weights(arch, replace(self._arch, classes=arch.classes)):
@@ -139,12 +138,12 @@ class _Training:
     def write_settings(self) -> None:
         document = json.dumps(to_json(self._arch), indent=1)
         write_whole(self._folder / "arch.json", document.encode())
-        text = to_text(self._settings, self._how, self.fingerprint)
+        text = to_text(self._settings, self._how, splits.fingerprint(self.pictures))
         write_whole(self._folder / "train.toml", text.encode())
 
     def run(self) -> dict[str, Any]:
         how, settings, world = self._how, self._settings, self._world
-        pictures = self._pictures
+        pictures = self.pictures
         if world.first:
             for left in self._folder.glob(f".{CHECKPOINT}.*"):  # by a kill in the middle of writing
                 left.unlink()
@@ -201,7 +200,7 @@ class _Training:
 
     def _tested(self, trained: Trained) -> tuple[float, dict[Path, str]]:
         """The accuracy on test pictures, and this process's part of those that are unreadable."""
-        pictures, unread = self._pictures, dict[Path, str]()
+        pictures, unread = self.pictures, dict[Path, str]()
         if not len(pictures.validation):  # the training was judged by them already
             if isinstance(pictures.test, PictureFiles):
                 own = set(pictures.test.paths)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ghostnas.arch import Arch, Head, Stage, Stem
 from ghostnas.blocks import GhostBlock, MBConv, make_divisible
-from ghostnas.errors import InputError
+from ghostnas.errors import InputError, did_you_mean
 
 # GhostNet, table 1, by feature-map size: kernel, #exp, #out, SE; a stage starts with its stride.
 _GHOSTNET = (
@@ -122,5 +122,7 @@ def named(name: str, width: float = 1.0, resolution: int = 224, classes: int = 1
         InputError: the zoo has no such network.
     """
     if name not in ZOO:
-        raise InputError(f"unknown network {name!r}; known: {', '.join(sorted(ZOO))}")
+        raise InputError(
+            f"unknown network {name!r}; known: {', '.join(sorted(ZOO))}{did_you_mean(name, ZOO)}"
+        )
     return ZOO[name](width, resolution, classes)

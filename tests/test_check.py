@@ -343,6 +343,44 @@ def test_a_table_of_another_dtype_or_other_threads_is_not_carried_over(
     assert not out.parent.exists()
 
 
+@pytest.mark.parametrize(
+    ("origin", "said"),
+    [
+        ({"architecture": "riscv64"}, None),
+        ({"core": "cortex-a76"}, None),
+        ({"core": "unknown", "soc": "unknown", "device": "a board"}, "here does not tell its arch"),
+    ],
+)
+def test_a_table_of_another_architecture_is_not_carried_over(
+    bench: Bench,
+    table: Path,
+    small: Space,
+    tmp_path: Path,
+    asked: Callable[..., list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    origin: dict[str, object],
+    said: str | None,
+) -> None:
+    """The device says that it is of x86, whatever runs this test."""
+    monkeypatch.setattr(bench, "hardware", dataclasses.replace(bench.hardware, architecture="x86"))
+    other = changed(table, **{"architecture": "", **origin})
+    out = tmp_path / "carried" / "carried.csv"
+    sizes, lines = asked(), []
+
+    def carry() -> None:
+        check.calibrate(bench, other, small, out, networks=FEWEST, say=lines.append)
+
+    if said is None:
+        architecture = origin.get("architecture", "arm")
+        with pytest.raises(InputError, match=f"here is of {architecture} cores and the device has"):
+            carry()
+        assert (sizes, out.parent.exists()) == ([], False)
+    else:
+        carry()
+        assert said in lines[0]
+        assert latency.load(str(out)).origin.architecture == "x86"
+
+
 def test_nothing_is_carried_over_by_networks_that_cannot_be_timed(
     bench: Bench, table: Path, small: Space, tmp_path: Path, asked: Callable[..., list[int]]
 ) -> None:

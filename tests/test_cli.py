@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -16,7 +17,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from small import SPACE, write_pictures, write_space
 from test_layers import HEAVY
 
-from ghostnas import arch, graph, latency, op_models, predict, signature, space, weights, zoo
+from ghostnas import arch, files, graph, latency, op_models, predict, signature, space, weights, zoo
 from ghostnas.cli import _parser, main
 
 ROOT = Path(__file__).parent.parent
@@ -322,6 +323,37 @@ def test_a_table_of_another_setting_is_left_as_it_is(
         assert (set(tmp_path.rglob("*")), table.read_bytes()) == before
 
 
+@pytest.mark.parametrize("command", ["build", "check", "calibrate", "import"])
+def test_a_table_that_another_process_works_on_is_refused_before_a_device_is_opened(
+    command: str,
+    built: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_device(url: str) -> None:
+        raise AssertionError("a device was opened")
+
+    monkeypatch.setattr("ghostnas.device.open_device", no_device)
+    table = tmp_path / "here.csv"
+    table.write_bytes((built / "here.csv").read_bytes())
+    options = {
+        "build": ["--out", str(table)],
+        "check": ["--target", str(table)],
+        "calibrate": ["--target", "arm", "--out", str(table)],
+        "import": [
+            *(str(write_rows(tmp_path)), "--origin", str(write_origin(tmp_path))),
+            *("--out", str(table)),
+        ],
+    }[command]
+    with files.locked_file(table):
+        assert main(["latency", command, *options]) == 2
+    line = f"ghostnas: {table}: another process is at work on it; wait for it, or name another file"
+    assert capsys.readouterr().err.splitlines() == [line]
+    assert table.read_bytes() == (built / "here.csv").read_bytes()
+    assert not list(tmp_path.glob(".*"))  # the lock is gone
+
+
 def write_training(folder: Path) -> list[str]:
     """A training of seconds, and what it needs."""
     (folder / "short.toml").write_text(RECIPE)
@@ -484,6 +516,15 @@ def bad(name: str, folder: Path) -> list[str]:
         return [*search, "--data", f"folder:{folder / 'pictures'}"]
     return {
         "unknown target": [*search[:2], "pixle4", *search[3:]],
+        "part of a target": [*search[:2], "pixel4", *search[3:]],
+        "unknown target of a budget": [*search[:4], "20ms@pixle4-cpu1-fp32", *search[5:]],
+        "budget below zero": [*search[:4], "-5ms", *search[5:]],
+        "resolution of one": ["show", "ghostnet", "--resolution", "1"],
+        "resolution of a search": [*search, "--resolution", "15"],
+        "resolution of an export": ["export", "ghostnet", "--resolution", "99999", "--out", "x"],
+        "resolution of a training": ["train", "ghostnet", "--resolution", "7", "--out", "x"],
+        "confidence of nothing": ["show", "ghostnet", "--confidence", "0.9"],
+        "out that is no UTF-8": [*search[:-1], os.fsdecode(b"r\xe9sult")],
         "unknown unit": [*search[:4], "150MFLOP5", *search[5:]],
         "no number": [*search[:4], "MFLOPs", *search[5:]],
         "budget nothing meets": [*search[:4], "1MFLOPs", *search[5:]],
@@ -616,6 +657,17 @@ EXPECTED = {
     "cut arch": "cut.json",
     "one class": "at least 2",
     "unknown target": "cortex-a76",
+    "part of a target": (
+        "did you mean pixel4-cpu1-fp32 or pixel4-cpu1-int8 or pixel4-little-fp32?"
+    ),
+    "unknown target of a budget": "did you mean pixel4-cpu1-fp32",
+    "budget below zero": "'-5ms': write a positive number",
+    "resolution of one": "'1' is not a resolution from 16 to 2048 pixels",
+    "resolution of a search": "from 16 to 2048",
+    "resolution of an export": "from 16 to 2048",
+    "resolution of a training": "from 8 to 2048",
+    "confidence of nothing": "name its --target",
+    "out that is no UTF-8": r"'r\udce9sult' is not UTF-8",
     "unknown unit": "150MFLOPs",
     "no number": "150MFLOPs",
     "budget nothing meets": "times as much",
@@ -728,6 +780,53 @@ def readme_commands() -> list[str]:
     lines = [line.split("#")[0].strip() for line in lines]
     lines = [re.sub(r"^torchrun .* -m (?=ghostnas )", "", line) for line in lines]
     return [line for line in lines if line.startswith("ghostnas ")]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--target", "pixle4"],
+        ["--budget", "12furlongs"],
+        ["--budget", "20ms@pixle4"],
+        ["--budget", "-5ms"],
+        ["--space", "gostnet"],
+        ["--recipe", "slow"],
+        ["--data", "cifar11:x"],
+        ["--data", "cifar10:/no/such/folder"],
+    ],
+    ids=" ".join,
+)
+def test_a_search_refuses_a_wrong_name_before_anything_heavy_is_imported(
+    wrong: list[str], tmp_path: Path
+) -> None:
+    asked = ["search", "--target", "arm", "--budget", "150MFLOPs", "--out", str(tmp_path / "run")]
+    script = (
+        "import sys\nfrom ghostnas.cli import main\n"
+        f"ended = main({[*asked, *wrong]!r})\n"
+        "print(ended, *sorted({'torch', 'optuna', 'onnx', 'pandas'} & set(sys.modules)))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (ran.stdout, len(ran.stderr.splitlines())) == ("2\n", 1)
+
+
+def test_a_reader_that_goes_away_early_ends_a_command_quietly(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        command = [sys.executable, "-m", "ghostnas", "latency", "list"]
+        ran = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.close(write)
+    assert (ran.returncode, ran.stderr) == (141, "")
+
+
+def test_a_file_whose_name_is_no_text_is_named_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pictures(tmp_path)
+    os.close(os.open(os.fsencode(tmp_path / "pictures" / "dark") + b"/\xe9.png", os.O_CREAT))
+    assert main(["data", "check", f"folder:{tmp_path / 'pictures'}"]) == 0
+    assert r"/\udce9.png: is empty" in capsys.readouterr().out
 
 
 def test_the_readme_has_commands() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import beta
+from scipy.stats import beta, norm
 
 from ghostnas import correction
 from ghostnas.errors import InputError
@@ -23,14 +23,14 @@ def networks(rng, count, costs=COSTS, noise=0.0, guessed=0.0, bytes_a_weight=4):
     latency_ms = rng.uniform(5, 60, count)
     variance_ms2 = (guessed * rng.random(count) * latency_ms) ** 2
     ops, weights = rng.integers(60, 160, count), rng.integers(1_000_000, 8_000_000, count)
-    sums = Sums(latency_ms, 0.1 * latency_ms, variance_ms2, ops, weights, ())
+    sums = Sums(latency_ms, 0.1 * latency_ms, variance_ms2, ops, weights, np.zeros(count), ())
     true_ms = costs[0] * latency_ms + costs[1] * ops + costs[2] * weights * bytes_a_weight / 1e6
     deviation = np.hypot(noise, np.sqrt(variance_ms2) / latency_ms)
     return sums, true_ms * np.exp(deviation * rng.normal(size=count))
 
 
 def one_by_one(sums):
-    return [Sums(*(column[at].item() for column in sums[:5]), ()) for at in range(len(sums[0]))]
+    return [Sums(*(column[at].item() for column in sums[:6]), ()) for at in range(len(sums[0]))]
 
 
 def fit(sums, measured_ms, bytes_a_weight=4):
@@ -94,7 +94,7 @@ def test_too_few_networks_are_refused():
         fit(*networks(np.random.default_rng(0), fewest - 1))
     fitted = fit(*networks(np.random.default_rng(0), fewest))
     assert fitted.networks == fewest
-    assert correction.quantile(fitted, 0.9) == fitted.scores[-1]  # they allow what is usual
+    assert correction.quantile(fitted, 0.9) >= fitted.scores[-1]  # they allow what is usual
 
 
 def test_a_fit_is_deterministic():
@@ -131,7 +131,7 @@ def test_a_network_takes_no_part_in_the_fit_that_scores_it(outlier):
 
 
 def test_uncertainty_is_the_base_error_and_that_of_guessed_ops():
-    known = Sums(20.0, 2.0, 0.0, 100, 10**6, ())
+    known = Sums(20.0, 2.0, 0.0, 100, 10**6, 0.0, ())
     assert correction.uncertainty(known) == pytest.approx(correction.BASE_ERROR)
     guessed = known._replace(variance_ms2=1.5**2)
     expected = math.hypot(correction.BASE_ERROR, 1.5 / 20.0)
@@ -172,21 +172,55 @@ def test_the_rank_is_the_least_with_which_four_of_five_calibrations_cover(count,
         with pytest.raises(InputError, match="needs more than the"):
             correction.quantile(ranked(count), confidence)
         return
-    rank = int(correction.quantile(ranked(count), confidence))
-    assert plain <= rank <= count
 
     def falls_short(rank):  # how often the coverage, which is beta distributed, is below
         return beta.cdf(confidence, rank, count + 1 - rank)
 
-    assert rank == count or falls_short(rank) <= 0.2 + 1e-9
+    found = correction.quantile(ranked(count), confidence)
+    if falls_short(count) > 0.2 + 1e-9:
+        assert count < found < 3 * count
+        return
+    rank = int(found)
+    assert plain <= rank <= count
+    assert falls_short(rank) <= 0.2 + 1e-9
     assert rank == plain or falls_short(rank - 1) > 0.2 - 1e-9
 
 
 @pytest.mark.parametrize(
-    ("count", "confidence", "rank"), [(100, 0.9, 94), (100, 0.5, 55), (20, 0.9, 20), (9, 0.9, 9)]
+    ("count", "confidence", "rank"), [(100, 0.9, 94), (100, 0.5, 55), (20, 0.9, 20), (16, 0.9, 16)]
 )
 def test_ranks_by_hand(count, confidence, rank):
     assert correction.quantile(ranked(count), confidence) == rank
+
+
+@pytest.mark.parametrize(
+    ("count", "factor"), [(9, 1.2726), (10, 1.2080), (12, 1.1095), (15, 1.0075)]
+)
+def test_where_the_highest_score_is_not_enough_it_is_scaled(count, factor):
+    assert correction.quantile(ranked(count), 0.9) / count == pytest.approx(factor, abs=1e-4)
+
+
+@pytest.mark.parametrize("draw", ["exponential", "normal", "uniform"])
+@pytest.mark.parametrize("count", [10, 12, 15, 16, 20, 22, 40, 65, 74])
+def test_with_every_number_of_networks_one_calibration_in_five_covers_less_than_it_says(
+    count, draw
+):
+    """Scores of a distribution whose coverage is known, so that only the calibration varies."""
+    rng = np.random.default_rng(count)
+    scores, covered = {
+        "exponential": (rng.exponential(size=(4000, count)), lambda q: 1 - np.exp(-q)),
+        "normal": (np.abs(rng.normal(size=(4000, count))), lambda q: 2 * norm.cdf(q) - 1),
+        "uniform": (rng.random((4000, count)), lambda q: min(q, 1.0)),
+    }[draw]
+    short = 0
+    for each in np.sort(scores):
+        fitted = Correction(
+            scale=1.0, per_op_ms=0.0, per_megabyte_ms=0.0, networks=count, scores=tuple(each)
+        )
+        short += covered(correction.quantile(fitted, 0.9)) < 0.9
+    assert short / len(scores) <= 0.2 + 0.02  # three standard deviations of the simulation
+    if draw == "exponential" and count < 16:
+        assert short / len(scores) >= 0.18  # and no wider than that takes
 
 
 @given(count=st.integers(5, 300), one=st.floats(0.05, 0.8), other=st.floats(0.05, 0.8))
@@ -207,7 +241,7 @@ def test_too_few_networks_for_a_confidence_say_what_is_possible():
         with pytest.raises(InputError) as caught:
             correction.quantile(ranked(count), 0.999)
         allowed = float(str(caught.value).rpartition(" ")[2])
-        assert correction.quantile(ranked(count), allowed) == count
+        assert correction.quantile(ranked(count), allowed) >= count
         with pytest.raises(InputError):
             correction.quantile(ranked(count), allowed + 0.01)
 
@@ -219,7 +253,7 @@ def test_a_latency_is_never_negative():
     saving = Correction(
         scale=1.0, per_op_ms=-0.1, per_megabyte_ms=-0.5, networks=5, scores=(1.0,) * 5
     )
-    sums = Sums(2.0, 0.1, 0.0, 100, 1_000_000, ())
+    sums = Sums(2.0, 0.1, 0.0, 100, 1_000_000, 0.0, ())
     assert correction.apply(saving, sums, 4) == pytest.approx(0.2)
     large = sums._replace(latency_ms=50.0)
     assert correction.apply(saving, large, 4) == pytest.approx(50 - 10 - 2)

@@ -115,6 +115,18 @@ def test_what_cannot_be_read_is_unknown(text: str) -> None:
     assert found == Hardware(device=UNKNOWN, soc=UNKNOWN, load=0.0, cores=(core,))
 
 
+@pytest.mark.parametrize(
+    ("machine", "architecture"),
+    [
+        *(("aarch64", "arm"), ("armv7l", "arm"), ("arm64", "arm")),
+        *(("x86_64", "x86"), ("i686", "x86"), ("riscv64", "riscv64"), ("", "")),
+    ],
+)
+def test_the_architecture_is_what_uname_says(machine: str, architecture: str) -> None:
+    found = hardware.parse(f"device x\nsoc y\nmachine {machine}\nload 1.5\ncpuinfo\n")
+    assert found.architecture == architecture
+
+
 def test_cores_of_an_empty_cpuinfo_have_no_names() -> None:
     text = PIXEL_4[: PIXEL_4.index("cpuinfo") + len("cpuinfo\n")]
     found = hardware.parse(text)
@@ -197,6 +209,7 @@ def test_this_machine_is_read() -> None:
     assert {core.index for core in found.cores} >= os.sched_getaffinity(0)
     assert all(core.name != UNKNOWN for core in found.cores)
     assert found.load >= 0
+    assert found.architecture
 
 
 def test_a_machine_without_proc_and_sys_is_read_and_unknown(
@@ -247,6 +260,7 @@ def test_the_files_of_a_board_are_read(tmp_path: Path, monkeypatch: pytest.Monke
             Core(index=0, name="cortex-a55", speed=530, clock_mhz=1800, **fields),
             Core(index=1, name="cortex-a76", speed=1024, clock_mhz=2400, **fields),
         ),
+        architecture=found.architecture,  # this machine's own: uname is no file
     )
 
 

@@ -1,4 +1,6 @@
 import dataclasses
+import errno
+import os
 
 import numpy as np
 import pytest
@@ -115,6 +117,75 @@ def test_a_picture_that_cannot_be_read_is_skipped_by_name(tmp_path, name, damage
     assert len(dataset.train) + len(dataset.test) == 11
     (skipped,) = dataset.skipped
     assert skipped.startswith(f"{path}: ")
+
+
+def dead_class(root):
+    (root / "green").symlink_to(root / "unmounted")
+    return root / "green"
+
+
+def dead_subfolder(root):
+    (root / "red" / "more").symlink_to(root / "unmounted")
+    return root / "red" / "more"
+
+
+def linked_subfolder(root):
+    (root / "red" / "more").symlink_to(root / "blue")
+    return root / "red" / "more"
+
+
+def closed_class(root):
+    (root / "green").mkdir()
+    return root / "green"
+
+
+LOST = pytest.mark.parametrize("lose", [dead_class, dead_subfolder, linked_subfolder, closed_class])
+
+
+@pytest.fixture
+def refuse_green(monkeypatch):
+    """The folder of that name cannot be listed: even where root runs this, who may list all."""
+
+    def scandir(path, real=os.scandir):
+        if os.path.basename(path) == "green":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
+@LOST
+@pytest.mark.parametrize("parent", ["", "train", "test"])
+def test_a_folder_that_cannot_be_read_is_named_and_with_strict_an_error(
+    tmp_path, lose, parent, refuse_green
+):
+    for part in ("train", "test") if parent else ("",):
+        fill(tmp_path / part, count=6)
+    lost = lose(tmp_path / parent)
+    dataset = data.load(f"folder:{tmp_path}")
+    assert dataset.classes == ("blue", "red")
+    [skipped] = dataset.skipped
+    assert skipped.startswith(f"{lost}: ")
+    assert data.check(f"folder:{tmp_path}")["skipped"] == [skipped]
+    with pytest.raises(InputError, match=f"^{lost}: "):
+        data.load(f"folder:{tmp_path}", strict=True)
+
+
+def test_a_test_folder_that_leads_nowhere_is_named(tmp_path):
+    """Without it, some of the training images would be the test, and no word said."""
+    fill(tmp_path / "train", count=6)
+    (tmp_path / "val").symlink_to(tmp_path / "unmounted")
+    [skipped] = data.load(f"folder:{tmp_path}").skipped
+    assert skipped.startswith(f"{tmp_path / 'val'}: ")
+    with pytest.raises(InputError, match="val: cannot be read"):
+        data.load(f"folder:{tmp_path}", strict=True)
+
+
+def test_a_class_whose_name_is_no_text_is_refused(tmp_path):
+    fill(tmp_path)
+    os.rename(os.fsencode(tmp_path / "red"), os.fsencode(tmp_path) + b"/r\xe9d")
+    with pytest.raises(InputError, match=r"class folder 'r\\udce9d': give it a name in UTF-8"):
+        data.load(f"folder:{tmp_path}")
 
 
 def test_no_readable_picture_at_all_is_refused(tmp_path):

@@ -149,6 +149,7 @@ def test_on_a_full_disk_nothing_half_written_stays(limit, number: int, tmp_path:
         with pytest.raises(OSError, match=os.strerror(number)) as caught:
             journal.append(LARGE)
         assert caught.value.errno == number
+        assert caught.value.filename == str(journal.path)
         assert journal.path.read_bytes() == before
         assert journal.entries == ENTRIES
         journal.append([{"kind": "there is room for this"}])

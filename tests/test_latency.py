@@ -342,6 +342,7 @@ SAME_SETTING = {
     "date": "2025-01-01",
     "sentinel_ms": 0.5,
     "notes": "warm",
+    "architecture": "arm",
 }
 
 
@@ -363,6 +364,44 @@ def test_tables_of_different_settings_are_refused_by_the_difference(key):
         with pytest.raises(InputError) as caught:
             latency.join(tables)
         assert str(caught.value) == f"tables board and other do not mix: {words}"
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"core": "cortex-a76+cortex-a55"}, "arm"),
+        ({"core": "kryo-485-gold"}, "arm"),
+        ({"core": "0x41 0xd4f"}, "arm"),  # a part that has no name yet; only ARM's have numbers
+        ({"core": "unknown", "soc": "Exynos 9820"}, "arm"),
+        ({"core": "unknown", "soc": "unknown", "device": "aarch64"}, "arm"),
+        ({"core": "Intel(R) Xeon(R) Processor"}, "x86"),
+        ({"core": "AMD EPYC"}, "x86"),
+        ({"core": "unknown", "soc": "unknown", "device": "x86_64"}, "x86"),
+        ({"core": "unknown", "soc": "none", "method": "emulated, not measured"}, "arm"),
+        ({"core": "unknown", "soc": "unknown", "device": "a board"}, ""),
+        ({"core": "AMD EPYC", "architecture": "riscv64"}, "riscv64"),  # what is said counts
+        ({"core": "AMD EPYC", "method": "carried over from arm by 12 networks"}, "x86"),
+    ],
+)
+def test_an_origin_tells_its_architecture(told, expected):
+    origin = replace(TABLE.origin, **{"method": "measured", "device": "board", "soc": "s", **told})
+    assert latency.architecture(origin) == expected
+
+
+def test_the_shipped_tables_are_of_arm_cores():
+    assert {latency.architecture(latency.load(name).origin) for name in latency.targets()} == {
+        "arm"
+    }
+
+
+def test_an_architecture_is_kept_and_a_table_without_stays_byte_for_byte():
+    table = replace(TABLE, origin=replace(TABLE.origin, architecture="x86"))
+    assert '# architecture = "x86"' in latency.to_text(table).splitlines()
+    assert parse(latency.to_text(table)) == table
+    for path in sorted(files.shipped("latency_tables").glob("*.csv")):
+        text = path.read_text(encoding="utf-8")
+        assert "architecture" not in text
+        assert latency.to_text(latency.parse(text, path.stem, str(path))) == text
 
 
 @pytest.mark.parametrize("key", SAME_SETTING)

@@ -19,6 +19,7 @@ from ghostnas import arch, correction, latency, measure, op_models, space
 from ghostnas.bench import Bench, DeviceBench, Report, Setting
 from ghostnas.device import Device, open_device
 from ghostnas.errors import DeviceLostError, InputError
+from ghostnas.journal import Journal
 from ghostnas.latency import Timing
 from ghostnas.measure import Built, MeasuredNetwork
 from ghostnas.predict import Predictor
@@ -339,6 +340,54 @@ def test_of_two_timings_the_one_that_spreads_less_is_kept(
     scripted([(1, NARROW), (1, NARROW), (1, WIDE)])
     rows = build(bench, small, tmp_path / "here.csv", networks=0).table.rows
     assert set(rows.values()) == {NARROW}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [
+        (WIDE, NARROW, NARROW),
+        (NARROW, WIDE, NARROW),
+        (WIDE, "not delegated", WIDE),  # a refusal spreads by nothing
+        ("not delegated", WIDE, WIDE),
+        ("not delegated", "no memory", "no memory"),
+        (WIDE, Timing(2.0, 2.0, 2.0, 1), WIDE),  # and so does a single run
+        (WIDE, NARROW._replace(runs=10), NARROW._replace(runs=10)),
+    ],
+)
+def test_a_repeat_that_fails_or_has_fewer_runs_takes_no_timings_place(
+    first: Timing | str,
+    second: Timing | str,
+    kept: Timing | str,
+    bench: Bench,
+    small: Space,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the first batch, of which all is timed again, and after a crash from the journal too."""
+    answers = [first, second]
+
+    def time(models: Sequence[bytes], burst: int) -> Report:
+        if not answers:
+            raise DeviceLostError("local: lost: it was unplugged")
+        row = answers.pop(0)
+        return Report(
+            timings=(row,) * len(models), sentinel_ms=bench.first.sentinel_ms, runtime="x"
+        )
+
+    monkeypatch.setattr(bench, "time", time)
+    monkeypatch.setattr(measure, "OPS_A_BATCH", 500)
+    wanted = op_models.ops_of(small, FEWER)[:20]
+    about = {"space": small.hash}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "SPREAD", -1.0)
+        timer = measure._Timer(bench, Journal(tmp_path / "journal", about), lambda line: None)
+        timings, refused = timer.ops(wanted)
+    repeated = wanted[: len(wanted) // 10]
+    rows = {**timings, **refused}
+    assert [rows[op] for op in repeated] == [kept] * len(repeated)
+    again = measure._Timer(bench, Journal(tmp_path / "journal", about), lambda line: None)
+    timings, refused = again.ops(wanted)
+    assert {**timings, **refused} == rows
 
 
 @pytest.mark.parametrize(

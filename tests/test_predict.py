@@ -10,10 +10,12 @@ from ghostnas import latency, space, zoo
 from ghostnas.arch import lower
 from ghostnas.deploy import deploy
 from ghostnas.errors import InputError, MissingOpError
+from ghostnas.interpolate import kind_of
 from ghostnas.latency import Correction, Timing
 from ghostnas.op_models import op_graph
 from ghostnas.predict import CONFIDENCE, Predictor
 from ghostnas.signature import OpSignature, signatures
+from ghostnas.sums import OpCosts
 
 TABLE = latency.load("cortex-a76")
 GHOSTNET = space.load("ghostnet")
@@ -115,6 +117,23 @@ def test_a_kind_of_op_that_is_not_in_the_table_is_named_and_never_0_ms():
         Predictor(table_of(without(*pools))).predict(GRAPH)
     with pytest.raises(MissingOpError, match="conv 224x224x3 -> 16 k3 s2 relu"):
         Predictor(table_of({})).predict(GRAPH)
+
+
+def test_an_interval_holds_all_of_the_error_that_an_op_of_an_unknown_kind_may_have():
+    kind = kind_of(signatures(GRAPH)[0])
+    rows = {op: timing for op, timing in TABLE.rows.items() if kind_of(op) != kind}
+    without_kind = replace(CALIBRATED, rows=rows)
+    known, found = (Predictor(table).predict(GRAPH) for table in (CALIBRATED, without_kind))
+    sums = OpCosts(without_kind).of_graph(GRAPH)
+    share = sums.borrowed_ms / sums.latency_ms
+    assert 0.005 < share < 0.2
+    assert found.interpolated == tuple(signatures(GRAPH)[:1])
+    assert found.high_ms / found.latency_ms == pytest.approx(
+        (1 + share) * known.high_ms / known.latency_ms
+    )
+    assert found.low_ms / found.latency_ms == pytest.approx(
+        (1 - share) * known.low_ms / known.latency_ms
+    )
 
 
 def test_even_the_smallest_op_takes_time():

@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ from small import write_pictures
 from ghostnas import cost, data, splits
 from ghostnas.arch import lower
 from ghostnas.errors import InputError
-from ghostnas.pictures import Dataset, Pictures
+from ghostnas.pictures import Dataset, PictureFiles, Pictures
 from ghostnas.preprocessing import Preprocessing
 from ghostnas.recipe import Recipe
 from ghostnas.zoo import ghostnet
@@ -68,6 +69,52 @@ def test_classes_that_there_are_not_are_refused(classes):
     how = replace(PLAIN, classes=classes)
     with pytest.raises(InputError, match="numbers has 5"):
         splits.split(DATASET, how)
+
+
+def other_pixels(pictures):
+    images = pictures.images.copy()
+    images[-1, -1, -1, -1] ^= 1
+    return replace(pictures, images=images)
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        other_pixels,
+        lambda pictures: pictures.take(np.arange(len(pictures))[::-1]),
+        lambda pictures: pictures.take(np.arange(len(pictures) - 1)),
+        lambda pictures: replace(pictures, labels=(pictures.labels + 1) % 5),
+    ],
+    ids=["pixels", "order", "number", "labels"],
+)
+def test_a_fingerprint_tells_other_images_apart(part, change):
+    found = splits.split(DATASET, replace(PLAIN, validation_pictures=20))
+    other = replace(found, **{part: change(getattr(found, part))})
+    kept = splits.fingerprint(found)
+    assert splits.fingerprint(found) == kept
+    assert splits.has_fingerprint(found, kept)
+    assert splits.fingerprint(other) != kept
+    assert not splits.has_fingerprint(other, kept)
+
+
+def test_fingerprints_of_old_trainings_hold_and_say_nothing_of_pixels():
+    found = splits.split(DATASET, replace(PLAIN, validation_pictures=20))
+    old = "524653fee820e246"
+    assert splits.has_fingerprint(found, old)
+    assert splits.has_fingerprint(replace(found, test=other_pixels(found.test)), old)
+    assert not splits.has_fingerprint(replace(found, resolution=24), old)
+    assert not splits.has_fingerprint(found, "")
+
+
+def test_a_fingerprint_of_files_goes_by_their_names_also_if_they_are_no_text(tmp_path):
+    names = ("a.png", "b.png", os.fsdecode(b"\xe9.png"))
+    files = PictureFiles(paths=tuple(tmp_path / name for name in names), labels=np.arange(3))
+    found = splits.split(DATASET, PLAIN)
+    one = replace(found, train=files)
+    other = replace(found, train=replace(files, paths=tuple(reversed(files.paths))))
+    assert splits.has_fingerprint(one, splits.fingerprint(one))
+    assert splits.fingerprint(one) != splits.fingerprint(other)
 
 
 def macs(resolution):

@@ -68,7 +68,12 @@ COSTS, WHOLE_COSTS = OpCosts(full_table()), OpCosts(full_table())
 
 def assert_same(one, other):
     assert one[:3] == pytest.approx(other[:3], rel=1e-9)
-    assert one[3:] == other[3:]
+    assert one.borrowed_ms == pytest.approx(other.borrowed_ms, rel=1e-9)
+    assert (one.ops, one.weights, one.interpolated) == (
+        other.ops,
+        other.weights,
+        other.interpolated,
+    )
 
 
 # Over networks and their parts
@@ -134,10 +139,10 @@ def test_of_part_is_the_stem_a_block_or_the_head():
 def test_adding_sums_adds_every_number_and_keeps_every_op():
     some = [COSTS.of_arch(random_arch(seed)) for seed in range(3)]
     total = sums.add(iter(some))
-    for index in range(5):
+    for index in range(6):
         assert total[index] == pytest.approx(sum(each[index] for each in some))
     assert total.interpolated == tuple(op for each in some for op in each.interpolated)
-    assert sums.add([]) == (0, 0, 0, 0, 0, ())
+    assert sums.add([]) == (0, 0, 0, 0, 0, 0, ())
 
 
 def test_a_part_is_lowered_once(monkeypatch):
@@ -187,7 +192,7 @@ def test_ops_that_the_table_has_not_are_interpolated_and_listed_each_time_they_r
     total = spread = variance = 0.0
     for op in ops:
         if op in missing:
-            ms, error = guesses.predict(op)
+            ms, error, _ = guesses.predict(op)
             variance += ((error + method) * ms) ** 2
             spread += (error + method) * ms
         else:
@@ -204,6 +209,19 @@ def test_only_ops_that_the_table_has_not_make_variance():
     known, unknown = (OpCosts(table).of_arch(arch) for table in (shaky, without(op)))
     assert known.variance_ms2 == 0
     assert unknown.variance_ms2 > 0
+
+
+def test_the_error_of_a_borrowed_op_is_kept_apart():
+    arch = zoo.ghostnet()
+    stem = signatures(lower(arch))[0]
+    table = without(*(op for op in ARM.rows if kind_of(op) == kind_of(stem)))
+    found, known = OpCosts(table).of_arch(arch), OpCosts(ARM).of_arch(arch)
+    guess = Interpolator({op: timing.median_ms for op, timing in table.rows.items()}).predict(stem)
+    assert guess.borrowed
+    assert (found.interpolated, found.variance_ms2, known.borrowed_ms) == ((stem,), 0, 0)
+    share = min(1.0, guess.error + ARM.origin.op_error)
+    assert found.borrowed_ms == pytest.approx(share * guess.latency_ms)
+    assert found.spread_ms > known.spread_ms
 
 
 def test_the_error_of_a_guess_is_all_of_it_at_most():

@@ -1,3 +1,6 @@
+import errno
+import os
+
 import numpy as np
 import pytest
 from safetensors.numpy import save as serialize
@@ -42,10 +45,11 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_p
     files.write_whole(path, b"old")
 
     def no_space(_descriptor):
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("os.fsync", no_space)
-    with pytest.raises(OSError, match="no space"):
+    line = f"^{path}: cannot be written: No space left on device$"
+    with pytest.raises(InputError, match=line):
         files.write_whole(path, b"new")
     assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [("file", b"old")]
 

@@ -1,0 +1,43 @@
+"""The lines that refuse a name say what it may have meant."""
+
+import pytest
+
+from ghostnas import data, latency, recipe, show, space, zoo
+from ghostnas.errors import InputError, did_you_mean
+
+KNOWN = ["cortex-a76", "cortex-a76-int8", "pixel4-cpu1-fp32", "s10-cpu1-fp32"]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("pixel4", "pixel4-cpu1-fp32"),
+        ("Pixel4-CPU1-fp32 ", "pixel4-cpu1-fp32"),
+        ("cortex", "cortex-a76 or cortex-a76-int8"),
+        ("cotrex-a76", "cortex-a76 or cortex-a76-int8"),
+    ],
+)
+def test_names_that_begin_or_are_spelt_alike_are_meant(name: str, meant: str) -> None:
+    assert did_you_mean(name, KNOWN) == f"; did you mean {meant}?"
+
+
+@pytest.mark.parametrize("name", ["", " ", "zzz", "/no/such/table.csv"])
+def test_what_is_like_none_gets_no_suggestion(name: str) -> None:
+    assert did_you_mean(name, KNOWN) == ""
+
+
+@pytest.mark.parametrize(
+    ("find", "name", "meant"),
+    [
+        (latency.load, "pixel4", "pixel4-cpu1-fp32"),
+        (show.find, "gostnet", "ghostnet"),
+        (zoo.named, "mobilenetv3", "mobilenetv3-large"),
+        (space.load, "gostnet", "ghostnet"),
+        (recipe.load, "cifar-shrt", "cifar-short"),
+        (data.load, "cifar11:x", "cifar10"),
+        (data.locate, "imagnet:x", "imagenet"),
+    ],
+)
+def test_every_name_that_can_be_given_is_helped_with(find, name: str, meant: str) -> None:
+    with pytest.raises(InputError, match=rf"did you mean .*\b{meant}\b.*\?$"):
+        find(name)

@@ -1,0 +1,51 @@
+"""What every command writes by: whole or not at all, and by one process at a time."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ghostnas import files
+from ghostnas.errors import InputError
+
+
+def test_a_file_is_held_by_one_process_and_free_after_it_however_it_ends(tmp_path: Path) -> None:
+    table = tmp_path / "new" / "table.csv"
+    script = (
+        "import os\nfrom pathlib import Path\nfrom ghostnas.files import locked_file\n"
+        f"with locked_file(Path({str(table)!r})):\n"
+        "    print('held', flush=True)\n    input()\n    os._exit(9)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        with (
+            pytest.raises(InputError, match=r"table\.csv: another process is at work on it"),
+            files.locked_file(table),
+        ):
+            pass
+        with files.locked_file(table.with_name("other.csv")):  # other tables of the folder are free
+            pass
+        other.communicate("end\n")
+    assert other.returncode == 9
+    with files.locked_file(table):
+        pass
+    assert list(table.parent.iterdir()) == []
+
+
+def test_a_lock_that_was_removed_while_it_was_waited_for_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who held it removes it between our opening and our locking it: a third may hold a new one."""
+    table = tmp_path / "table.csv"
+
+    def removed_first(*_: object) -> None:
+        (tmp_path / ".table.csv.lock").unlink()
+
+    monkeypatch.setattr(files.fcntl, "flock", removed_first)
+    with pytest.raises(InputError, match="another process"), files.locked_file(table):
+        pass
+    assert os.listdir(tmp_path) == []
