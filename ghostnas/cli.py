@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         "model", type=Path, metavar="MODEL", help=".pt2, .onnx, .tflite, .safetensors or a folder"
     )
     evaluate.add_argument("--data", required=True, help="see: ghostnas data list")
-    evaluate.add_argument("--workers", type=_positive, default=2, metavar="N", help="processes (2)")
+    evaluate.add_argument("--workers", type=_positive, metavar="N", help="processes (2)")
     evaluate.add_argument("--limit", type=_positive, metavar="N", help="of the test pictures (all)")
     _add_strict(evaluate)
 
@@ -155,7 +155,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=_positive, metavar="N", help="of the CPU (PyTorch's)")
     parser.add_argument(
-        "--workers", type=_count, default=2, metavar="N", help="processes that decode pictures (2)"
+        "--workers", type=_count, metavar="N", help="processes that decode pictures (2)"
     )
     parser.add_argument(
         "--checkpoint-every", type=_seconds, default="60s", metavar="T", help="(60s)"

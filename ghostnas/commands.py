@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ghostnas.bench import Bench
 
 NETWORKS = 100  # that are measured whole for a table
+WORKERS = 2  # processes, where none are asked for and there are as many CPUs
 OF_A_TRAINING = (  # options that cannot change while it goes on
     *("arch", "width", "data", "recipe", "init", "teacher", "seed", "epochs", "batch_size"),
     *("resolution", "strict", "threads"),
@@ -37,6 +38,7 @@ def search(args: Namespace) -> Result:
             raise InputError("--resume needs --out DIR, the folder of the search to go on with")
         args.out = Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     _check_folder(args.out)
+    _check_counts(args)
     given = {
         "target": args.target,
         "budgets": tuple(args.budget) if args.budget else None,
@@ -103,9 +105,10 @@ def train(args: Namespace) -> Result:
     from ghostnas.training_settings import Settings
 
     _check_folder(args.out)
+    _check_counts(args)
     machine = Machine(
         device=args.device,
-        workers=args.workers,
+        workers=_workers(args),
         interval_s=args.checkpoint_every,
     )
     if args.resume:
@@ -141,10 +144,11 @@ def train(args: Namespace) -> Result:
 def evaluate(args: Namespace) -> Result:
     from ghostnas import evaluate
 
+    _check_counts(args)
     result = evaluate.evaluate(
         args.model,
         args.data,
-        workers=args.workers,
+        workers=_workers(args),
         limit=args.limit,
         strict=args.strict,
         say=_say,
@@ -294,6 +298,22 @@ def _check_folder(out: Path) -> None:
     for path in (out, *out.parents):
         if path.exists() and not path.is_dir():
             raise InputError(f"{path}: is a file, not a folder; name another --out")
+
+
+def _check_counts(args: Namespace) -> None:
+    """Refuse more threads or processes than this machine has CPUs for."""
+    from ghostnas.processes import check_count
+
+    for name in ("threads", "workers"):
+        if (count := getattr(args, name, None)) is not None:
+            check_count(f"--{name}", count)
+
+
+def _workers(args: Namespace) -> int:
+    from ghostnas.processes import usable_cpus
+
+    given: int | None = args.workers
+    return min(WORKERS, usable_cpus()) if given is None else given
 
 
 def _table_file(path: Path) -> Path:

@@ -22,7 +22,7 @@ import numpy as np
 from ghostnas.errors import InputError
 from ghostnas.graph import Array
 from ghostnas.model_file import ModelFile, check_classes, doubts, open_model
-from ghostnas.workers import deaf_to_interrupts, start_worker
+from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus
 
 TOP = 5
 BATCH = 50
@@ -82,7 +82,7 @@ def evaluate(
     """
     if workers < 1 or batch_size < 1 or (limit is not None and limit < 1):
         raise InputError("workers, batch_size and limit begin at 1")
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, usable_cpus() // workers)
     started = (path, data_spec, limit, batch_size, strict, threads, os.getpid())
     with _pool(workers, started) as pool:
         try:

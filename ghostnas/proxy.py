@@ -24,12 +24,12 @@ from ghostnas.distributed import World, on_cuda
 from ghostnas.files import write_whole
 from ghostnas.graph import Graph
 from ghostnas.loader import normaliser, test_batches
+from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus
 from ghostnas.recipe import Recipe
 from ghostnas.splits import Split
 from ghostnas.torch_net import net_of
 from ghostnas.train import HERE, Trained, evaluate, train
 from ghostnas.weights import save
-from ghostnas.workers import deaf_to_interrupts, start_worker
 
 TRAIN = "train"  # the scorer that is a training by the recipe
 SCORERS = (TRAIN, *scorers.SCORERS)
@@ -62,7 +62,7 @@ class ProxyPool:
     def __init__(
         self, data: str, recipe: Recipe, workers: int, scorer: str = TRAIN, device: str = "cpu"
     ) -> None:
-        threads = max(1, (os.cpu_count() or 1) // workers)
+        threads = max(1, usable_cpus() // workers)
         context = multiprocessing.get_context("spawn")
         begun = context.Value("i", 0)
         self._executor = ProcessPoolExecutor(

@@ -13,7 +13,7 @@ import ghostnas
 LAYERS = [
     "errors",
     "files",
-    "workers",
+    "processes",
     "preprocessing",
     "recipe",
     "graph",
