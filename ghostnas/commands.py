@@ -351,7 +351,7 @@ def _evaluated_text(result: Mapping[str, Any]) -> str:
     )
     if result["skipped"]:
         text += f"\n{result['skipped']} skipped; the first: {result['first_skipped']}"
-    return text
+    return "\n".join([text, *(f"warning: {line}" for line in result["warnings"])])
 
 
 def _data_text(result: Mapping[str, Any]) -> str:
