@@ -93,9 +93,14 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--weights", type=Path, metavar="FILE", help=".safetensors or .pth, of the authors or timm"
     )
-    export.add_argument("--data", help="whose training pictures int8 is calibrated on")
     export.add_argument(
-        "--calibration", type=_positive, default=256, metavar="N", help="pictures (256)"
+        "--data", help="calibrates int8 by its training images, gives accuracies by its test images"
+    )
+    export.add_argument(
+        "--calibration", type=_positive, default=256, metavar="N", help="images (256)"
+    )
+    export.add_argument(
+        "--test-images", type=_count, metavar="N", help="0 for no accuracies (all, at most 10000)"
     )
     export.add_argument("--out", type=Path, required=True, metavar="DIR")
     export.add_argument(

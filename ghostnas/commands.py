@@ -88,6 +88,7 @@ def export(args: Namespace) -> Result:
         weights_file=args.weights,
         data=args.data or "",
         calibration_pictures=args.calibration,
+        test_images=args.test_images,
         targets=args.target or (),
     )
     with ExitStack() as stack:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ghostnas import export, report, seeds, weights
+from ghostnas import export, latency, recipe, report, seeds, weights
 from ghostnas.arch import Arch, to_json
+from ghostnas.evaluate import Evaluation
 from ghostnas.files import write_whole
 from ghostnas.judge import Judge, Judged
 from ghostnas.model_card import Latency, Origin
@@ -97,7 +98,9 @@ def conclude(settings: Settings, split: Split, folder: Path, found: Outcome) -> 
         list(export.FORMATS),
         folder / "export",
         preprocessing=split.preprocessing,
+        evaluation=_evaluation(settings, split),
         origin=_origin(settings, split, best),
+        replace_other=True,
     )
     write_whole(folder / "best.json", json.dumps(to_json(best.arch), indent=1).encode())
     result = {
@@ -121,22 +124,31 @@ def conclude(settings: Settings, split: Split, folder: Path, found: Outcome) -> 
     return result
 
 
+def _evaluation(settings: Settings, split: Split) -> Evaluation:
+    """The test images; no command names those of a part of the classes."""
+    how = recipe.load(settings.recipe)
+    return Evaluation(
+        source=split.test,
+        classes=split.preprocessing.classes,
+        description=f"test images of {settings.data}",
+        data=settings.data if how.classes is None else "",
+        limit=how.test_pictures,
+    )
+
+
 def _origin(settings: Settings, split: Split, best: Judged) -> Origin:
-    """What the exported files say of themselves. The accuracy is that of the pictures' own size,
-    and so is left out where the network is for another.
-    """
+    """What the exported files say of themselves."""
     return Origin(
         network=f"{best.name} of a search under {', '.join(settings.budgets)}",
         weights=f"a short training on {settings.data} at {split.resolution} px, recipe "
         f"{settings.recipe}: train it in full before it is shipped",
-        accuracy=seeds.summary(best.test) if best.arch.resolution == split.resolution else None,
-        pictures=f"test pictures of {settings.data}",
         latencies=(
             Latency(
                 target=settings.target,
                 latency_ms=best.latency.latency_ms,
                 low_ms=best.latency.low_ms,
                 high_ms=best.latency.high_ms,
+                dtype=latency.load(settings.target).origin.dtype,
             ),
         ),
     )
