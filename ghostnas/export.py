@@ -23,6 +23,7 @@ from ghostnas import (
     weights,
 )
 from ghostnas.arch import Arch, load, lower, to_json
+from ghostnas.calibration import MOST_TIMES, without_explosions
 from ghostnas.deploy import fold
 from ghostnas.errors import ExportError, InputError, short
 from ghostnas.evaluate import Evaluation
@@ -142,6 +143,14 @@ def export(
         calibration, images = hold_out(calibration)
     else:
         images = proof_images(graph, None if calibration is None else calibration[:PROOF_IMAGES])
+    if "int8" in dtypes and calibration is not None:
+        calm = without_explosions(graph, values, calibration)
+        if left_out := len(calibration) - len(calm):
+            say(
+                f"{left_out} of {len(calibration)} images do not calibrate int8: on them maps are "
+                f"more than {MOST_TIMES} times as large as on the median one"
+            )
+        calibration = calm
     if "fp16" in dtypes:
         _check_half(graph, values)
     texts = {ARCH_ID: arch.id, ORIGIN: origin.sentence()}

@@ -324,8 +324,7 @@ def _judged(
 
 
 _WHAT_HELPS = (
-    "calibrate on other images (--data, --calibration; one whose maps explode is enough to spoil "
-    "the ranges), or export in fp16 or fp32"
+    "calibrate on more images, or on others (--calibration, --data), or export in fp16 or fp32"
 )
 
 

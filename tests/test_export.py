@@ -515,6 +515,31 @@ def test_images_that_judge_calibrate_nothing(tmp_path, monkeypatch):
     assert relative(logits, expected) == pytest.approx(found.difference, abs=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_one_image_on_which_the_network_explodes_does_not_spoil_the_ranges(tmp_path, kind):
+    arch, said = tiny(), []
+    values, images = trained_like(arch), pictures(arch, 32)
+    loud = images.copy()
+    loud[20] *= 100
+    differences = []
+    for name, given in (("without", np.delete(images, 20, axis=0)), ("with", loud)):
+        (found,) = export.export(
+            arch,
+            values,
+            [kind],
+            tmp_path / name,
+            dtypes=["int8"],
+            calibration=np.concatenate([images[: 32 - len(given)], given]),
+            say=said.append,
+        )
+        differences.append(found.mean_difference)
+    assert differences[1] < 1.5 * differences[0]
+    assert said == [
+        "1 of 16 images do not calibrate int8: on them maps are more than 10 times as large as on "
+        "the median one"
+    ]
+
+
 def test_an_untrained_network_has_an_int8_file(tmp_path):
     """Its logits hardly differ from image to image, and which class is first says nothing."""
     arch = zoo.ghostnet(0.5, 64, 10)
