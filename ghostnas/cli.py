@@ -136,9 +136,14 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--weights", type=Path, metavar="FILE", help=".safetensors or .pth, of the authors or timm"
     )
-    export.add_argument("--data", help="whose training pictures int8 is calibrated on")
     export.add_argument(
-        "--calibration", type=_positive, default=256, metavar="N", help="pictures (256)"
+        "--data", help="calibrates int8 by its training images, gives accuracies by its test images"
+    )
+    export.add_argument(
+        "--calibration", type=_positive, default=256, metavar="N", help="images (256)"
+    )
+    export.add_argument(
+        "--test-images", type=_count, metavar="N", help="0 for no accuracies (all, at most 10000)"
     )
     export.add_argument("--out", type=Path, required=True, metavar="DIR")
     export.add_argument(
@@ -155,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
         "model", type=Path, metavar="MODEL", help=".pt2, .onnx, .tflite, .safetensors or a folder"
     )
     evaluate.add_argument("--data", required=True, help="see: ghostnas data list")
-    evaluate.add_argument("--workers", type=_positive, default=2, metavar="N", help="processes (2)")
+    evaluate.add_argument("--workers", type=_positive, metavar="N", help="processes (2)")
     evaluate.add_argument("--limit", type=_positive, metavar="N", help="of the test pictures (all)")
     _add_strict(evaluate)
 
@@ -200,7 +205,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=_positive, metavar="N", help="of the CPU (PyTorch's)")
     parser.add_argument(
-        "--workers", type=_count, default=2, metavar="N", help="processes that decode pictures (2)"
+        "--workers", type=_count, metavar="N", help="processes that decode pictures (2)"
     )
     parser.add_argument(
         "--checkpoint-every", type=_seconds, default="60s", metavar="T", help="(60s)"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ghostnas.bench import Bench
 
 NETWORKS = 100  # that are measured whole for a table
+WORKERS = 2  # processes, where none are asked for and there are as many CPUs
 OF_A_TRAINING = (  # options that cannot change while it goes on
     *("arch", "width", "data", "recipe", "init", "teacher", "seed", "epochs", "batch_size"),
     *("resolution", "strict", "threads"),
@@ -34,6 +35,7 @@ def search(args: Namespace) -> Result:
             raise InputError("--resume needs --out DIR, the folder of the search to go on with")
         args.out = Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     _check_folder(args.out)
+    _check_counts(args)
     given = {
         "target": args.target,
         "budgets": tuple(args.budget) if args.budget else None,
@@ -106,6 +108,7 @@ def export(args: Namespace) -> Result:
         weights_file=args.weights,
         data=args.data or "",
         calibration_pictures=args.calibration,
+        test_images=args.test_images,
         targets=args.target or (),
     )
     with ExitStack() as stack:
@@ -123,9 +126,10 @@ def train(args: Namespace) -> Result:
     from ghostnas.training_settings import Settings
 
     _check_folder(args.out)
+    _check_counts(args)
     machine = Machine(
         device=args.device,
-        workers=args.workers,
+        workers=_workers(args),
         interval_s=args.checkpoint_every,
     )
     if args.resume:
@@ -161,10 +165,11 @@ def train(args: Namespace) -> Result:
 def evaluate(args: Namespace) -> Result:
     from ghostnas import evaluate
 
+    _check_counts(args)
     result = evaluate.evaluate(
         args.model,
         args.data,
-        workers=args.workers,
+        workers=_workers(args),
         limit=args.limit,
         strict=args.strict,
         say=_say,
@@ -320,6 +325,22 @@ def _check_folder(out: Path) -> None:
             raise InputError(f"{path}: is a file, not a folder; name another --out")
 
 
+def _check_counts(args: Namespace) -> None:
+    """Refuse more threads or processes than this machine has CPUs for."""
+    from ghostnas.processes import check_count
+
+    for name in ("threads", "workers"):
+        if (count := getattr(args, name, None)) is not None:
+            check_count(f"--{name}", count)
+
+
+def _workers(args: Namespace) -> int:
+    from ghostnas.processes import usable_cpus
+
+    given: int | None = args.workers
+    return min(WORKERS, usable_cpus()) if given is None else given
+
+
 def _table_file(path: Path) -> Path:
     if path.suffix != ".csv":
         raise InputError(f"{path}: a table's file ends in .csv")
@@ -355,7 +376,7 @@ def _evaluated_text(result: Mapping[str, Any]) -> str:
     )
     if result["skipped"]:
         text += f"\n{result['skipped']} skipped; the first: {result['first_skipped']}"
-    return text
+    return "\n".join([text, *(f"warning: {line}" for line in result["warnings"])])
 
 
 def _data_text(result: Mapping[str, Any]) -> str:

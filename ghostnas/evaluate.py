@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -15,20 +16,87 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ghostnas.errors import InputError
 from ghostnas.graph import Array
 from ghostnas.model_file import ModelFile, check_classes, doubts, open_model
-from ghostnas.workers import deaf_to_interrupts, start_worker
+from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus
+
+if TYPE_CHECKING:
+    from ghostnas.pictures import Dataset, Source
+    from ghostnas.preprocessing import Preprocessing
 
 TOP = 5
 BATCH = 50
 SHARES_A_WORKER = 8  # so that progress can be told, and that none waits long for the last
 SEED = 0  # of the pictures that a limit leaves
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Labelled images that no file was calibrated on, and how `ghostnas eval` takes the same ones.
+
+    Attributes:
+        source: the images; their labels are indices of `classes`.
+        description: of which data they are, in the plural: ``test images of cifar10``.
+        data: as ``--data`` names it; empty where no command takes just these images.
+        limit: as ``--limit`` gives it; None for all test images.
+    """
+
+    source: Source
+    classes: tuple[str, ...]
+    description: str
+    data: str = ""
+    limit: int | None = None
+
+    def command(self, file: str) -> str | None:
+        """What prints the accuracy of a file on these images."""
+        if not self.data:
+            return None
+        limit = [] if self.limit is None else ["--limit", str(self.limit)]
+        return shlex.join(["ghostnas", "eval", file, "--data", self.data, *limit])
+
+
+def of_dataset(dataset: Dataset, spec: str, limit: int | None = None) -> Evaluation:
+    """The test images of a dataset that `spec` names, as `evaluate` draws them for a `limit`."""
+    return Evaluation(
+        source=_drawn(dataset, limit),
+        classes=dataset.classes,
+        description=f"test images of {dataset.name}",
+        data=spec,
+        limit=limit,
+    )
+
+
+def batches(
+    source: Source,
+    preprocessing: Preprocessing,
+    size: int,
+    *,
+    batch_size: int = BATCH,
+    strict: bool = False,
+    skipped: dict[Path, str] | None = None,
+) -> Iterator[tuple[Array, Array]]:
+    """Images as a network takes them, float32 (n, 3, size, size), and their labels (n,), in order.
+
+    `skipped` is given each file that cannot be read, with the reason.
+
+    Raises:
+        InputError: a file cannot be read, with `strict`.
+    """
+    import torch
+
+    from ghostnas.loader import normaliser, test_batches
+
+    normalise = normaliser(preprocessing, torch.device("cpu"))
+    for images, labels in test_batches(
+        source, batch_size=batch_size, size=size, strict=strict, skipped=skipped
+    ):
+        yield normalise(images).contiguous().numpy(), labels.numpy()
 
 
 class _Counted(NamedTuple):
@@ -82,7 +150,7 @@ def evaluate(
     """
     if workers < 1 or batch_size < 1 or (limit is not None and limit < 1):
         raise InputError("workers, batch_size and limit begin at 1")
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, usable_cpus() // workers)
     started = (path, data_spec, limit, batch_size, strict, threads, os.getpid())
     with _pool(workers, started) as pool:
         try:
@@ -205,15 +273,12 @@ def _open() -> _Opened:
         import torch
 
         from ghostnas.data import load
-        from ghostnas.pictures import subset
 
         torch.set_num_threads(_job.threads)
         model = open_model(_job.path, threads=_job.threads)
         dataset = load(_job.data_spec, _job.strict)
         check_classes(model, dataset.classes)
-        pictures = dataset.test
-        if _job.limit is not None:
-            pictures = subset(pictures, _job.limit, SEED)[0]
+        pictures = _drawn(dataset, _job.limit)
         _opened = _Opened(model, pictures, doubts(model, dataset.classes), dataset.skipped)
     return _opened
 
@@ -231,29 +296,30 @@ def _describe() -> _Described:
     )
 
 
+def _drawn(dataset: Dataset, limit: int | None) -> Source:
+    from ghostnas.pictures import subset
+
+    return dataset.test if limit is None else subset(dataset.test, limit, SEED)[0]
+
+
 def _score(indices: Array) -> _Counted:
-    import torch
-
-    from ghostnas.loader import normaliser, test_batches
-
     model, pictures, _, _ = _open()
-    normalise = normaliser(model.preprocessing, torch.device("cpu"))
     started = time.perf_counter()
     top1 = top5 = seen = 0
     skipped: dict[Path, str] = {}
-    for images, labels in test_batches(
+    for inputs, labels in batches(
         pictures.take(indices),
+        model.preprocessing,
+        model.resolution,
         batch_size=_job.batch_size,
-        size=model.resolution,
         strict=_job.strict,
         skipped=skipped,
     ):
-        inputs = normalise(images).contiguous().numpy()
         try:
             logits = model.run(inputs)
         except Exception as error:
             raise InputError(f"{_job.path}: cannot be run: {type(error).__name__}") from error
-        order = np.argsort(-logits, axis=1, kind="stable")[:, :TOP] == labels.numpy()[:, None]
+        order = np.argsort(-logits, axis=1, kind="stable")[:, :TOP] == labels[:, None]
         top1, top5 = top1 + int(order[:, 0].sum()), top5 + int(order.any(axis=1).sum())
         seen += len(labels)
     seconds = time.perf_counter() - started

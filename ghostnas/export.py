@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,21 +22,34 @@ from ghostnas import (
     torch_program,
     weights,
 )
-from ghostnas.arch import Arch, lower, to_json
+from ghostnas.arch import Arch, load, lower, to_json
+from ghostnas.calibration import MOST_TIMES, without_explosions
 from ghostnas.deploy import fold
-from ghostnas.errors import ExportError, GhostnasError, InputError, short
-from ghostnas.files import read_text, write_whole
+from ghostnas.errors import ExportError, InputError, short
+from ghostnas.evaluate import Evaluation
+from ghostnas.files import read_bytes, read_text, write_whole
 from ghostnas.graph import Array, Graph, Weights
 from ghostnas.model_card import Latency, Origin
-from ghostnas.model_file import ARCH_ID, DTYPE, ORIGIN, PREPROCESSING, SEAL, one_line
+from ghostnas.model_file import ARCH_ID, DTYPE, ORIGIN, PREPROCESSING, SEAL, class_mismatch
 from ghostnas.preprocessing import Preprocessing
-from ghostnas.proof import TOLERANCES, Exported, proof_images, prove, torch_logits
-from ghostnas.seeds import Summary
+from ghostnas.proof import (
+    PROOF_IMAGES,
+    TOLERANCES,
+    Accuracy,
+    Exported,
+    Say,
+    Written,
+    as_export_error,
+    hold_out,
+    proof_images,
+    prove,
+)
 from ghostnas.whole_folder import all_or_none
 
 HALF_MAX = float(np.finfo(np.float16).max)
-MANIFEST = "export.json"
-
+MANIFEST, CARD, ARCH_FILE = "export.json", "README.md", "arch.json"
+PAPERS = (MANIFEST, CARD, ARCH_FILE, model_card.PREPROCESSING_FILE)
+SAFETENSORS = "safetensors"
 
 DTYPES = tuple(TOLERANCES)
 
@@ -93,38 +105,71 @@ def export(
     dtypes: Sequence[str] = ("fp32",),
     preprocessing: Preprocessing | None = None,
     calibration: Array | None = None,
+    evaluation: Evaluation | None = None,
     origin: Origin | None = None,
     name: str = "model",
+    replace_other: bool = False,
+    say: Say = lambda line: None,
 ) -> list[Exported]:
     """Write weights, architecture, README and a file for each format and dtype into `folder`.
 
-    Each file is opened and run in its own runtime, on the first of the calibration's pictures or
-    else on random ones, and held against torch. All are kept or none.
+    Each file is opened and run in its own runtime and held against torch, on images that
+    calibrated nothing: those of `evaluation`, else images held out from the calibration, else
+    random ones. All files are kept or none. What an earlier export of the same network and weights
+    left there stays, but for what is written anew.
 
     Args:
-        calibration: pictures as the network takes them, (n, 3, height, width), normalised; int8
+        calibration: images as the network takes them, (n, 3, height, width), normalised; int8
             takes its ranges from them.
+        evaluation: labelled images; every file then says its own accuracy on them.
         origin: what the README says of where the network comes from.
+        replace_other: whether an export of another network there may go.
+        say: hears how far a long evaluation is.
 
     Raises:
-        ExportError: a file cannot be written or run, or its logits are too far from torch's.
-        InputError: weights, preprocessing or calibration do not fit the architecture, a dtype is
-            not offered in a format, int8 has no calibration, or `folder` cannot be written to.
+        ExportError: a file cannot be written or run, or it is too far from torch.
+        InputError: weights, preprocessing or images do not fit the architecture, a dtype is not
+            offered in a format, int8 has no calibration, or `folder` cannot be written to or holds
+            something else.
     """
     pairs = _pairs(formats, dtypes, calibration)
     graph = lower(arch)
-    _check_fits(graph, preprocessing, calibration)
+    _check_fits(graph, preprocessing, calibration, evaluation)
     origin = origin or Origin()
-    images = proof_images(graph, calibration)
-    expected = torch_logits(graph, values, images)
+    images: Array | Evaluation
+    if evaluation is not None:
+        images = evaluation
+    elif calibration is not None and "int8" in dtypes:
+        calibration, images = hold_out(calibration)
+    else:
+        images = proof_images(graph, None if calibration is None else calibration[:PROOF_IMAGES])
+    if "int8" in dtypes and calibration is not None:
+        calm = without_explosions(graph, values, calibration)
+        if left_out := len(calibration) - len(calm):
+            say(
+                f"{left_out} of {len(calibration)} images do not calibrate int8: on them maps are "
+                f"more than {MOST_TIMES} times as large as on the median one"
+            )
+        calibration = calm
     if "fp16" in dtypes:
         _check_half(graph, values)
     texts = {ARCH_ID: arch.id, ORIGIN: origin.sentence()}
     if preprocessing is not None:
         texts[PREPROCESSING] = json.dumps(preprocessing.to_json())
-    exported = []
     with all_or_none(folder, MANIFEST) as place:
-        for kind, dtype in pairs:
+        weights_file = place / f"{name}.safetensors"
+        weights.save(values, weights_file, preprocessing)
+        end = {dtype: "" if dtype == "fp32" else f"-{dtype}" for dtype in dtypes}
+        written = [
+            Written(place / f"{name}{end[dtype]}{FORMATS[kind].suffix}", kind, dtype)
+            for kind, dtype in pairs
+        ]
+        names = [each.path.name for each in written]
+        kept: list[dict[str, Any]] = []
+        if not replace_other:
+            kept = _kept(folder, arch, weights_file, names)
+            origin = _with_latencies_of(folder, origin, kept)
+        for path, kind, dtype in written:
             model = _Model(
                 graph=graph,
                 values=values,
@@ -133,14 +178,14 @@ def export(
                 preprocessing=preprocessing,
                 texts={**texts, DTYPE: dtype},
             )
-            end = "" if dtype == "fp32" else f"-{dtype}"
-            path = place / f"{name}{end}{FORMATS[kind].suffix}"
-            with _as_export_error(f"{kind} {dtype}"):
+            with as_export_error(f"{kind} {dtype}"):
                 write_whole(path, FORMATS[kind].write(model))
-                proven = prove(path, kind, dtype, graph, images, expected)
-            exported.append(proven)
-        weights.save(values, place / f"{name}.safetensors", preprocessing)
-        _write_papers(place, arch, graph, exported, preprocessing, origin, name)
+        exported, itself = prove(
+            written, graph, values, images, model_card.assumed(preprocessing), say
+        )
+        rows = [*kept, *({**each.to_json(), "file": each.path.name} for each in exported)]
+        rows.append(_weights_row(weights_file, itself))
+        _write_papers(place, arch, graph, rows, preprocessing, origin)
     return [replace(each, path=folder / each.path.name) for each in exported]
 
 
@@ -152,10 +197,10 @@ def from_manifest(path: Path) -> Origin:
     """
     try:
         found = json.loads(read_text(path))["origin"]
-        accuracy = found.pop("accuracy")
+        for old in ("accuracy", "pictures"):  # of older exports, and of no file in particular
+            found.pop(old, None)
         latencies = tuple(Latency(**each) for each in found.pop("latencies"))
-        known = None if accuracy is None else Summary(**accuracy)
-        return Origin(**found, accuracy=known, latencies=latencies)
+        return Origin(**found, latencies=latencies)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: is damaged: {short(error)}") from error
 
@@ -185,27 +230,34 @@ def _pairs(
             raise InputError(f"{kind} is not offered in {', '.join(dtypes)}; offered are {offered}")
     pairs = [(kind, each) for kind in formats for each in dtypes if each in FORMATS[kind].dtypes]
     if "int8" in dtypes and calibration is None:
-        raise InputError("int8 takes its ranges from pictures: name some by --data")
+        raise InputError("int8 takes its ranges from images: name some by --data")
     return pairs
 
 
 def _check_fits(
-    graph: Graph, preprocessing: Preprocessing | None, calibration: Array | None
+    graph: Graph,
+    preprocessing: Preprocessing | None,
+    calibration: Array | None,
+    evaluation: Evaluation | None,
 ) -> None:
     [classes] = graph.output_shape
     if preprocessing is not None and preprocessing.classes:
         named = len(preprocessing.classes)
         if named != classes:
             raise InputError(f"the weights' file names {named} classes, the network has {classes}")
+    if evaluation is not None:
+        names = preprocessing.classes if preprocessing is not None else ()
+        if wrong := class_mismatch(classes, names, evaluation.classes):
+            raise InputError(f"{evaluation.description}: the network {wrong}")
     if calibration is None:
         return
     if calibration.shape[1:] != graph.input_shape or not len(calibration):
         raise InputError(
-            f"calibration pictures of shape {calibration.shape}; the network takes one or more of "
+            f"calibration images of shape {calibration.shape}; the network takes one or more of "
             f"{graph.input_shape}"
         )
     if not np.isfinite(calibration).all():
-        raise InputError("calibration pictures hold numbers that are not finite")
+        raise InputError("calibration images hold numbers that are not finite")
 
 
 def _check_half(graph: Graph, values: Weights) -> None:
@@ -244,29 +296,77 @@ FORMATS = {
 }
 
 
+def _kept(
+    folder: Path, arch: Arch, weights_file: Path, written: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The rows of an earlier export of this network into `folder`, but for what is written anew.
+
+    Raises:
+        InputError: `folder` holds an export of other weights, or files of no export.
+    """
+    manifest = folder / MANIFEST
+    if not manifest.exists():
+        ours = [*PAPERS, weights_file.name, *written]
+        if taken := [file for file in ours if (folder / file).exists()]:
+            raise InputError(
+                f"{folder / taken[0]} is there already, and of no export; name another --out"
+            )
+        return []
+    same = (folder / weights_file.name).exists() and (
+        read_bytes(folder / weights_file.name) == read_bytes(weights_file)
+        and load(folder / ARCH_FILE) == arch
+    )
+    if not same:
+        raise InputError(
+            f"{folder}: holds the export of another network or of other weights; remove it, or "
+            "name another --out"
+        )
+    try:
+        rows: list[dict[str, Any]] = json.loads(read_text(manifest))["files"]
+        return [
+            row
+            for row in rows
+            if row["format"] != SAFETENSORS
+            and row["file"] not in written
+            and (folder / Path(row["file"]).name).exists()
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{manifest}: is damaged: {short(error)}") from error
+
+
+def _with_latencies_of(folder: Path, origin: Origin, kept: Sequence[Mapping[str, Any]]) -> Origin:
+    """`origin` with the latencies that files which are kept had before."""
+    if not kept:
+        return origin
+    anew = {each.target for each in origin.latencies}
+    earlier = from_manifest(folder / MANIFEST).latencies
+    old = tuple(each for each in earlier if each.target not in anew)
+    return replace(origin, latencies=old + origin.latencies)
+
+
+def _weights_row(path: Path, accuracy: Accuracy | None) -> dict[str, Any]:
+    return {
+        "file": path.name,
+        "format": SAFETENSORS,
+        "dtype": "fp32",
+        "bytes": path.stat().st_size,
+        "accuracy": None if accuracy is None else asdict(accuracy),
+    }
+
+
 def _write_papers(
     place: Path,
     arch: Arch,
     graph: Graph,
-    exported: Sequence[Exported],
+    rows: Sequence[Mapping[str, Any]],
     preprocessing: Preprocessing | None,
     origin: Origin,
-    name: str,
 ) -> None:
     """What stands beside the models, for people and programs."""
-    rows = [{**each.to_json(), "file": each.path.name} for each in exported]
-    rows.append(
-        {
-            "file": f"{name}.safetensors",
-            "format": "safetensors",
-            "dtype": "fp32",
-            "bytes": (place / f"{name}.safetensors").stat().st_size,
-        }
-    )
     text = model_card.card(arch, cost.count(graph), rows, preprocessing, origin)
-    write_whole(place / "README.md", text.encode())
+    write_whole(place / CARD, text.encode())
     papers = {
-        "arch.json": to_json(arch),
+        ARCH_FILE: to_json(arch),
         model_card.PREPROCESSING_FILE: model_card.assumed(preprocessing).to_json(),
         MANIFEST: {
             "ghostnas": __version__,
@@ -277,16 +377,3 @@ def _write_papers(
     }
     for file, document in papers.items():
         write_whole(place / file, json.dumps(document, indent=1).encode())
-
-
-@contextmanager
-def _as_export_error(what: str) -> Iterator[None]:
-    """Whatever a writer, a quantiser or a runtime raises, in one line that says which file."""
-    try:
-        yield
-    except OSError:
-        raise
-    except GhostnasError as error:
-        raise ExportError(f"{what}: {error}") from error
-    except Exception as error:
-        raise ExportError(f"{what}: {type(error).__name__}: {one_line(error)}") from error

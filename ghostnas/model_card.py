@@ -12,7 +12,6 @@ from typing import Any
 from ghostnas.arch import Arch
 from ghostnas.cost import Cost
 from ghostnas.preprocessing import IMAGENET, Preprocessing
-from ghostnas.seeds import Summary, percent
 
 PREPROCESSING_FILE = "preprocessing.json"
 PACKAGES = {
@@ -26,7 +25,10 @@ HOW_IT_COMPUTES = {
     ("torch", "fp16"): "weights kept in float16, taken to float32 at each run; computes in float32",
     ("onnx", "fp32"): "opset 18",
     ("onnx", "fp16"): "weights and maps in float16; input and output stay float32",
-    ("onnx", "int8"): "QDQ form, weights with a scale a channel; input and output stay float32",
+    (
+        "onnx",
+        "int8",
+    ): "QDQ form, weights of 7 bits with a scale a channel; input and output stay float32",
     ("tflite", "fp32"): "maps are NHWC, one picture at a time",
     ("tflite", "fp16"): "weights kept in float16, taken to float32 once at loading",
     ("tflite", "int8"): "input and output are int8 too, with the scale and zero point in the file",
@@ -36,12 +38,22 @@ HOW_IT_COMPUTES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """A predicted latency and the ends of its range, in ms; `target` names device and dtype."""
+    """A predicted latency of .tflite files and the ends of its range, in ms.
+
+    Attributes:
+        target: names the device.
+        dtype: of the latency table, ``fp32`` or ``int8``; empty where an older export did not say.
+    """
 
     target: str
     latency_ms: float
     low_ms: float
     high_ms: float
+    dtype: str = ""
+
+
+# By a table's dtype, those of the files that it holds for: float16 weights are taken to float32.
+HOLDS_FOR = {"fp32": ("fp32", "fp16"), "int8": ("int8",)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +63,11 @@ class Origin:
     Attributes:
         network: its name, such as "GhostNet 1.0x".
         weights: how they came to be: data, recipe, seed, or the file they were read from.
-        accuracy: top-1, 0 to 1, over seeds...
-        pictures: ... on these pictures.
+        latencies: of these the README shows those of dtypes that are there.
     """
 
     network: str = ""
     weights: str = ""
-    accuracy: Summary | None = None
-    pictures: str = ""
     latencies: tuple[Latency, ...] = ()
 
     def sentence(self) -> str:
@@ -88,7 +97,7 @@ def card(
         f"A classifier of RGB pictures into {arch.classes} classes, at {arch.resolution} x "
         f"{arch.resolution} pixels, written by ghostnas. `arch.json` is its architecture.",
         "## Numbers",
-        _numbers(counts, origin),
+        _numbers(counts, files, origin),
         "## Files",
         _files(files),
         "## Pictures",
@@ -101,7 +110,7 @@ def card(
     return "\n\n".join(parts) + "\n"
 
 
-def _numbers(counts: Cost, origin: Origin) -> str:
+def _numbers(counts: Cost, files: Sequence[Mapping[str, Any]], origin: Origin) -> str:
     rows = [
         ("parameters", f"{counts.params:,}", "counted on the architecture"),
         (
@@ -115,16 +124,15 @@ def _numbers(counts: Cost, origin: Origin) -> str:
             "counted, in float32",
         ),
     ]
-    if origin.accuracy is not None:
-        where = f"measured on {origin.pictures}" if origin.pictures else "measured"
-        rows.append(("top-1 accuracy", percent(origin.accuracy), where))
+    dtypes = list(dict.fromkeys(row["dtype"] for row in files if row["format"] != "safetensors"))
     rows += [
         (
-            f"latency on {each.target}",
+            f"latency as .tflite in {' or '.join(fitting)} on {each.target}",
             f"{each.latency_ms:.2f} ms ({each.low_ms:.2f} to {each.high_ms:.2f})",
             "predicted from a latency table, not measured",
         )
         for each in origin.latencies
+        if (fitting := [name for name in dtypes if name in HOLDS_FOR.get(each.dtype, ())])
     ]
     table = ["| what | number | from |", "| --- | --- | --- |"]
     table += [f"| {what} | {number} | {source} |" for what, number, source in rows]
@@ -134,32 +142,68 @@ def _numbers(counts: Cost, origin: Origin) -> str:
 
 def _files(files: Sequence[Mapping[str, Any]]) -> str:
     table = [
-        "| file | dtype | MB | largest difference | mean | same class | how it computes |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| file | dtype | MB | top-1 | largest difference | mean | same class | how it computes |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    pictures = 0
     for row in files:
-        apart = ["-"] * 3
+        accuracy, apart = row.get("accuracy"), ["-"] * 3
         if "same_class" in row:
-            pictures = row["proof_pictures"]
             apart = [
                 f"{row['difference_from_torch']:.1e}",
                 f"{row['mean_difference_from_torch']:.1e}",
-                f"{row['same_class']:.0%}",
+                f"{row['same_class']:.1%}",
             ]
         how = HOW_IT_COMPUTES[row["format"], row["dtype"]]
         if (parts := row.get("xnnpack_parts")) is not None:
             how += f"; XNNPACK takes it in {parts} part{'s' * (parts != 1)}"
         size = f"{row['bytes'] / 1e6:.2f}"
-        cells = [f"`{row['file']}`", row["dtype"], size, *apart, how]
+        top1 = "-" if accuracy is None else f"{accuracy['top1']:.2%}"
+        cells = [f"`{row['file']}`", row["dtype"], size, top1, *apart, how]
         table.append(f"| {' | '.join(cells)} |")
-    if pictures:
-        table += [
-            "",
-            f"Differences are those of the logits from PyTorch's on {pictures} pictures, as shares "
-            "of the largest logit; each file was run in its own runtime when it was written.",
-        ]
-    return "\n".join(table)
+    return "\n\n".join(["\n".join(table), *_accuracies(files), *_proofs(files)])
+
+
+def _accuracies(files: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of which images the accuracies are, and how to see each again."""
+    of: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
+    for row in files:
+        if (accuracy := row.get("accuracy")) is not None:
+            of.setdefault((accuracy["images"], accuracy["of"]), []).append(row)
+    texts = []
+    for (images, data), rows in of.items():
+        text = (
+            f"Top-1 of {_names(rows, files)} was measured on {images:,} {data}, which calibrated "
+            "nothing, by running that very file in its own runtime."
+        )
+        if (command := rows[0]["accuracy"]["command"]) is not None:
+            text += f" `{command.replace(rows[0]['file'], 'FILE', 1)}` prints it again."
+        texts.append(text)
+    unknown = "No top-1 is given: the files were not run on labelled images."
+    return texts or [unknown] * bool(files)
+
+
+def _proofs(files: Sequence[Mapping[str, Any]]) -> list[str]:
+    """On what the differences were taken, and where."""
+    of: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
+    run = [row for row in files if "same_class" in row]
+    for row in run:
+        images = row.get("proof_images", row.get("proof_pictures", 0))  # older exports' word
+        of.setdefault((images, row.get("processor", "")), []).append(row)
+    texts = []
+    for (images, processor), rows in of.items():
+        where = f", on {processor}" if processor else ""
+        texts.append(
+            f"Differences of {_names(rows, run)} are those of the logits from PyTorch's on "
+            f"{images:,} images, as shares of the largest logit; each file was run in its own "
+            f"runtime when it was written{where}."
+        )
+    return texts
+
+
+def _names(rows: Sequence[Mapping[str, Any]], of: Sequence[Mapping[str, Any]]) -> str:
+    if len(rows) == len(of):
+        return "every file"
+    return ", ".join(f"`{row['file']}`" for row in rows)
 
 
 def _pictures(preprocessing: Preprocessing | None) -> str:

@@ -89,26 +89,44 @@ def check_classes(model: ModelFile, classes: tuple[str, ...]) -> None:
     Raises:
         InputError: as said.
     """
-    if model.classes != len(classes):
-        raise InputError(
-            f"{model.path}: knows {model.classes} classes, where the data have {len(classes)}"
-        )
-    names = model.preprocessing.classes
+    if wrong := class_mismatch(model.classes, model.preprocessing.classes, classes):
+        raise InputError(f"{model.path}: {wrong}")
+
+
+def class_mismatch(count: int, names: tuple[str, ...], classes: tuple[str, ...]) -> str:
+    """Why a model of `count` classes, called `names` where it says so, is none for data of these
+    classes; empty where it may be.
+    """
+    if count != len(classes):
+        return f"knows {count} classes, where the data have {len(classes)}"
     if names != classes and set(names) == set(classes):
-        raise InputError(
-            f"{model.path}: has the classes of the data in another order, {_few(names)} where the "
-            f"data have {_few(classes)}"
+        return (
+            f"has the classes of the data in another order, {_few(names)} where the data have "
+            f"{_few(classes)}"
         )
+    return ""
+
+
+def other_names(names: tuple[str, ...], classes: tuple[str, ...]) -> str:
+    """In what the names of a model's classes differ from those of the data; empty if in nothing,
+    or if the model has no names.
+    """
+    strange = [name for name, here in zip(names, classes, strict=False) if name != here]
+    if not strange:
+        return ""
+    said = f"calls its classes {_few(names)}, where the data say {_few(classes)}"
+    if set(names).isdisjoint(classes):
+        return f"{said}; none is the same: an accuracy means nothing unless they are one by one"
+    return f"{said}; {len(strange)} of {len(names)} are others"
 
 
 def doubts(model: ModelFile, classes: tuple[str, ...]) -> list[str]:
-    """What is assumed where a model is run on pictures of these classes, a line each."""
+    """What is assumed where a model is run on images of these classes, a line each."""
     lines = []
     if not model.preprocessing_known:
         lines.append("does not say what pictures it expects; ImageNet's mean and std are assumed")
-    names = model.preprocessing.classes
-    if names and names != classes:
-        lines.append(f"calls its classes {_few(names)}, where the data say {_few(classes)}")
+    if differ := other_names(model.preprocessing.classes, classes):
+        lines.append(differ)
     return lines
 
 

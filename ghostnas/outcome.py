@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ghostnas import deployment, export, report, seeds, weights
+from ghostnas import calibration, deployment, export, recipe, report, seeds, weights
 from ghostnas.arch import Arch, lower, to_json
+from ghostnas.evaluate import Evaluation
 from ghostnas.files import write_whole
 from ghostnas.graph import Weights
 from ghostnas.initial import fresh
@@ -176,33 +177,43 @@ def _export(
         f"{Path(settings.recipe).stem}, seed {seed}, at {deployment.describe(proxy)}"
     )
     name = f"{best.name} of a search under {', '.join(settings.budgets)}"
+    predicted = Latency(
+        target=settings.target,
+        dtype=dtype,
+        latency_ms=best.latency.latency_ms,
+        low_ms=best.latency.low_ms,
+        high_ms=best.latency.high_ms,
+    )
     deployed = Origin(
         network=name,
         weights=f"{how}: train it in full before it is shipped",
-        latencies=(
-            Latency(
-                target=settings.target,
-                latency_ms=best.latency.latency_ms,
-                low_ms=best.latency.low_ms,
-                high_ms=best.latency.high_ms,
-            ),
-        ),
+        latencies=(predicted,),
     )
     dtypes = list(dict.fromkeys(["fp32", dtype]))
 
-    def write(arch: Arch, values: Weights, place: str, origin: Origin) -> list[Exported]:
+    def write(
+        arch: Arch, values: Weights, place: str, origin: Origin, evaluation: Evaluation | None
+    ) -> list[Exported]:
+        size, expected = arch.resolution, split.preprocessing
+        int8 = "int8" in dtypes
         return export.export(
             arch,
             values,
             export.offering(dtypes),
             folder / place,
             dtypes=dtypes,
-            preprocessing=split.preprocessing,
+            preprocessing=expected,
+            calibration=calibration.draw(split.train, calibration.IMAGES, size, expected)
+            if int8
+            else None,
+            evaluation=evaluation,
             origin=origin,
+            replace_other=True,
         )
 
+    labelled = _evaluation(settings, split)
     if deployment.shares_weights(best.arch, proxy):
-        return write(best.arch, trained, "export", deployed)
+        return write(best.arch, trained, "export", deployed, labelled)
     initial = weights_of(fresh(lower(best.arch), settings.seed))
     untrained = replace(
         deployed,
@@ -211,9 +222,21 @@ def _export(
     )
     judged = Origin(network=f"the proxy of {name}", weights=how)
     return [
-        *write(best.arch, initial, "export", untrained),
-        *write(proxy, trained, "proxy", judged),
+        *write(best.arch, initial, "export", untrained, None),
+        *write(proxy, trained, "proxy", judged, labelled),
     ]
+
+
+def _evaluation(settings: Settings, split: Split) -> Evaluation:
+    """The test images; no command names those of a part of the classes."""
+    how = recipe.load(settings.recipe)
+    return Evaluation(
+        source=split.test,
+        classes=split.preprocessing.classes,
+        description=f"test images of {settings.data}",
+        data=settings.data if how.classes is None else "",
+        limit=how.test_pictures,
+    )
 
 
 def _p_value(a: Sequence[float], b: Sequence[float], images: int) -> float | None:

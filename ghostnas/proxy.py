@@ -27,6 +27,7 @@ from ghostnas.errors import InputError, TrainingError
 from ghostnas.files import read_text, write_whole
 from ghostnas.graph import Graph
 from ghostnas.loader import normaliser, test_batches
+from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus
 from ghostnas.recipe import Recipe
 from ghostnas.records import from_table
 from ghostnas.splits import Split
@@ -34,7 +35,6 @@ from ghostnas.torch_net import net_of
 from ghostnas.train import HERE, Trained, evaluate, train
 from ghostnas.weights import load as load_weights
 from ghostnas.weights import save
-from ghostnas.workers import deaf_to_interrupts, start_worker
 
 TRAIN = "train"  # the scorer that is a training by the recipe
 SCORERS = (TRAIN, *scorers.SCORERS)
@@ -72,7 +72,7 @@ class EvaluatorPool:
     def __init__(
         self, data: str, recipe: Recipe, workers: int, scorer: str = TRAIN, device: str = "cpu"
     ) -> None:
-        threads = max(1, (os.cpu_count() or 1) // workers)
+        threads = max(1, usable_cpus() // workers)
         cuda = on_cuda(device)
         starts: list[Start] = [
             (data, recipe, scorer, threads, slot if cuda else None, os.getpid())

@@ -121,11 +121,13 @@ NAMINGS = {
         eps=1e-3,
     ),
 }
-# A key of each network that is none of ours, whatever its shapes.
-OTHERS = {
-    "squeeze.0.weight": "the first release of GhostNet, whose shortcuts and gates are others",
-    "blocks.0.0.ghost1.short_conv.0.weight": "GhostNetV2",
-}
+# Networks that are none of ours, whatever their shapes, each by a key that only it has of those
+# after it. V2 and V3 have their attention from the third block on; V3 has all of V2's keys.
+OTHERS = (
+    (r"squeeze\.0\.weight", "the first release of GhostNet, whose shortcuts and gates are others"),
+    (r"blocks\.\d+\.\d+\.ghost[12]\.cheap_rpr_conv\.", "GhostNetV3"),
+    (r"blocks\.\d+\.\d+\.ghost1\.short_conv\.", "GhostNetV2"),
+)
 
 
 def read(path: Path, graph: Graph) -> dict[str, Array]:
@@ -251,9 +253,12 @@ def _without_prefixes(found: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _renamed(found: dict[str, Array], path: Path) -> dict[str, Array]:
-    for mark, what in OTHERS.items():
-        if mark in found:
-            raise InputError(f"{path}: is {what}; the authors' later ghostnet.py has the known one")
+    for mark, what in OTHERS:
+        if any(re.match(mark, key) for key in found):
+            raise InputError(
+                f"{path}: is {what}; the network known here is that of the authors' "
+                "ghostnet_pytorch/ghostnet.py"
+            )
     for naming in NAMINGS.values():
         if naming.mark in found and naming.unlike not in found:
             found = _translated(found, naming, path)

@@ -68,9 +68,15 @@ def files(exported: Sequence[Mapping[str, Any]]) -> str:
     """A line for each exported file."""
     return "\n".join(
         f"{each['file']}: {each['bytes'] / 1e6:.1f} MB, logits within "
-        f"{each['difference_from_torch']:.0e} of PyTorch's"
+        f"{each['difference_from_torch']:.0e} of PyTorch's{_accuracy_of_file(each)}"
         for each in exported
     )
+
+
+def _accuracy_of_file(exported: Mapping[str, Any]) -> str:
+    if (accuracy := exported.get("accuracy")) is None:
+        return ""
+    return f", top-1 {accuracy['top1']:.2%} of {accuracy['images']} {accuracy['of']}"
 
 
 def exported(result: Mapping[str, Any]) -> str:
@@ -85,6 +91,8 @@ def exported(result: Mapping[str, Any]) -> str:
             f"{each['file']}: {each['median_ms']:.2f} ms ({each['p10_ms']:.2f} to "
             f"{each['p90_ms']:.2f}) on {each['core']}, {each['threads']} thread{predicted}"
         )
+        if "not_compared" in each:
+            lines.append(each["not_compared"])
     return "\n".join(lines)
 
 

@@ -50,13 +50,25 @@ def find_with_weights(
 ) -> tuple[Arch, Mapping[str, Array], Preprocessing | None]:
     """The network, its weights, and what they expect of a picture where their file says so.
 
-    The weights are those of `file`, of a training's folder, or those that a search exported.
+    The weights are those of `file`, of a training's folder, or those that a search exported. At
+    another `resolution` they run with the strides that they were trained with.
 
     Raises:
-        InputError: as `find`, or there are no weights, or they are another network's.
+        InputError: as `find`, or there are no weights, or they are another network's, or as many
+            strides as they were trained with would not run at this resolution.
     """
     folder = Path(name)
-    arch = find(name, width, resolution)
+    arch = find(name, width)
+    if resolution is not None and resolution != arch.resolution:
+        other = find(name, width, resolution)
+        if other.dropped_strides != arch.dropped_strides:
+            raise InputError(
+                f"{name}: its weights are of {arch.resolution} px with {arch.dropped_strides} "
+                f"strides dropped, and {other.dropped_strides} would be at {resolution} px, which "
+                "is another network; train that one: ghostnas train ... --resolution "
+                f"{resolution}"
+            )
+        arch = other
     if file is None and folder.is_dir() and name not in zoo.ZOO:
         searched = (folder / "best.json").exists()
         file = (folder / "export" if searched else folder) / "model.safetensors"

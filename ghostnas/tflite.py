@@ -1,7 +1,7 @@
 """A graph and its weights as a .tflite file: the FlatBuffer is written directly.
 
-Maps are NHWC there, with a batch of one. Symmetric padding is SAME where the two agree, else a PAD
-op and VALID; XNNPACK fuses such a PAD into the convolution.
+Maps are NHWC there, with a batch of one that `resize_tensor_input` may change. Symmetric padding is
+SAME where the two agree, else a PAD op and VALID; XNNPACK fuses such a PAD into the convolution.
 """
 
 from __future__ import annotations
@@ -171,10 +171,16 @@ class _Writer:
                 options.axis = 3
                 return emit(_OPERATOR.CONCATENATION, inputs, options)
             case Narrow():
-                start = np.array([0, 0, 0, op.start], np.int32)
-                begin = self._constant(f"{node.name}.begin", start)
-                size = self._constant(f"{node.name}.size", np.array(shape, np.int32))
-                return emit(_OPERATOR.SLICE, [*inputs, begin, size], schema.SliceOptionsT())
+                # No SLICE: XNNPACK takes one only with a size that fixes the batch.
+                begin = np.array([0, 0, 0, op.start], np.int32)
+                end = np.array([0, *shape[1:3], op.start + op.channels], np.int32)
+                options = schema.StridedSliceOptionsT()
+                options.beginMask = options.endMask = 1  # all of the first axis
+                operands = [
+                    self._constant(f"{node.name}.{name}", value)
+                    for name, value in (("begin", begin), ("end", end), ("step", np.ones_like(end)))
+                ]
+                return emit(_OPERATOR.STRIDED_SLICE, [*inputs, *operands], options)
             case GlobalPool():
                 axes = self._constant(f"{node.name}.axes", np.array([1, 2], np.int32))
                 options = schema.ReducerOptionsT()
@@ -182,8 +188,8 @@ class _Writer:
                 return emit(_OPERATOR.MEAN, [*inputs, axes], options)
             case Flatten():
                 options = schema.ReshapeOptionsT()
-                options.newShape = np.array(shape, np.int32)
-                target = self._constant(f"{node.name}.shape", np.array(shape, np.int32))
+                options.newShape = _any_batch(shape)
+                target = self._constant(f"{node.name}.shape", _any_batch(shape))
                 return emit(_OPERATOR.RESHAPE, [*inputs, target], options)
             case Activation():
                 return self._activation(node.name, inputs[0], shape, op.kind)
@@ -322,6 +328,11 @@ class _Writer:
 
 def _nhwc(shape: Shape) -> Shape:
     return (1, *shape[1:], shape[0])
+
+
+def _any_batch(shape: Shape) -> Array:
+    """The shape as an op's argument that leaves the batch as it is, also where it was resized."""
+    return np.array((-1, *shape[1:]), np.int32)
 
 
 def _same_is_symmetric(size: int, op: Conv) -> bool:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from ghostnas.graph import Array
+
+STDERR = 2
+NEWS = b"INFO: "  # how LiteRT begins a line that nobody needs to act on
 
 
 def load(model: bytes, *, threads: int = 1, xnnpack: bool = True) -> Any:
@@ -14,10 +22,11 @@ def load(model: bytes, *, threads: int = 1, xnnpack: bool = True) -> Any:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    interpreter = Interpreter(
-        model_content=model, num_threads=threads, experimental_op_resolver_type=resolver
-    )
-    interpreter.allocate_tensors()
+    with _without_news():
+        interpreter = Interpreter(
+            model_content=model, num_threads=threads, experimental_op_resolver_type=resolver
+        )
+        interpreter.allocate_tensors()
     return interpreter
 
 
@@ -56,3 +65,31 @@ def _from(tensor: Any, values: Array) -> Array:
         return values
     scale, zero = tensor["quantization"]
     return (values.astype(np.float32) - np.float32(zero)) * np.float32(scale)
+
+
+@contextmanager
+def _without_news() -> Iterator[None]:
+    """What the runtime writes to stderr meanwhile comes after it, without the lines of news.
+
+    LiteRT says once a process that it made an XNNPACK delegate. Its Python has no setting for
+    that, and no environment variable is read: its lines can only be kept back at the descriptor.
+    """
+    try:
+        sys.stderr.flush()
+        kept = os.dup(STDERR)
+    except (OSError, ValueError):  # a process without stderr
+        yield
+        return
+    try:
+        with tempfile.TemporaryFile() as said:
+            os.dup2(said.fileno(), STDERR)
+            try:
+                yield
+            finally:
+                os.dup2(kept, STDERR)
+                said.seek(0)
+                for line in said:
+                    if not line.startswith(NEWS):
+                        os.write(STDERR, line)
+    finally:
+        os.close(kept)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -20,12 +19,13 @@ from ghostnas.checkpoint import INTERVAL_S, Keeper
 from ghostnas.curve import Curve
 from ghostnas.distributed import World, join
 from ghostnas.errors import InputError, TrainingError
-from ghostnas.files import locked, read_text, write_whole
+from ghostnas.files import locked, write_whole
 from ghostnas.graph import Array
 from ghostnas.learner import Teacher
 from ghostnas.loader import normaliser
 from ghostnas.model_file import check_classes, doubts, open_model
 from ghostnas.pictures import PictureFiles
+from ghostnas.processes import processor
 from ghostnas.recipe import Recipe
 from ghostnas.splits import Split
 from ghostnas.torch_net import net_of
@@ -257,14 +257,4 @@ def _hardware(world: World) -> str:
     if world.device.type == "cuda":
         name = torch.cuda.get_device_name(world.device)
         return f"{world.size} x {name}" if world.size > 1 else name
-    return f"{_processor()}, {world.size * torch.get_num_threads()} threads"
-
-
-def _processor() -> str:
-    """The CPU's name where the system tells it."""
-    try:
-        lines = read_text(Path("/proc/cpuinfo")).splitlines()
-    except InputError:
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+    return f"{processor()}, {world.size * torch.get_num_threads()} threads"

@@ -17,8 +17,8 @@ from ghostnas.errors import InputError
 def all_or_none(folder: Path, manifest: str) -> Iterator[Path]:
     """A new folder beside `folder`; its files move there in the end, unless something is raised.
 
-    What an older `manifest` there lists under "files", each with its "file", and is not written
-    anew is removed.
+    What an older `manifest` there lists under "files", each with its "file", is removed unless the
+    new one lists it too.
 
     Raises:
         InputError: `folder` cannot be written to.
@@ -33,12 +33,12 @@ def all_or_none(folder: Path, manifest: str) -> Iterator[Path]:
         raise InputError(f"{folder}: cannot be written to: {error.strerror}") from error
     try:
         yield place
-        old = _listed(folder / manifest)
+        gone = _listed(folder / manifest) - _listed(place / manifest)
         folder.mkdir(exist_ok=True)
         new = sorted(path.name for path in place.iterdir())
         for file in new:
             os.replace(place / file, folder / file)
-        for file in old - set(new):
+        for file in gone - set(new):
             (folder / file).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written to: {error.strerror or error}") from error

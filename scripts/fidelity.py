@@ -42,11 +42,11 @@ from ghostnas.errors import GhostnasError, InputError, TrainingError
 from ghostnas.files import locked, write_whole
 from ghostnas.graph import Array
 from ghostnas.journal import Journal
+from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus
 from ghostnas.proxy import SCORED_PICTURES, score_untrained
 from ghostnas.recipe import Recipe
 from ghostnas.seeds import kendall, percent, summary
 from ghostnas.train import train
-from ghostnas.workers import deaf_to_interrupts, start_worker
 from ghostnas.zoo import ghostnet
 
 LONG = "long training"
@@ -303,7 +303,7 @@ def main() -> int:
         "--shorts", nargs="*", default=SHORTS, metavar="PICTURESxEPOCHS[@[FIRST-]PIXELS]"
     )
     parser.add_argument("--scorers", nargs="*", default=list(scorers.SCORERS))
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=usable_cpus())
     parser.add_argument("--seed", type=int, default=0, help="of the architectures")
     parser.add_argument("--table", action="store_true", help="of what is there, without training")
     args = parser.parse_args()

@@ -10,11 +10,11 @@ with the first few, as a search has them. What is trained stands in --out; the s
 from __future__ import annotations
 
 import argparse
-import os
 from itertools import combinations
 from pathlib import Path
 
 from ghostnas import proxy, recipe
+from ghostnas.processes import usable_cpus
 from ghostnas.proxy import EvaluatorPool
 from ghostnas.seeds import percent, summary, welch_p_value
 from ghostnas.zoo import ghostnet
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--resolution", type=int, help="of the pictures in training (the recipe's)")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--widths", type=float, nargs="+", default=[1.0, 0.5])
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=usable_cpus())
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     found = train(args)

@@ -12,7 +12,6 @@ the accuracy of the same held-out pictures. They run in turns; the medians are p
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 
@@ -26,6 +25,7 @@ from ghostnas import data, recipe, splits
 from ghostnas.arch import Arch, lower
 from ghostnas.initial import fresh
 from ghostnas.pictures import Pictures
+from ghostnas.processes import usable_cpus
 from ghostnas.proxy import EvaluatorPool
 from ghostnas.recipe import Recipe
 from ghostnas.splits import Split
@@ -87,7 +87,7 @@ def main() -> None:
     how = recipe.load(args.recipe)
     split = splits.split(data.load(args.data), how)
     arch = ghostnet(args.width)
-    workers = os.cpu_count() or 1
+    workers = usable_cpus()
     pool = EvaluatorPool(args.data, how, workers)
     for future in [pool.submit(arch, seed) for seed in range(workers)]:  # processes and data
         future.result()

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ghostnas import data, evaluate, export, zoo
+from ghostnas import cli, data, evaluate, export, zoo
 from ghostnas.arch import fit_to, lower
 from ghostnas.errors import InputError
 from ghostnas.graph import random_weights
@@ -116,6 +116,29 @@ def test_classes_that_do_not_fit_the_data_are_refused(tmp_path, spec, known):
     ]:
         with pytest.raises(InputError, match=said):
             evaluate.evaluate(tmp_path / name / "model.onnx", spec, limit=10)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (tuple("abcdef"), "none is the same: an accuracy means nothing unless they are one by one"),
+        (("azure", *CLASSES[1:]), "1 of 6 are others"),
+        (CLASSES, ""),
+        ((), ""),
+    ],
+    ids=["all", "one", "none", "unnamed"],
+)
+def test_other_names_of_as_many_classes_are_warned_of(tmp_path, spec, known, capsys, names, said):
+    called = Preprocessing(mean=known.mean, std=known.std, classes=names)
+    values = random_weights(lower(ARCH), 0)
+    export.export(ARCH, values, ["onnx"], tmp_path, preprocessing=called)
+    command = ["eval", str(tmp_path / "model.onnx"), "--data", spec, "--limit", "20"]
+    assert cli.main([*command, "--workers", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert cli.main([*command, "--workers", "1", "--json"]) == 0
+    warnings = json.loads(capsys.readouterr().out)["warnings"]
+    assert [f"warning: {line}" for line in warnings] == printed.splitlines()[1:]
+    assert [line.partition("; ")[2] for line in warnings] == [said] * bool(said)
 
 
 def test_bad_input_is_refused_in_one_line(folder, spec, tmp_path):

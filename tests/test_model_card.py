@@ -14,16 +14,17 @@ from ghostnas.arch import fit_to, lower
 from ghostnas.graph import random_weights
 from ghostnas.model_card import Latency, Origin
 from ghostnas.preprocessing import Preprocessing
-from ghostnas.seeds import summary
 
 ARCH = fit_to(zoo.ghostnet(0.1, 16, 3), resolution=16, classes=3)
 KNOWN = Preprocessing(mean=(0.45, 0.5, 0.55), std=(0.2, 0.25, 0.3), classes=("cat", "dog", "cow"))
 ORIGIN = Origin(
     network="GhostNet 0.1x",
     weights="trained on pets, recipe quick",
-    accuracy=summary([0.71, 0.73, 0.75]),
-    pictures="the 100 test pictures of pets",
-    latencies=(Latency(target="pixel4-int8", latency_ms=12.34, low_ms=11, high_ms=14),),
+    latencies=(
+        Latency(target="pixel4-int8", latency_ms=12.34, low_ms=11, high_ms=14, dtype="int8"),
+        Latency(target="pixel4-fp32", latency_ms=23.45, low_ms=20, high_ms=25, dtype="fp32"),
+        Latency(target="pixel1", latency_ms=56.78, low_ms=50, high_ms=60),
+    ),
 )
 IMPORTED = {
     "torch": {"torch", "PIL"},
@@ -125,8 +126,9 @@ def test_it_says_every_number_with_its_origin(folders):
         f"# GhostNet 0.1x ({ARCH.id})",
         f"| parameters | {counts.params:,} | counted",
         f"| multiply-accumulates | {counts.macs:,} | counted",
-        "| top-1 accuracy | 73.0 % +- 2.0 (3 seeds, 71.0 to 75.0) | measured on the 100 test",
-        "| latency on pixel4-int8 | 12.34 ms (11.00 to 14.00) | predicted",
+        "| latency as .tflite in int8 on pixel4-int8 | 12.34 ms (11.00 to 14.00) | predicted",
+        "| latency as .tflite in fp32 or fp16 on pixel4-fp32 | 23.45 ms (20.00 to 25.00) | pred",
+        "No top-1 is given: the files were not run on labelled images.",
         "Origin of the weights: trained on pets, recipe quick.",
         "mean (0.4500, 0.5000, 0.5500) and std (0.2000, 0.2500, 0.3000)",
         "input and output are int8 too",
@@ -135,6 +137,36 @@ def test_it_says_every_number_with_its_origin(folders):
     size = (folders / "others" / "model-int8.onnx").stat().st_size
     assert f"| `model-int8.onnx` | int8 | {size / 1e6:.2f} |" in text
     assert text.count("\n```python\n") == 7
+    assert "pixel1" not in text  # of which dtype it is is not known
+
+
+def test_a_latency_is_that_of_files_that_are_there(folders):
+    text = (folders / "torch" / "README.md").read_text()
+    assert "pixel4-fp32" in text
+    assert "pixel4-int8" not in text
+
+
+def row(file, top1=None, **accuracy):
+    known = {"top1": top1, "torch_top1": 0.5, "images": 1000, "of": "test images of pets"}
+    known |= {"command": f"ghostnas eval {file} --data folder:pets"}
+    kind = {"pt2": "torch"}.get(file.rpartition(".")[2], file.rpartition(".")[2])
+    own = None if top1 is None else {**known, **accuracy}
+    return {"file": file, "format": kind, "dtype": "fp32", "bytes": 1, "accuracy": own}
+
+
+def test_an_accuracy_is_that_of_one_file_and_its_images_and_command_are_told():
+    def text_of(*rows):
+        return model_card.card(ARCH, cost.count(lower(ARCH)), rows, None, Origin())
+
+    both = text_of(row("model.onnx", 0.51234), row("model.pt2", 0.5))
+    assert "| `model.onnx` | fp32 | 0.00 | 51.23% | " in both
+    assert "| `model.pt2` | fp32 | 0.00 | 50.00% | " in both
+    assert "Top-1 of every file was measured on 1,000 test images of pets, which" in both
+    assert "`ghostnas eval FILE --data folder:pets` prints it again." in both
+    other = text_of(row("model.onnx", 0.5, images=10, command=None), row("model.pt2"))
+    assert "| `model.pt2` | fp32 | 0.00 | - | " in other
+    assert "Top-1 of `model.onnx` was measured on 10 test images" in other
+    assert "prints it again" not in other
 
 
 def test_what_is_not_known_is_said_and_not_invented():

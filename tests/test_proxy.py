@@ -37,7 +37,7 @@ RECIPE = "epochs = 1\nbatch_size = 16\nlearning_rate = 0.01\nvalidation_pictures
 def one_core() -> Iterator[None]:
     """A worker gets one thread: idle ones spin, which is slow where the cores are shared."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.cpu_count", lambda: 1)
+        patch.setattr("ghostnas.proxy.usable_cpus", lambda: 1)
         yield
 
 

@@ -187,6 +187,12 @@ def renamed(old, new):
     return lambda state: {key.replace(old, new): value for key, value in state.items()}
 
 
+# Of the authors' ghostnetv2.py and ghostnetv3.py: the first two blocks are without attention.
+OF_V2 = {"blocks.2.0.ghost1.short_conv.0.weight": torch.ones(1)}
+OF_V3 = {
+    "blocks.0.0.ghost1.primary_rpr_conv.0.conv.weight": torch.ones(1),
+    "blocks.0.0.ghost1.cheap_rpr_conv.0.conv.weight": torch.ones(1),
+}
 REFUSED = {
     "other classes": (
         lambda state: {
@@ -240,10 +246,9 @@ REFUSED = {
         lambda state: {**state, "squeeze.0.weight": torch.ones(1)},
         "is the first release of GhostNet",
     ),
-    "version 2": (
-        lambda state: {**state, "blocks.0.0.ghost1.short_conv.0.weight": torch.ones(1)},
-        "is GhostNetV2",
-    ),
+    "version 2": (lambda state: {**state, **OF_V2}, "is GhostNetV2; the network known here"),
+    "version 2 in parallel": (lambda state: with_prefix("module.")({**state, **OF_V2}), "NetV2;"),
+    "version 3": (lambda state: {**state, **OF_V2, **OF_V3}, "is GhostNetV3; the network known"),
     "MobileNetV3-Small": (
         lambda _: {
             "features.1.block.0.0.weight": torch.ones(1),

@@ -1,11 +1,12 @@
 import numpy as np
+import onnx
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from ghostnas import op_models, tflite, zoo
+from ghostnas import onnx_model, op_models, tflite, zoo
 from ghostnas.arch import lower
-from ghostnas.graph import Builder, Concat, Conv, random_weights
-from ghostnas.quantize import quantize
+from ghostnas.graph import Builder, Concat, Conv, Dense, random_weights
+from ghostnas.quantize import quantize, quantize_onnx
 
 
 def interpreter_of(model: bytes) -> Interpreter:
@@ -104,3 +105,23 @@ def test_the_ranges_are_those_of_all_samples() -> None:
         for samples in ([[image]], [[image], [10 * image]])
     )
     assert two == pytest.approx(10 * one, rel=0.01)
+
+
+def test_int8_onnx_saturates_on_no_cpu() -> None:
+    """x86 without VNNI adds two products of a uint8 and an int8 in 16 bits (vpmaddubsw)."""
+    graph = lower(zoo.ghostnet(0.25, 32, 10))
+    images = np.random.default_rng(0).normal(size=(4, 3, 32, 32)).astype(np.float32)
+    model = onnx.load_from_string(
+        quantize_onnx(onnx_model.write(graph, random_weights(graph, seed=0)), images)
+    )
+    constants = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    producers = {node.output[0]: node for node in model.graph.node}
+    multiplied = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
+    assert len(multiplied) == sum(isinstance(n.op, Conv | Dense) for n in graph.nodes)
+    largest = np.iinfo(np.uint8).max
+    for node in multiplied:
+        weight, _, zero = (constants[name] for name in producers[node.input[1]].input)
+        assert weight.dtype == np.int8
+        assert not zero.any()
+        pairs = 2 * largest * np.abs(weight.astype(int)).max()
+        assert 0.9 * np.iinfo(np.int16).max < pairs <= np.iinfo(np.int16).max

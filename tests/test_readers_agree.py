@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ghostnas import onnx_model, reference, space, tflite, torch_net, zoo
+from ghostnas import onnx_model, quantize, reference, space, tflite, torch_net, zoo
 from ghostnas.arch import Arch, Head, Stage, Stem, fit_to, lower
 from ghostnas.blocks import GhostBlock, MBConv
 from ghostnas.deploy import deploy, fold
@@ -243,15 +243,20 @@ def test_on_the_ops_of_published_networks(graph, seed):
     assert_readers_agree_on(graph, seed)
 
 
-def test_where_a_ghost_module_drops_maps():
+def dropping_maps():
+    """Channels that are no multiple of the ghost ratio, so that some maps are cut off."""
     block = GhostBlock(hidden_channels=20, out_channels=16, stride=2, ghost_ratio=3)
-    arch = Arch(
+    return Arch(
         stem=Stem(channels=8),
         stages=(Stage(blocks=(block,)),),
         head=Head(channels=24, features=16),
         resolution=33,
         classes=5,
     )
+
+
+def test_where_a_ghost_module_drops_maps():
+    arch = dropping_maps()
     assert sum(isinstance(node.op, Narrow) for node in lower(arch).nodes) == 2
     assert_readers_agree(arch)
 
@@ -283,6 +288,35 @@ def test_onnx_takes_any_batch():
     (together,) = session.run(None, {"image": images})
     alone = [session.run(None, {"image": picture[None]})[0] for picture in images]
     np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "int8"])
+def test_tflite_takes_a_batch_that_it_is_resized_to_and_xnnpack_all_of_it(dtype):
+    arch = dropping_maps()
+    graph = lower(arch)
+    images = np.random.default_rng(0).normal(size=(3, 33, 33, 3)).astype(np.float32)
+    model = tflite.write(graph, random_weights(graph, 0), half=dtype == "fp16")
+    if dtype == "int8":
+        model = quantize.quantize(model, [[image[None]] for image in images])
+    loaded = interpreter(model, xnnpack=True)
+    [source], [target] = loaded.get_input_details(), loaded.get_output_details()
+
+    def run(batch):
+        loaded.resize_tensor_input(source["index"], batch.shape)
+        loaded.allocate_tensors()
+        loaded.set_tensor(source["index"], batch)
+        loaded.invoke()
+        return loaded.get_tensor(target["index"])
+
+    if dtype == "int8":
+        scale, zero = source["quantization"]
+        images = np.clip(np.round(images / scale) + zero, -128, 127).astype(np.int8)
+    alone = np.concatenate([run(image[None]) for image in images])
+    together = run(images)
+    assert together.shape == (3, 5)
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
+    assert np.ptp(together.astype(float), axis=0).max() > 0
+    assert ops(loaded).count("DELEGATE") == 1
 
 
 @pytest.mark.parametrize("writer", [onnx_model, tflite], ids=["onnx", "tflite"])

@@ -1,0 +1,118 @@
+"""What processor this process may use how much of, and how processes that work for it begin: Ctrl-C
+is left to it and they end with it. It does not know what they do.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ghostnas.errors import InputError
+
+PARENT_LOOKED_AT_S = 1.0
+PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+# How Linux calls the instructions that sum products of int8 without saturating, by machine.
+DOT_PRODUCTS = {"x86_64": ("VNNI", ("avx512_vnni", "avx_vnni")), "aarch64": ("SDOT", ("asimddp",))}
+
+
+def usable_cpus() -> int:
+    """How many CPUs this process may use, 1 or more: not those that its affinity or the quota of a
+    container keeps from it.
+    """
+    if sys.version_info >= (3, 13):
+        allowed = os.process_cpu_count() or 1
+    elif sys.platform == "linux":
+        allowed = len(os.sched_getaffinity(0))
+    else:
+        allowed = os.cpu_count() or 1
+    return max(1, math.ceil(min(allowed, _quota(PROC, CGROUPS))))
+
+
+def check_count(option: str, count: int) -> None:
+    """Refuse more threads or processes than there are CPUs: thousands bring a machine to a halt.
+
+    Raises:
+        InputError: as said; `option` is what the user gave.
+    """
+    if count > (usable := usable_cpus()):
+        raise InputError(f"{option} {count}: {usable} CPUs are usable here; give {usable} at most")
+
+
+def processor() -> str:
+    """The CPU's name where the system tells it, its architecture, and whether it has instructions
+    for int8, such as ``AMD EPYC (x86_64, with VNNI)``.
+    """
+    machine = platform.machine()
+    about = _cpu_fields(PROC)
+    name = about.get("model name") or platform.processor() or machine
+    facts = [machine] * (name != machine)
+    if machine in DOT_PRODUCTS and (flags := about.get("flags") or about.get("Features")):
+        what, any_of = DOT_PRODUCTS[machine]
+        has = not set(any_of).isdisjoint(flags.split())
+        facts.append(f"{'with' if has else 'without'} {what}")
+    return f"{name} ({', '.join(facts)})" if facts else name
+
+
+def start_worker(parent: int) -> None:
+    """The first thing a worker process does: it ignores Ctrl-C, and ends when the process
+    `parent`, which started it, is gone, also after a kill -9.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes begun in the block do not hear Ctrl-C, not even before they come to `start_worker`.
+
+    An executor begins one at a submit. A Ctrl-C in the block is heard here when it ends.
+    """
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_LOOKED_AT_S)
+    os._exit(1)
+
+
+def _cpu_fields(proc: Path) -> dict[str, str]:
+    """What Linux says of the first CPU; nothing elsewhere."""
+    try:
+        first, _, _ = (proc / "cpuinfo").read_text(encoding="utf-8").partition("\n\n")
+    except (OSError, UnicodeDecodeError):
+        return {}
+    lines = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in lines}
+
+
+def _quota(proc: Path, cgroups: Path) -> float:
+    """CPUs that the control groups of this process allow it (version 2); infinity for no limit."""
+    try:
+        lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return math.inf
+    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+    place = cgroups / own
+    allowed = math.inf
+    for folder in (place, *place.parents):
+        if not folder.is_relative_to(cgroups):
+            break
+        try:
+            quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
+            allowed = min(allowed, int(quota) / int(period))
+        except (OSError, ValueError, ZeroDivisionError):  # none here, or "max"
+            continue
+    return allowed

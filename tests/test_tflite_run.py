@@ -1,0 +1,42 @@
+"""LiteRT's news stay away, its errors do not."""
+
+import subprocess
+import sys
+
+SCRIPT = """
+import os, sys
+from ghostnas import tflite, tflite_run, zoo
+from ghostnas.arch import lower
+from ghostnas.graph import random_weights
+
+graph = lower(zoo.ghostnet(0.1, 32, 10))
+model = tflite.write(graph, random_weights(graph, 0))
+if {direct}:
+    from ai_edge_litert.interpreter import Interpreter
+    Interpreter(model_content=model).allocate_tensors()
+else:
+    print(tflite_run.delegates(tflite_run.load(model)))
+with tflite_run._without_news():
+    os.write(2, b"INFO: a thing was made\\nERROR: a thing broke\\nno end of line")
+print("after", file=sys.stderr)
+"""
+
+
+def ran(direct, **streams):
+    command = [sys.executable, "-c", SCRIPT.format(direct=direct)]
+    return subprocess.run(command, text=True, check=True, stdout=subprocess.PIPE, **streams)
+
+
+def test_news_are_left_out_and_everything_else_is_said_in_its_order():
+    alone = ran(True, stderr=subprocess.PIPE).stderr
+    assert "INFO: " in alone  # else nothing is to be kept back any more: see `tflite_run`
+    done = ran(False, stderr=subprocess.PIPE)
+    assert done.stdout == "(1, True)\n"
+    assert done.stderr == "ERROR: a thing broke\nno end of lineafter\n"
+
+
+def test_a_process_without_stderr_runs_models_too():
+    closed = "import os; os.close(2)\n" + SCRIPT.format(direct=False).partition("with ")[0]
+    command = [sys.executable, "-c", closed]
+    done = subprocess.run(command, text=True, check=True, stdout=subprocess.PIPE)
+    assert done.stdout == "(1, True)\n"
