@@ -2,6 +2,6 @@
 
 import sys
 
-from ghostnas.cli import main
+from ghostnas.cli.main import main
 
 sys.exit(main())

@@ -14,12 +14,14 @@ import sys
 import time
 from collections.abc import Callable
 
-from ghostnas import cost, op_models, space
-from ghostnas.arch import lower
-from ghostnas.latency import Table, load
-from ghostnas.predict import Predictor
-from ghostnas.space import Space
-from ghostnas.sweep import Sweep
+from ghostnas.devices import op_models
+from ghostnas.ir import cost
+from ghostnas.latency.batch_predictor import Sweep
+from ghostnas.latency.predictor import Predictor
+from ghostnas.latency.table import Table, load
+from ghostnas.networks import space
+from ghostnas.networks.arch import lower
+from ghostnas.networks.space import Space
 
 ROUNDS = 5
 FRESH = 2000

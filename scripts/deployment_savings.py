@@ -1,11 +1,11 @@
 """What each cleaning of a deployed graph saves: whole networks in TFLite, with it and without it.
 
-A row is a network as `ghostnas.tflite` writes it against the same one with a cleaning left out, or
-nearly the same one of other widths. All models lie in one process, one thread, XNNPACK, and run in
-turns in a random order. Rounds go into blocks; a block gives each model its 10th percentile, and
-each row a saving of time per multiply-accumulate. Printed are the median of the blocks, and the
-lowest and the highest. Two copies of one file differ too, by where they lie in memory: the first
-row says by how much, and what is no more than that was not shown.
+A row is a network as `ghostnas.backends.tflite_writer` writes it against the same one with a
+cleaning left out, or nearly the same one of other widths. All models lie in one process, one
+thread, XNNPACK, and run in turns in a random order. Rounds go into blocks; a block gives each model
+its 10th percentile, and each row a saving of time per multiply-accumulate. Printed are the median
+of the blocks, and the lowest and the highest. Two copies of one file differ too, by where they lie
+in memory: the first row says by how much, and what is no more than that was not shown.
 
     python scripts/deployment_savings.py [--rounds 120] [--blocks 5] [--dtypes fp32 int8]
 """
@@ -22,11 +22,12 @@ from typing import Any, NamedTuple
 import flatbuffers
 import numpy as np
 
-from ghostnas import cost, runner, space, tflite, zoo
-from ghostnas.arch import Arch, Stage, lower
-from ghostnas.blocks import GhostBlock
-from ghostnas.deploy import fold, fold_norms
-from ghostnas.graph import (
+from ghostnas.backends import tflite_writer
+from ghostnas.backends.quantization import quantize
+from ghostnas.devices import runner
+from ghostnas.ir import cost
+from ghostnas.ir.fusion import fold, fold_norms
+from ghostnas.ir.graph import (
     Activation,
     Add,
     Affine,
@@ -41,7 +42,9 @@ from ghostnas.graph import (
     Weights,
     random_weights,
 )
-from ghostnas.quantize import quantize
+from ghostnas.networks import space, zoo
+from ghostnas.networks.arch import Arch, Stage, lower
+from ghostnas.networks.blocks import GhostBlock
 
 LOW = 10  # percentile
 WARM_UP_ROUNDS = 3
@@ -63,7 +66,7 @@ class Variant:
 
     def model(self, dtype: str) -> bytes:
         graph, weights = self.written(self.network)
-        writer = tflite._Writer(weights, half=False)  # `tflite.write` would clean the graph
+        writer = tflite_writer._Writer(weights, half=False)  # `tflite.write` would clean the graph
         for node in graph.nodes:
             writer.values.append(writer.op(node, [writer.values[at] for at in node.inputs]))
         model = writer.model()
@@ -71,7 +74,7 @@ class Variant:
             size = (1, *graph.input_shape[1:], graph.input_shape[0])
             sample = np.random.default_rng(0).normal(size=size).astype(np.float32)
             model = quantize(model, [[sample]])
-        parsed = tflite.schema.ModelT.InitFromPackedBuf(model)
+        parsed = tflite_writer.schema.ModelT.InitFromPackedBuf(model)
         self.edit(parsed)
         builder = flatbuffers.Builder(len(model))
         builder.Finish(parsed.Pack(builder), b"TFL3")
@@ -203,12 +206,12 @@ def pad_as_same(model: Any) -> None:
     for op in graph.operators:
         if (source := sources.get(op.inputs[0])) is not None:
             op.inputs = np.array([source, *op.inputs[1:]], np.int32)
-            op.builtinOptions.padding = tflite.schema.Padding.SAME
+            op.builtinOptions.padding = tflite_writer.schema.Padding.SAME
 
 
 def is_pad(model: Any, op: Any) -> bool:
     code = model.operatorCodes[op.opcodeIndex].builtinCode
-    return code == tflite.schema.BuiltinOperator.PAD
+    return code == tflite_writer.schema.BuiltinOperator.PAD
 
 
 # Networks

@@ -36,18 +36,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ghostnas import budget, cost, data, recipe, scorers, seeds, space, splits
-from ghostnas.arch import Arch, lower, to_json
+from ghostnas import stats
+from ghostnas.data import datasets
+from ghostnas.devices.journal import Journal
 from ghostnas.errors import GhostnasError, InputError, TrainingError
 from ghostnas.files import locked, write_whole
-from ghostnas.graph import Array
-from ghostnas.journal import Journal
+from ghostnas.ir import cost
+from ghostnas.ir.graph import Array
+from ghostnas.nas import budget, zero_cost
+from ghostnas.nas.evaluators import SCORED_PICTURES, score_untrained
+from ghostnas.networks import space
+from ghostnas.networks.arch import Arch, lower, to_json
+from ghostnas.networks.zoo import ghostnet
 from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus
-from ghostnas.proxy import SCORED_PICTURES, score_untrained
-from ghostnas.recipe import Recipe
-from ghostnas.seeds import kendall, percent, summary
-from ghostnas.train import train
-from ghostnas.zoo import ghostnet
+from ghostnas.stats import kendall, percent, summary
+from ghostnas.training import recipe, splits
+from ghostnas.training.loop import train
+from ghostnas.training.recipe import Recipe
 
 LONG = "long training"
 WIDTHS = (1.0, 0.75, 0.5)  # of GhostNet; at most a quarter of the architectures
@@ -73,7 +78,7 @@ class Task:
     def work(self) -> float:
         """In proportion to its seconds, roughly."""
         macs = cost.count(lower(self.arch)).macs + 1e7
-        if self.score in scorers.SCORERS:
+        if self.score in zero_cost.SCORERS:
             return 3 * SCORED_PICTURES * macs
         return float((self.recipe.train_pictures or 50_000) * self.recipe.epochs * macs)
 
@@ -179,21 +184,21 @@ def measure(todo: Sequence[Task], journal: Journal, spec: str, workers: int) -> 
             process.terminate()
 
 
-_dataset: data.Dataset
+_dataset: datasets.Dataset
 
 
 def begin(spec: str, parent: int) -> None:
     global _dataset  # a worker process has one job and keeps its data
     start_worker(parent)
     torch.set_num_threads(1)
-    _dataset = data.load(spec)
+    _dataset = datasets.load(spec)
 
 
 def carry_out(task: Task) -> tuple[float, float]:
     """The value of a task and its seconds, of the processor: others may share the cores."""
     found = split(task.recipe)
     began = time.process_time()
-    if task.score in scorers.SCORERS:
+    if task.score in zero_cost.SCORERS:
         value = score_untrained(task.score, task.arch, found, task.seed)
     else:
         graph = lower(splits.fit(task.arch, found))
@@ -226,7 +231,7 @@ def table(entries: Sequence[dict], archs: Sequence[Arch], amounts: Sequence[floa
         if all(found.get((LONG, arch.id, seed), {}).get("value") is not None for seed in begun)
     }
     said = f"{len(kept)} of {len(archs)} architectures, long trainings of each: {len(begun)}"
-    if len(kept) < seeds.FEWEST_RANKED:
+    if len(kept) < stats.FEWEST_RANKED:
         return f"{said}; too few to rank by"
     truth = np.array(
         [[found[LONG, each, seed]["value"] for seed in sorted(begun)] for each in kept]
@@ -302,7 +307,7 @@ def main() -> int:
     parser.add_argument(
         "--shorts", nargs="*", default=SHORTS, metavar="PICTURESxEPOCHS[@[FIRST-]PIXELS]"
     )
-    parser.add_argument("--scorers", nargs="*", default=list(scorers.SCORERS))
+    parser.add_argument("--scorers", nargs="*", default=list(zero_cost.SCORERS))
     parser.add_argument("--workers", type=int, default=usable_cpus())
     parser.add_argument("--seed", type=int, default=0, help="of the architectures")
     parser.add_argument("--table", action="store_true", help="of what is there, without training")
@@ -320,8 +325,8 @@ def main() -> int:
 
 def run(args: argparse.Namespace) -> str:
     """The table, when all that is missing has been measured."""
-    if unknown := sorted(set(args.scorers) - set(scorers.SCORERS)):
-        raise InputError(f"unknown scorer {unknown[0]!r}; known: {', '.join(scorers.SCORERS)}")
+    if unknown := sorted(set(args.scorers) - set(zero_cost.SCORERS)):
+        raise InputError(f"unknown scorer {unknown[0]!r}; known: {', '.join(zero_cost.SCORERS)}")
     if min(args.architectures, args.repeats, args.workers) < 1:
         raise InputError("--architectures, --repeats and --workers need 1 or more")
     floor, limit = budget.parse(args.floor), budget.parse(args.budget)
@@ -336,7 +341,7 @@ def run(args: argparse.Namespace) -> str:
         long = dataclasses.replace(long, test_pictures=args.test_pictures)
     # Both leave out the same pictures.
     long = dataclasses.replace(long, validation_pictures=base.validation_pictures)
-    dataset = data.load(args.data)
+    dataset = datasets.load(args.data)
     searched = dataclasses.replace(space.load(args.space), classes=len(dataset.classes))
     options = searched.choices.get("resolution", ())
     if options and dataset.resolution < max(options):

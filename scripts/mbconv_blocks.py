@@ -17,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ghostnas import check, op_models, tflite
-from ghostnas.blocks import MBConv, make_divisible
-from ghostnas.emulated import DEVICES, LINE_BYTES, features
-from ghostnas.emulator import Emulator
+from ghostnas.backends import tflite_writer
+from ghostnas.devices import op_models, table_check
+from ghostnas.devices.emulated import DEVICES, LINE_BYTES, features
+from ghostnas.devices.emulator import Emulator
 from ghostnas.errors import GhostnasError
-from ghostnas.graph import Builder, Graph
-from ghostnas.signature import OpSignature, signatures, weight_count
+from ghostnas.ir.graph import Builder, Graph
+from ghostnas.latency.op_signature import OpSignature, signatures, weight_count
+from ghostnas.networks.blocks import MBConv, make_divisible
 
 ROOT = Path(__file__).resolve().parents[1]
 COSTS_NS = DEVICES["pixel4-cpu1"].costs["fp32"].costs_ns
@@ -66,7 +67,7 @@ def main() -> int:
     for file, table in zip(args.files, tables, strict=True):
         measured = np.array([table[key] for key in keys])
         scale = np.median(measured / predicted)
-        found = check.agreement(scale * predicted, measured)
+        found = table_check.agreement(scale * predicted, measured)
         print(
             f"{file.name}: {len(keys)} blocks, scale {scale:.3f}: mean error "
             f"{100 * found['mape']:.1f} %, within 10 %: {100 * found['within_10']:.0f} %, "
@@ -82,7 +83,7 @@ def latencies(ops: list[OpSignature], emulator: Emulator) -> dict[OpSignature, f
         chosen = ops[at : at + BATCH]
         models = [op_models.op_model(op) for op in chosen]
         for op, model, counts in zip(chosen, models, emulator.count(models), strict=True):
-            inside = tflite.inspect(model)
+            inside = tflite_writer.inspect(model)
             lines = (weight_count(op) * 4 / LINE_BYTES, inside.map_bytes / LINE_BYTES)
             values = features("fp32", "", counts, *lines)
             found[op] = 1e-6 * sum(c * v for c, v in zip(COSTS_NS, values, strict=True))

@@ -2,9 +2,9 @@
 
 The file has a row a network (its name in `model`, as in pytorchcv) and a column a device setting,
 ``phone|cores|float or quant|mean``, in microseconds, as github.com/qed-usc/mobile-ml-benchmark has
-it. For each column, the three costs of `ghostnas.emulated` are fitted to all families of networks
-but one, and predict that one; so are a scale of FLOPs, and a roofline of FLOPs and bytes. A fit is
-one of least absolute relative errors.
+it. For each column, the three costs of `ghostnas.devices.emulated` are fitted to all families of
+networks but one, and predict that one; so are a scale of FLOPs, and a roofline of FLOPs and bytes.
+A fit is one of least absolute relative errors.
 
     python scripts/predictor_benchmark.py networks.csv --columns pixel4 s10 --without regnet
     python scripts/predictor_benchmark.py networks.csv --count     # counts what is not there yet
@@ -25,12 +25,13 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
-from ghostnas import check, classics, op_counts, op_models
-from ghostnas.emulated import LINE_BYTES, features
-from ghostnas.emulator import Counts, Emulator, count_each
+from ghostnas.devices import op_counts, op_models, table_check
+from ghostnas.devices.emulated import LINE_BYTES, features
+from ghostnas.devices.emulator import Counts, Emulator, count_each
 from ghostnas.errors import GhostnasError, InputError
-from ghostnas.graph import Array, Input
-from ghostnas.signature import OpSignature, signatures, weight_count
+from ghostnas.ir.graph import Array, Input
+from ghostnas.latency.op_signature import OpSignature, signatures, weight_count
+from ghostnas.networks import classics
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNTS = ROOT / "latency_tables" / "counts"
@@ -208,7 +209,7 @@ def report(title: str, column: Column, each: bool) -> None:
     print(f"{title}: {len(column.names)} networks of {len(families)} families")
     for kind in column.predictors:
         predicted = column.left_out(kind)
-        found = check.agreement(predicted, column.measured_ms)
+        found = table_check.agreement(predicted, column.measured_ms)
         print(
             f"  {kind:9} mean error {100 * found['mape']:5.1f} %, within 10 %: "
             f"{100 * found['within_10']:3.0f} %, Spearman {found['spearman']:.3f}"

@@ -13,11 +13,12 @@ import argparse
 from itertools import combinations
 from pathlib import Path
 
-from ghostnas import proxy, recipe
+from ghostnas.nas import evaluators
+from ghostnas.nas.evaluators import EvaluatorPool
+from ghostnas.networks.zoo import ghostnet
 from ghostnas.processes import usable_cpus
-from ghostnas.proxy import EvaluatorPool
-from ghostnas.seeds import percent, summary, welch_p_value
-from ghostnas.zoo import ghostnet
+from ghostnas.stats import percent, summary, welch_p_value
+from ghostnas.training import recipe
 
 FEW = (2, 3, 5)
 BIN = 0.01
@@ -56,13 +57,13 @@ def train(args: argparse.Namespace) -> dict[float, list[float]]:
     running = {
         key: pool.submit_test(ghostnet(key[0]), key[1], path)
         for key, path in paths.items()
-        if proxy.recorded(path) is None
+        if evaluators.recorded(path) is None
     }
     for position, (key, future) in enumerate(running.items(), 1):
         accuracy = future.result().test_accuracy
         print(f"{position}/{len(running)}: {key[0]:g}x, seed {key[1]}: {accuracy:.2%}", flush=True)
     pool.close()
-    scores = {key: proxy.recorded(path) for key, path in paths.items()}
+    scores = {key: evaluators.recorded(path) for key, path in paths.items()}
     return {
         width: [score.test_accuracy for key, score in scores.items() if score and key[0] == width]
         for width in args.widths

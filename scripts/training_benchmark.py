@@ -21,15 +21,16 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ghostnas import data, recipe, splits
-from ghostnas.arch import Arch, lower
-from ghostnas.initial import fresh
-from ghostnas.pictures import Pictures
+from ghostnas.data import datasets
+from ghostnas.data.images import Pictures
+from ghostnas.nas.evaluators import EvaluatorPool
+from ghostnas.networks.arch import Arch, lower
+from ghostnas.networks.zoo import ghostnet
 from ghostnas.processes import usable_cpus
-from ghostnas.proxy import EvaluatorPool
-from ghostnas.recipe import Recipe
-from ghostnas.splits import Split
-from ghostnas.zoo import ghostnet
+from ghostnas.training import recipe, splits
+from ghostnas.training.initialization import fresh
+from ghostnas.training.recipe import Recipe
+from ghostnas.training.splits import Split
 
 
 class Tutorial(Dataset):
@@ -85,7 +86,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     how = recipe.load(args.recipe)
-    split = splits.split(data.load(args.data), how)
+    split = splits.split(datasets.load(args.data), how)
     arch = ghostnet(args.width)
     workers = usable_cpus()
     pool = EvaluatorPool(args.data, how, workers)

@@ -2,8 +2,11 @@
 
 import pytest
 
-from ghostnas import data, latency, recipe, show, space, zoo
+from ghostnas.data import datasets
 from ghostnas.errors import InputError, did_you_mean
+from ghostnas.latency import summary, table
+from ghostnas.networks import space, zoo
+from ghostnas.training import recipe
 
 KNOWN = ["cortex-a76", "cortex-a76-int8", "pixel4-cpu1-fp32", "s10-cpu1-fp32"]
 
@@ -29,13 +32,13 @@ def test_what_is_like_none_gets_no_suggestion(name: str) -> None:
 @pytest.mark.parametrize(
     ("find", "name", "meant"),
     [
-        (latency.load, "pixel4", "pixel4-cpu1-fp32"),
-        (show.find, "gostnet", "ghostnet"),
+        (table.load, "pixel4", "pixel4-cpu1-fp32"),
+        (summary.find, "gostnet", "ghostnet"),
         (zoo.named, "mobilenetv3", "mobilenetv3-large"),
         (space.load, "gostnet", "ghostnet"),
         (recipe.load, "cifar-shrt", "cifar-short"),
-        (data.load, "cifar11:x", "cifar10"),
-        (data.locate, "imagnet:x", "imagenet"),
+        (datasets.load, "cifar11:x", "cifar10"),
+        (datasets.locate, "imagnet:x", "imagenet"),
     ],
 )
 def test_every_name_that_can_be_given_is_helped_with(find, name: str, meant: str) -> None:

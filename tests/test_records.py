@@ -6,8 +6,8 @@ from typing import Literal
 import pytest
 
 from ghostnas.errors import InputError
+from ghostnas.nas.settings import Settings, read, to_text
 from ghostnas.records import from_table
-from ghostnas.settings import Settings, read, to_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,11 +21,13 @@ import pandas as pd
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 import predictor_benchmark as benchmark
 
-from ghostnas import correction, latency, measure, space
-from ghostnas.bench import Setting
-from ghostnas.emulated import EmulatedBench
+from ghostnas.devices import table_build
+from ghostnas.devices.bench import Setting
+from ghostnas.devices.emulated import EmulatedBench
 from ghostnas.errors import GhostnasError
-from ghostnas.latency import Correction
+from ghostnas.latency import calibration, table
+from ghostnas.latency.table import Correction
+from ghostnas.networks import space
 
 ROOT = Path(__file__).resolve().parents[2]
 # Table to its device, dtype and, for a phone, the published latencies that it was fitted to.
@@ -46,7 +48,7 @@ def calibrated(published: pd.DataFrame, column: str, dtype: str) -> Correction:
     """No correction of the sum, and the scores of the networks that were left out."""
     found = benchmark.Column.read(published, column, dtype, NOT_FITTED)
     predicted = found.left_out("counts")
-    errors = np.abs(np.log(found.measured_ms / predicted)) / correction.BASE_ERROR
+    errors = np.abs(np.log(found.measured_ms / predicted)) / calibration.BASE_ERROR
     scores = tuple(round(float(score), 6) for score in sorted(errors))
     return Correction(
         scale=1.0, per_op_ms=0.0, per_megabyte_ms=0.0, networks=len(scores), scores=scores
@@ -72,11 +74,11 @@ def main() -> int:
             bench = EmulatedBench(device, Setting(dtype=dtype), args.emulator)
             out = args.out / f"{name}.csv"
             out.unlink(missing_ok=True)
-            built = measure.build(bench, searched, out, ops=args.ops, networks=0)
-            measure.networks_file(out).unlink()
+            built = table_build.build(bench, searched, out, ops=args.ops, networks=0)
+            table_build.networks_file(out).unlink()
             if column and published is not None:
                 fitted = calibrated(published, column, dtype)
-                latency.save(dataclasses.replace(built.table, correction=fitted), out)
+                table.save(dataclasses.replace(built.table, correction=fitted), out)
             print(f"{out}: {len(built.table.rows)} ops")
     except (GhostnasError, OSError) as error:
         print(f"build_tables: {error}", file=sys.stderr)

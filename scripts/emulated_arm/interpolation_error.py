@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ghostnas import op_models, space
-from ghostnas.emulator import Emulator
-from ghostnas.interpolate import Interpolator
-from ghostnas.signature import OpSignature
+from ghostnas.devices import op_models
+from ghostnas.devices.emulator import Emulator
+from ghostnas.latency.interpolation import Interpolator
+from ghostnas.latency.op_signature import OpSignature
+from ghostnas.networks import space
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH = 200

@@ -1,0 +1,95 @@
+"""Runs .tflite models, float32 or int8 at their ends, and says which part of one XNNPACK took."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from ghostnas.ir.graph import Array
+
+STDERR = 2
+NEWS = b"INFO: "  # how LiteRT begins a line that nobody needs to act on
+
+
+def load(model: bytes, *, threads: int = 1, xnnpack: bool = True) -> Any:
+    """An interpreter of the model, ready to run."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    with _without_news():
+        interpreter = Interpreter(
+            model_content=model, num_threads=threads, experimental_op_resolver_type=resolver
+        )
+        interpreter.allocate_tensors()
+    return interpreter
+
+
+def delegates(interpreter: Any) -> tuple[int, bool]:
+    """In how many parts XNNPACK took the model, and whether the output comes out of one."""
+    taken = [op for op in interpreter._get_ops_details() if op["op_name"] == "DELEGATE"]
+    [output] = interpreter.get_output_details()
+    return len(taken), any(output["index"] in op["outputs"] for op in taken)
+
+
+def run(interpreter: Any, images: Array) -> Array:
+    """Logits (n, classes) of `images` (n, 3, height, width), one picture after the other.
+
+    Where the model takes or gives int8, this goes there and back by the model's own scales.
+    """
+    [source], [target] = interpreter.get_input_details(), interpreter.get_output_details()
+    logits = []
+    for image in images.astype(np.float32):
+        interpreter.set_tensor(source["index"], _to(source, image.transpose(1, 2, 0))[None])
+        interpreter.invoke()
+        logits.append(_from(target, interpreter.get_tensor(target["index"])[0]))
+    return np.stack(logits)
+
+
+def _to(tensor: Any, values: Array) -> Array:
+    if tensor["dtype"] == np.float32:
+        return values
+    scale, zero = tensor["quantization"]
+    limits = np.iinfo(tensor["dtype"])
+    whole: Array = np.clip(np.round(values / scale) + zero, limits.min, limits.max)
+    return whole.astype(tensor["dtype"])
+
+
+def _from(tensor: Any, values: Array) -> Array:
+    if tensor["dtype"] == np.float32:
+        return values
+    scale, zero = tensor["quantization"]
+    return (values.astype(np.float32) - np.float32(zero)) * np.float32(scale)
+
+
+@contextmanager
+def _without_news() -> Iterator[None]:
+    """What the runtime writes to stderr meanwhile comes after it, without the lines of news.
+
+    LiteRT says once a process that it made an XNNPACK delegate. Its Python has no setting for
+    that, and no environment variable is read: its lines can only be kept back at the descriptor.
+    """
+    try:
+        sys.stderr.flush()
+        kept = os.dup(STDERR)
+    except (OSError, ValueError):  # a process without stderr
+        yield
+        return
+    try:
+        with tempfile.TemporaryFile() as said:
+            os.dup2(said.fileno(), STDERR)
+            try:
+                yield
+            finally:
+                os.dup2(kept, STDERR)
+                said.seek(0)
+                for line in said:
+                    if not line.startswith(NEWS):
+                        os.write(STDERR, line)
+    finally:
+        os.close(kept)

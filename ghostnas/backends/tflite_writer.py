@@ -1,0 +1,355 @@
+"""A graph and its weights as a .tflite file: the FlatBuffer is written directly.
+
+Maps are NHWC there, with a batch of one that `resize_tensor_input` may change. Symmetric padding is
+SAME where the two agree, else a PAD op and VALID; XNNPACK fuses such a PAD into the convolution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from functools import partial
+from typing import Any, NamedTuple
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from ghostnas.backends import tflite_runtime
+from ghostnas.errors import GhostnasError
+from ghostnas.ir.fusion import fold
+from ghostnas.ir.graph import (
+    Activation,
+    ActivationKind,
+    Add,
+    Affine,
+    Array,
+    AvgPool,
+    Concat,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalPool,
+    Graph,
+    Input,
+    MaxPool,
+    Multiply,
+    Narrow,
+    Node,
+    Pad,
+    Shape,
+    Weights,
+)
+
+INPUT, OUTPUT = "image", "logits"
+SCHEMA_VERSION = 3
+_FUSED: dict[ActivationKind, int] = {
+    "none": schema.ActivationFunctionType.NONE,
+    "relu": schema.ActivationFunctionType.RELU,
+    "relu6": schema.ActivationFunctionType.RELU6,
+}
+_TYPES = {
+    np.dtype(np.float32): schema.TensorType.FLOAT32,
+    np.dtype(np.float16): schema.TensorType.FLOAT16,
+    np.dtype(np.int32): schema.TensorType.INT32,
+}
+_OPERATOR = schema.BuiltinOperator
+_VERSIONS = {_OPERATOR.DEQUANTIZE: 3}  # the first that takes float16; all others are 1
+
+
+def write(graph: Graph, weights: Weights, *, half: bool = False) -> bytes:
+    """The model: signature ``serving_default`` from ``image`` (1, height, width, 3) to ``logits``.
+
+    With `half`, kernels and biases are kept as float16, each behind a DEQUANTIZE op, which XNNPACK
+    takes out when it reads the model; all is computed in float32.
+
+    Raises:
+        KeyError: `weights` lacks an array of `graph`.
+    """
+    deployed, folded = fold(graph, weights)
+    writer = _Writer(folded, half=half)
+    for node in deployed.nodes:
+        writer.values.append(writer.op(node, [writer.values[source] for source in node.inputs]))
+    return writer.model()
+
+
+def run(model: bytes, images: Array, *, xnnpack: bool = True) -> Array:
+    """Logits (n, classes) of `images` (n, 3, height, width), one picture after the other.
+
+    Raises:
+        GhostnasError: with `xnnpack`, if that delegate did not take the graph as one.
+    """
+    interpreter = tflite_runtime.load(model, xnnpack=xnnpack)
+    parts, _ = tflite_runtime.delegates(interpreter)
+    if xnnpack and parts != 1:
+        raise GhostnasError(f"XNNPACK took the .tflite model in {parts} parts, not in one")
+    return tflite_runtime.run(interpreter, images)
+
+
+class Inside(NamedTuple):
+    """What a model holds: its ops, bytes of its constants, and of its inputs and outputs."""
+
+    ops: frozenset[str]
+    constant_bytes: int
+    map_bytes: int
+
+
+def inspect(model: bytes) -> Inside:
+    """What a float32 or int8 model holds."""
+    parsed = schema.ModelT.InitFromPackedBuf(model)
+    graph = parsed.subgraphs[0]
+    names = {code: name for name, code in vars(_OPERATOR).items() if isinstance(code, int)}
+    constants = sum(len(buffer.data) for buffer in parsed.buffers if buffer.data is not None)
+    bytes_each = {schema.TensorType.INT8: 1, schema.TensorType.FLOAT32: 4}
+    maps = sum(
+        bytes_each[graph.tensors[at].type] * math.prod(graph.tensors[at].shape)
+        for at in (*graph.inputs, *graph.outputs)
+    )
+    ops = frozenset(names[code.builtinCode] for code in parsed.operatorCodes)
+    return Inside(ops, constants, int(maps))
+
+
+def count_ops(model: bytes) -> dict[str, int]:
+    """How many ops of each name a model holds, in order of their first use."""
+    parsed = schema.ModelT.InitFromPackedBuf(model)
+    names = {code: name for name, code in vars(_OPERATOR).items() if isinstance(code, int)}
+    used = [parsed.operatorCodes[op.opcodeIndex] for op in parsed.subgraphs[0].operators]
+    return dict(Counter(names[code.builtinCode] for code in used))
+
+
+class _Writer:
+    """Gathers tensors and operators. `values` holds the tensor of each graph node's output."""
+
+    def __init__(self, weights: Weights, *, half: bool) -> None:
+        self.values: list[int] = []
+        self._weights = weights
+        self._half = half
+        self._tensors: list[Any] = []
+        self._operators: list[Any] = []
+        self._codes: dict[int, int] = {}
+        empty = schema.BufferT()
+        self._buffers = [empty]  # the format keeps buffer 0 for tensors without data
+        self._inputs: list[int] = []
+
+    def op(self, node: Node, inputs: list[int]) -> int:
+        """Append what the node is in TFLite; return its output tensor."""
+        op, shape = node.op, _nhwc(node.shape)
+        emit = partial(self._operator, name=node.name, shape=shape)
+        match op:
+            case Input():
+                self._inputs.append(self._tensor(node.name, shape))
+                return self._inputs[-1]
+            case Conv():
+                return self._conv(node, op, inputs[0])
+            case Dense():
+                options = schema.FullyConnectedOptionsT()
+                options.fusedActivationFunction = _FUSED[op.activation]
+                operands = [*inputs, *self._learned(node.name)]
+                return emit(_OPERATOR.FULLY_CONNECTED, operands, options)
+            case Add():
+                return self._add(node.name, inputs, shape, op.activation)
+            case Affine():
+                scale, shift = (
+                    self._constant(f"{node.name}.{key}", self._weights[f"{node.name}.{key}"])
+                    for key in ("weight", "bias")
+                )
+                scaled = self._multiply(f"{node.name}.scaled", [*inputs, scale], shape)
+                return self._add(node.name, [scaled, shift], shape, op.activation)
+            case Pad():
+                return self._pad(node.name, inputs[0], op.amount)
+            case MaxPool() | AvgPool():
+                options = schema.Pool2DOptionsT()
+                options.padding = schema.Padding.VALID
+                options.strideH = options.strideW = op.stride
+                options.filterHeight = options.filterWidth = op.kernel
+                kind = "MAX_POOL_2D" if isinstance(op, MaxPool) else "AVERAGE_POOL_2D"
+                return emit(getattr(_OPERATOR, kind), inputs, options)
+            case Multiply():
+                return self._multiply(node.name, inputs, shape)
+            case Concat():
+                options = schema.ConcatenationOptionsT()
+                options.axis = 3
+                return emit(_OPERATOR.CONCATENATION, inputs, options)
+            case Narrow():
+                # No SLICE: XNNPACK takes one only with a size that fixes the batch.
+                begin = np.array([0, 0, 0, op.start], np.int32)
+                end = np.array([0, *shape[1:3], op.start + op.channels], np.int32)
+                options = schema.StridedSliceOptionsT()
+                options.beginMask = options.endMask = 1  # all of the first axis
+                operands = [
+                    self._constant(f"{node.name}.{name}", value)
+                    for name, value in (("begin", begin), ("end", end), ("step", np.ones_like(end)))
+                ]
+                return emit(_OPERATOR.STRIDED_SLICE, [*inputs, *operands], options)
+            case GlobalPool():
+                axes = self._constant(f"{node.name}.axes", np.array([1, 2], np.int32))
+                options = schema.ReducerOptionsT()
+                options.keepDims = True
+                return emit(_OPERATOR.MEAN, [*inputs, axes], options)
+            case Flatten():
+                options = schema.ReshapeOptionsT()
+                options.newShape = _any_batch(shape)
+                target = self._constant(f"{node.name}.shape", _any_batch(shape))
+                return emit(_OPERATOR.RESHAPE, [*inputs, target], options)
+            case Activation():
+                return self._activation(node.name, inputs[0], shape, op.kind)
+            case _:
+                raise ValueError(f"{node.name}: {op} is no op of a deployed graph")
+
+    def model(self) -> bytes:
+        subgraph = schema.SubGraphT()
+        subgraph.name = b"main"
+        subgraph.tensors, subgraph.operators = self._tensors, self._operators
+        subgraph.inputs = np.array(self._inputs, np.int32)
+        subgraph.outputs = np.array(self.values[-1:], np.int32)
+        signature = schema.SignatureDefT()
+        signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
+        signature.inputs = [
+            _tensor_map(INPUT if index == 0 else f"{INPUT}{index}", tensor)
+            for index, tensor in enumerate(self._inputs)
+        ]
+        signature.outputs = [_tensor_map(OUTPUT, self.values[-1])]
+        model = schema.ModelT()
+        model.version = SCHEMA_VERSION
+        model.description = b"ghostnas"
+        model.operatorCodes = [_operator_code(code) for code in self._codes]
+        model.subgraphs, model.buffers = [subgraph], self._buffers
+        model.signatureDefs = [signature]
+        size = sum(len(buffer.data) for buffer in self._buffers if buffer.data is not None)
+        builder = flatbuffers.Builder(size + 4096 + 512 * len(self._tensors))
+        builder.Finish(model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+    def _conv(self, node: Node, op: Conv, x: int) -> int:
+        height, width = (int(size) for size in self._tensors[x].shape[1:3])
+        same = all(_same_is_symmetric(size, op) for size in (height, width))
+        if op.padding and not same:
+            x = self._pad(node.name, x, op.padding)
+        kernel, bias = (self._weights[f"{node.name}.{key}"] for key in ("weight", "bias"))
+        options: Any
+        if op.depthwise:
+            code, options = _OPERATOR.DEPTHWISE_CONV_2D, schema.DepthwiseConv2DOptionsT()
+            options.depthMultiplier = op.out_channels // op.in_channels
+            kernel = kernel.transpose(1, 2, 3, 0)  # 1HWC
+        else:
+            code, options = _OPERATOR.CONV_2D, schema.Conv2DOptionsT()
+            kernel = kernel.transpose(0, 2, 3, 1)  # OHWI
+        options.strideH = options.strideW = op.stride
+        options.dilationHFactor = options.dilationWFactor = 1
+        options.padding = schema.Padding.SAME if same else schema.Padding.VALID
+        options.fusedActivationFunction = _FUSED[op.activation]
+        operands = [
+            x,
+            self._weight(f"{node.name}.weight", kernel),
+            self._weight(f"{node.name}.bias", bias),
+        ]
+        return self._operator(code, operands, options, name=node.name, shape=_nhwc(node.shape))
+
+    def _pad(self, name: str, x: int, padding: int) -> int:
+        batch, height, width, channels = (int(size) for size in self._tensors[x].shape)
+        amounts = np.array([[0, 0], [padding, padding], [padding, padding], [0, 0]], np.int32)
+        shape = (batch, height + 2 * padding, width + 2 * padding, channels)
+        operands = [x, self._constant(f"{name}.padding", amounts)]
+        options = schema.PadOptionsT()
+        return self._operator(_OPERATOR.PAD, operands, options, name=f"{name}.pad", shape=shape)
+
+    def _multiply(self, name: str, inputs: list[int], shape: Shape) -> int:
+        options = schema.MulOptionsT()
+        return self._operator(_OPERATOR.MUL, inputs, options, name=name, shape=shape)
+
+    def _add(self, name: str, inputs: list[int], shape: Shape, activation: ActivationKind) -> int:
+        options = schema.AddOptionsT()
+        options.fusedActivationFunction = _FUSED[activation]
+        return self._operator(_OPERATOR.ADD, inputs, options, name=name, shape=shape)
+
+    def _activation(self, name: str, x: int, shape: Shape, kind: ActivationKind) -> int:
+        emit = partial(self._operator, name=name, shape=shape)
+        match kind:
+            case "relu":
+                return emit(_OPERATOR.RELU, [x], None)
+            case "relu6":
+                return emit(_OPERATOR.RELU6, [x], None)
+            case "hard_swish":
+                return emit(_OPERATOR.HARD_SWISH, [x], schema.HardSwishOptionsT())
+            case "hard_sigmoid":  # no op of its own in TFLite: min(max(x + 3, 0), 6) / 6
+                three = self._constant(f"{name}.three", np.array([3], np.float32))
+                sixth = self._constant(f"{name}.sixth", np.array([1 / 6], np.float32))
+                shifted = self._add(f"{name}.shifted", [x, three], shape, "relu6")
+                return self._multiply(name, [shifted, sixth], shape)
+            case "sigmoid":
+                return emit(_OPERATOR.LOGISTIC, [x], None)
+            case _:
+                raise ValueError(f"{name}: {kind} is no activation of TFLite")
+
+    def _operator(
+        self, code: int, inputs: list[int], options: Any, *, name: str, shape: Shape
+    ) -> int:
+        operator = schema.OperatorT()
+        operator.opcodeIndex = self._codes.setdefault(code, len(self._codes))
+        output = self._tensor(name, shape)
+        operator.inputs = np.array(inputs, np.int32)
+        operator.outputs = np.array([output], np.int32)
+        if options is not None:
+            union = type(options).__name__.removesuffix("T")
+            operator.builtinOptionsType = getattr(schema.BuiltinOptions, union)
+            operator.builtinOptions = options
+        self._operators.append(operator)
+        return output
+
+    def _tensor(self, name: str, shape: Shape, dtype: Any = np.float32, buffer: int = 0) -> int:
+        tensor = schema.TensorT()
+        tensor.name = name.encode()
+        tensor.shape = np.array(shape, np.int32)
+        tensor.hasRank = True
+        tensor.type = _TYPES[np.dtype(dtype)]
+        tensor.buffer = buffer
+        self._tensors.append(tensor)
+        return len(self._tensors) - 1
+
+    def _constant(self, name: str, value: Array) -> int:
+        buffer = schema.BufferT()
+        buffer.data = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+        self._buffers.append(buffer)
+        return self._tensor(name, value.shape, value.dtype, len(self._buffers) - 1)
+
+    def _learned(self, name: str) -> list[int]:
+        keys = (f"{name}.weight", f"{name}.bias")
+        return [self._weight(key, self._weights[key]) for key in keys]
+
+    def _weight(self, name: str, value: Array) -> int:
+        if not self._half:
+            return self._constant(name, value)
+        kept = self._constant(f"{name}.half", value.astype(np.float16))
+        options = schema.DequantizeOptionsT()
+        return self._operator(
+            _OPERATOR.DEQUANTIZE, [kept], options, name=name, shape=tuple(value.shape)
+        )
+
+
+def _nhwc(shape: Shape) -> Shape:
+    return (1, *shape[1:], shape[0])
+
+
+def _any_batch(shape: Shape) -> Array:
+    """The shape as an op's argument that leaves the batch as it is, also where it was resized."""
+    return np.array((-1, *shape[1:]), np.int32)
+
+
+def _same_is_symmetric(size: int, op: Conv) -> bool:
+    """Whether TFLite's SAME pads `size` pixels as PyTorch's padding of half the kernel does."""
+    total = max((-(-size // op.stride) - 1) * op.stride + op.kernel - size, 0)
+    return total == 2 * op.padding
+
+
+def _operator_code(code: int) -> Any:
+    operator_code = schema.OperatorCodeT()
+    operator_code.builtinCode = code
+    operator_code.deprecatedBuiltinCode = min(code, 127)
+    operator_code.version = _VERSIONS.get(code, 1)
+    return operator_code
+
+
+def _tensor_map(name: str, tensor: int) -> Any:
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = name.encode(), tensor
+    return entry

@@ -1,0 +1,216 @@
+"""Random changes of a batch of pictures: crops, mirroring, cutout and RandAugment.
+
+All work on uint8 tensors on any device, on all pictures at once. What is drawn for a picture
+depends on its place in the batch only: shards of a batch are changed as the whole is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ghostnas.errors import InputError
+from ghostnas.ir.graph import Array
+from ghostnas.data.randaugment import GREY, HIGHEST_MAGNITUDE, OPERATIONS, apply_operations
+
+Shard = tuple[int, int]  # this process's number, and how many there are
+WHOLE: Shard = (0, 1)
+STREAM = 0xA06  # keeps these draws apart from others that the same seed makes
+CROP_TRIES = 10
+WIDEST = 4 / 3  # a crop's width over its height, and the other way round
+# Weights of a scaling are whole numbers that add up to this, so that sums of products with 8 bits
+# are exact in float32 and TF32: no order of adding, and so no batch size, can change a pixel.
+ONE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class PaddedCrop:
+    """Pictures moved by up to `padding` pixels each way, black where there were none."""
+
+    padding: int = 0
+
+    def __post_init__(self) -> None:
+        if self.padding < 0:
+            raise InputError(f"a crop with padding {self.padding}: needs 0 or more pixels")
+
+
+@dataclass(frozen=True, slots=True)
+class ResizedCrop:
+    """A part of a picture, scaled: its share of the area is drawn from `smallest` to `largest`, and
+    its width over its height from 3/4 to 4/3 (Szegedy et al., 2015).
+    """
+
+    smallest: float
+    largest: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.smallest <= self.largest <= 1:
+            raise InputError(
+                f"a crop of {self.smallest} to {self.largest} of the area: "
+                "needs shares above 0 and up to 1, the smaller first"
+            )
+
+
+Crop = PaddedCrop | ResizedCrop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmentation:
+    """What `augment` does, in this order; as it is, nothing.
+
+    Attributes:
+        flip: whether half of the pictures are mirrored left to right.
+        randaugment: how many operations change a picture (Cubuk et al., 2020)...
+        magnitude: ... and how strongly, 0 to 30.
+        cutout: side of a square that is blanked, in pixels (DeVries and Taylor, 2017).
+
+    Raises:
+        InputError: a number is out of range.
+    """
+
+    flip: bool = False
+    randaugment: int = 0
+    magnitude: int = 9
+    cutout: int = 0
+
+    def __post_init__(self) -> None:
+        if self.randaugment < 0 or not 0 <= self.magnitude <= HIGHEST_MAGNITUDE:
+            raise InputError(
+                f"randaugment {self.randaugment} operations of magnitude {self.magnitude}: "
+                f"needs 0 or more, of 0 to {HIGHEST_MAGNITUDE}"
+            )
+        if self.cutout < 0:
+            raise InputError(f"cutout {self.cutout}: needs 0 or more pixels")
+
+
+def augment(
+    batch: Tensor, augmentation: Augmentation, seed: tuple[int, ...], shard: Shard = WHOLE
+) -> Tensor:
+    """The batch, (n, 3, height, width) uint8, changed; one in channels_last memory stays so.
+
+    With a `shard` (rank, world) the batch is this process's part of one that is `world` times
+    as large, and all numbers are drawn for that.
+    """
+    rank, world = shard
+    count = len(batch)
+    mine = slice(rank * count, (rank + 1) * count)
+    rng = np.random.default_rng([STREAM, *seed])
+    mirrored = rng.random(world * count) < 0.5
+    operations = rng.integers(0, len(OPERATIONS), (augmentation.randaugment, world * count))
+    negative = rng.random(operations.shape) < 0.5
+    centres = rng.random((2, world * count))
+    images = batch.permute(0, 2, 3, 1)
+    if augmentation.flip:
+        images = flip(images, mirrored[mine])
+    for drawn, signs in zip(operations[:, mine], negative[:, mine], strict=True):
+        images = apply_operations(images, drawn, augmentation.magnitude, signs)
+    if augmentation.cutout:
+        images = cutout(images, augmentation.cutout, centres[:, mine])
+    return images.permute(0, 3, 1, 2)
+
+
+def draw_parts(count: int, rng: np.random.Generator) -> Array:
+    """What `parts` needs for `count` pictures, (count, CROP_TRIES, 4) from 0 to 1."""
+    return rng.random((count, CROP_TRIES, 4))
+
+
+def parts(crop: ResizedCrop, draws: Array, width: int, height: int) -> Array:
+    """Left, top, width and height in pixels, (n, 4), of the part of each of n pictures of one size.
+
+    It is the first that fits of CROP_TRIES; where none does, as much of the middle as has an
+    allowed shape.
+    """
+    shares = crop.smallest + draws[..., 0] * (crop.largest - crop.smallest)
+    shapes = np.exp((2 * draws[..., 1] - 1) * math.log(WIDEST))
+    area = shares * width * height
+    widths, heights = (np.rint(np.sqrt(a)) for a in (area * shapes, area / shapes))
+    fits: Array = (widths >= 1) & (widths <= width) & (heights >= 1) & (heights <= height)
+    picked = np.arange(len(draws)), fits.argmax(1)
+    wide, high = widths[picked], heights[picked]
+    left = np.floor(draws[..., 2][picked] * (width - wide + 1))
+    top = np.floor(draws[..., 3][picked] * (height - high + 1))
+    part: Array = np.stack([left, top, wide, high], 1)
+    most_wide = min(width, round(height * WIDEST))
+    most_high = min(height, round(width * WIDEST))
+    middle = ((width - most_wide) // 2, (height - most_high) // 2, most_wide, most_high)
+    return np.where(np.any(fits, 1)[:, None], part, middle).astype(np.int64)
+
+
+def move(
+    images: Tensor, whole: int, rng: np.random.Generator, crop: PaddedCrop, mine: slice
+) -> Tensor:
+    """Images (n, height, width, 3), each moved, black around it.
+
+    A window of a padded picture is rows of neighbouring bytes, and so is copied by rows: 0.3 ms
+    for 64 pictures of CIFAR on one core, where indices of rows and columns take 1.0.
+    """
+    pad = crop.padding
+    if not pad:
+        return images
+    tops, lefts = torch.from_numpy(rng.integers(0, 2 * pad + 1, (2, whole))[:, mine]).to(
+        images.device
+    )
+    count, height, width, _ = images.shape
+    padded = images.new_zeros(count, height + 2 * pad, width + 2 * pad, 3)
+    padded[:, pad : pad + height, pad : pad + width] = images
+    row = padded.stride(1)
+    windows = padded.as_strided(
+        (count, 2 * pad + 1, 2 * pad + 1, height, width * 3), (padded.stride(0), row, 3, row, 1)
+    )
+    picked = windows[torch.arange(count, device=images.device), tops, lefts]
+    return picked.view(count, height, width, 3)
+
+
+def scale(images: Tensor, cut: Array, size: int) -> Tensor:
+    """The parts `cut` (n or 1, 4) of images (n, height, width, 3), scaled to `size` x `size`:
+    bilinear, over all pixels that a new one covers.
+    """
+    count, height, width, _ = images.shape
+    left, top, wide, high = torch.from_numpy(cut.astype(np.float32)).to(images.device).T
+    values = images.float().view(count, height, width * 3)
+    values = _rounded(_weights(top, high, height, size) @ values)
+    values = values.view(count, size, width, 3).transpose(1, 2).reshape(count, width, size * 3)
+    values = _rounded(_weights(left, wide, width, size) @ values)
+    turned = values.to(torch.uint8).view(count, size, size, 3)
+    return turned.transpose(1, 2).contiguous()
+
+
+def _rounded(sums: Tensor) -> Tensor:
+    return sums.add_(ONE // 2).mul_(1 / ONE).floor_()
+
+
+def _weights(start: Tensor, extent: Tensor, pixels: int, size: int) -> Tensor:
+    """(n, size, pixels): what each old pixel is to each new one; whole numbers, ONE in all."""
+    scale = (extent / size)[:, None, None]
+    centres = (
+        start[:, None, None] + (torch.arange(size, device=start.device)[:, None] + 0.5) * scale
+    )
+    distance = (torch.arange(pixels, device=start.device) + 0.5 - centres).abs_()
+    weights = distance.div_(-scale.clamp(min=1)).add_(1).clamp_(min=0)
+    weights = weights.mul_(ONE / weights.sum(2, keepdim=True)).round_()
+    largest = weights.argmax(2, keepdim=True)
+    return weights.scatter_add_(2, largest, ONE - weights.sum(2, keepdim=True))
+
+
+def flip(images: Tensor, mirrored: Array) -> Tensor:
+    """Images (n, height, width, 3) of which the `mirrored` ones (n,) are turned left to right."""
+    which = torch.from_numpy(np.flatnonzero(mirrored)).to(images.device)
+    return images.index_copy(0, which, images[which].flip(2))
+
+
+def cutout(images: Tensor, side: int, centres: Array) -> Tensor:
+    """Images (n, height, width, 3) with a grey square each around `centres` (2, n), which are
+    shares of height and width; it may lie half outside.
+    """
+    _, height, width, _ = images.shape
+    covered = []
+    for extent, share in zip((height, width), centres, strict=True):
+        first = torch.from_numpy((share * extent).astype(np.int64) - side // 2)[:, None]
+        pixel = torch.arange(extent)
+        covered.append((pixel >= first) & (pixel < first + side))
+    rows, columns = (each.to(images.device) for each in covered)
+    return images.masked_fill((rows[:, :, None] & columns[:, None])[..., None], GREY)

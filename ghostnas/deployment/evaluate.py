@@ -1,0 +1,326 @@
+"""The accuracy of a model file on a dataset's test pictures; the model runs in other processes.
+
+A runtime that crashes on a damaged file takes its process with it, not this one.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ghostnas.backends.model_file import ModelFile, check_classes, doubts, open_model
+from ghostnas.errors import InputError
+from ghostnas.ir.graph import Array
+from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus
+
+if TYPE_CHECKING:
+    from ghostnas.data.images import Dataset, Source
+    from ghostnas.ir.preprocessing import Preprocessing
+
+TOP = 5
+BATCH = 50
+SHARES_A_WORKER = 8  # so that progress can be told, and that none waits long for the last
+SEED = 0  # of the pictures that a limit leaves
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Labelled images that no file was calibrated on, and how `ghostnas eval` takes the same ones.
+
+    Attributes:
+        source: the images; their labels are indices of `classes`.
+        description: of which data they are, in the plural: ``test images of cifar10``.
+        data: as ``--data`` names it; empty where no command takes just these images.
+        limit: as ``--limit`` gives it; None for all test images.
+    """
+
+    source: Source
+    classes: tuple[str, ...]
+    description: str
+    data: str = ""
+    limit: int | None = None
+
+    def command(self, file: str) -> str | None:
+        """What prints the accuracy of a file on these images."""
+        if not self.data:
+            return None
+        limit = [] if self.limit is None else ["--limit", str(self.limit)]
+        return shlex.join(["ghostnas", "eval", file, "--data", self.data, *limit])
+
+
+def of_dataset(dataset: Dataset, spec: str, limit: int | None = None) -> Evaluation:
+    """The test images of a dataset that `spec` names, as `evaluate` draws them for a `limit`."""
+    return Evaluation(
+        source=_drawn(dataset, limit),
+        classes=dataset.classes,
+        description=f"test images of {dataset.name}",
+        data=spec,
+        limit=limit,
+    )
+
+
+def batches(
+    source: Source,
+    preprocessing: Preprocessing,
+    size: int,
+    *,
+    batch_size: int = BATCH,
+    strict: bool = False,
+    skipped: dict[Path, str] | None = None,
+) -> Iterator[tuple[Array, Array]]:
+    """Images as a network takes them, float32 (n, 3, size, size), and their labels (n,), in order.
+
+    `skipped` is given each file that cannot be read, with the reason.
+
+    Raises:
+        InputError: a file cannot be read, with `strict`.
+    """
+    import torch
+
+    from ghostnas.data.loader import normaliser, test_batches
+
+    normalise = normaliser(preprocessing, torch.device("cpu"))
+    for images, labels in test_batches(
+        source, batch_size=batch_size, size=size, strict=strict, skipped=skipped
+    ):
+        yield normalise(images).contiguous().numpy(), labels.numpy()
+
+
+class _Counted(NamedTuple):
+    """Of a share of the pictures; `seconds` are those of reading and running them."""
+
+    top1: int
+    top5: int
+    pictures: int
+    skipped: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Described:
+    """A model and the data it is run on, without either; `skipped` are pictures not loaded."""
+
+    format: str
+    dtype: str | None
+    resolution: int
+    classes: int
+    warnings: list[str]
+    pictures: int
+    skipped: tuple[str, ...]
+
+
+def evaluate(
+    path: Path,
+    data_spec: str,
+    *,
+    workers: int = 1,
+    limit: int | None = None,
+    batch_size: int = BATCH,
+    strict: bool = False,
+    say: Say = lambda line: None,
+) -> dict[str, Any]:
+    """Top-1 and, with 5 classes or more, top-5 accuracy, 0 to 1, of a model file.
+
+    ``images_per_second`` counts all workers together, from files or memory to logits; opening the
+    model and the data is left out. ``skipped`` counts the pictures that could not be read, those of
+    a small folder's training part too, and ``first_skipped`` names one and the reason.
+
+    Args:
+        path: see `ghostnas.backends.model_file.open_model`.
+        data_spec: see `ghostnas.data.datasets.load`.
+        limit: how many of the test pictures are used, drawn so that classes keep their shares.
+        strict: whether a picture that cannot be read is an error; else it is left out.
+        say: hears of each tenth of the work, and of what is assumed.
+
+    Raises:
+        InputError: model or data cannot be read, do not fit each other, or the runtime crashed.
+    """
+    if workers < 1 or batch_size < 1 or (limit is not None and limit < 1):
+        raise InputError("workers, batch_size and limit begin at 1")
+    threads = max(1, usable_cpus() // workers)
+    started = (path, data_spec, limit, batch_size, strict, threads, os.getpid())
+    with _pool(workers, started) as pool:
+        try:
+            with deaf_to_interrupts():
+                described = pool.submit(_describe)
+            found = described.result()
+            for warning in found.warnings:
+                say(f"{path}: {warning}")
+            shares = np.array_split(np.arange(found.pictures), _share_count(found, workers))
+            with deaf_to_interrupts():
+                futures = [pool.submit(_score, share) for share in shares]
+            counted = list(_told(futures, found.pictures, say))
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"{path}: the process that ran it died: the file is damaged, or memory does not "
+                "suffice; try fewer --workers"
+            ) from error
+    return _result(path, data_spec, found, counted, min(workers, len(shares)))
+
+
+def _result(
+    path: Path, data_spec: str, found: _Described, counted: list[_Counted], workers: int
+) -> dict[str, Any]:
+    pictures = sum(each.pictures for each in counted)
+    if not pictures:
+        raise InputError(f"data {data_spec!r}: none of its test pictures can be read")
+    seconds = sum(each.seconds for each in counted) / workers
+    top5 = sum(each.top5 for each in counted) / pictures
+    skipped = sorted([*found.skipped, *(line for each in counted for line in each.skipped)])
+    return {
+        "model": str(path),
+        "format": found.format,
+        "dtype": found.dtype,
+        "data": data_spec,
+        "top1": sum(each.top1 for each in counted) / pictures,
+        "top5": top5 if found.classes >= TOP else None,
+        "pictures": pictures,
+        "skipped": len(skipped),
+        "first_skipped": skipped[0] if skipped else None,
+        "classes": found.classes,
+        "resolution": found.resolution,
+        "warnings": found.warnings,
+        "images_per_second": pictures / seconds,
+    }
+
+
+def _share_count(found: _Described, workers: int) -> int:
+    return max(1, min(found.pictures, workers * SHARES_A_WORKER))
+
+
+def _told(futures: list[Future[_Counted]], pictures: int, say: Say) -> Iterator[_Counted]:
+    """Each share's counts as it is done."""
+    done = right = 0
+    told = 0.1
+    for future in as_completed(futures):
+        counted = future.result()
+        done, right = done + counted.pictures + len(counted.skipped), right + counted.top1
+        if done >= told * pictures:
+            told = (math.floor(10 * done / pictures) + 1) / 10
+            say(f"{done} of {pictures} pictures, {right / max(1, done):.1%} right so far")
+        yield counted
+
+
+@contextmanager
+def _pool(workers: int, arguments: tuple[Any, ...]) -> Iterator[ProcessPoolExecutor]:
+    """Processes that end with the block, whatever they are doing then."""
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=arguments
+    )
+    try:
+        yield pool
+    finally:
+        processes = list((pool._processes or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
+
+
+class _Job(NamedTuple):
+    path: Path
+    data_spec: str
+    limit: int | None
+    batch_size: int
+    strict: bool
+    threads: int
+
+
+class _Opened(NamedTuple):
+    model: ModelFile
+    pictures: Any
+    warnings: list[str]
+    skipped: tuple[str, ...]
+
+
+_job: _Job
+_opened: _Opened | None = None
+
+
+def _start_worker(
+    path: Path,
+    data_spec: str,
+    limit: int | None,
+    batch_size: int,
+    strict: bool,
+    threads: int,
+    parent: int,
+) -> None:
+    global _job  # a worker process has one job and keeps its model and data
+    start_worker(parent)
+    _job = _Job(path, data_spec, limit, batch_size, strict, threads)
+
+
+def _open() -> _Opened:
+    """This worker's model and test pictures."""
+    global _opened
+    if _opened is None:
+        import torch
+
+        from ghostnas.data.datasets import load
+
+        torch.set_num_threads(_job.threads)
+        model = open_model(_job.path, threads=_job.threads)
+        dataset = load(_job.data_spec, _job.strict)
+        check_classes(model, dataset.classes)
+        pictures = _drawn(dataset, _job.limit)
+        _opened = _Opened(model, pictures, doubts(model, dataset.classes), dataset.skipped)
+    return _opened
+
+
+def _describe() -> _Described:
+    model, pictures, warnings, skipped = _open()
+    return _Described(
+        format=model.format,
+        dtype=model.dtype,
+        resolution=model.resolution,
+        classes=model.classes,
+        warnings=warnings,
+        pictures=len(pictures),
+        skipped=skipped,
+    )
+
+
+def _drawn(dataset: Dataset, limit: int | None) -> Source:
+    from ghostnas.data.images import subset
+
+    return dataset.test if limit is None else subset(dataset.test, limit, SEED)[0]
+
+
+def _score(indices: Array) -> _Counted:
+    model, pictures, _, _ = _open()
+    started = time.perf_counter()
+    top1 = top5 = seen = 0
+    skipped: dict[Path, str] = {}
+    for inputs, labels in batches(
+        pictures.take(indices),
+        model.preprocessing,
+        model.resolution,
+        batch_size=_job.batch_size,
+        strict=_job.strict,
+        skipped=skipped,
+    ):
+        try:
+            logits = model.run(inputs)
+        except Exception as error:
+            raise InputError(f"{_job.path}: cannot be run: {type(error).__name__}") from error
+        order = np.argsort(-logits, axis=1, kind="stable")[:, :TOP] == labels[:, None]
+        top1, top5 = top1 + int(order[:, 0].sum()), top5 + int(order.any(axis=1).sum())
+        seen += len(labels)
+    seconds = time.perf_counter() - started
+    return _Counted(top1, top5, seen, tuple(skipped.values()), seconds)

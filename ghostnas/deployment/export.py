@@ -1,0 +1,236 @@
+"""Exports a trained network as its user asked: calibrated on pictures, predicted and measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ghostnas.backends.model_file import class_mismatch, other_names
+from ghostnas.data import datasets
+from ghostnas.data.images import Dataset
+from ghostnas.deployment import int8_images
+from ghostnas.deployment.bundle import MANIFEST, export, from_manifest
+from ghostnas.deployment.evaluate import Evaluation, of_dataset
+from ghostnas.deployment.model_card import HOLDS_FOR, Latency, Origin
+from ghostnas.deployment.verify import Exported
+from ghostnas.devices import table_build
+from ghostnas.devices.bench import Bench
+from ghostnas.errors import InputError
+from ghostnas.files import read_text, write_whole
+from ghostnas.ir.graph import Array
+from ghostnas.ir.preprocessing import IMAGENET, Preprocessing
+from ghostnas.latency import summary
+from ghostnas.latency import table as latency_table
+from ghostnas.latency.predictor import Predictor
+from ghostnas.latency.table import Table
+from ghostnas.networks.arch import Arch
+from ghostnas.training.settings import read
+
+MOST_TEST_IMAGES = 10_000  # that accuracies are taken on where no number is asked for
+ROUND_RUNS = 4  # of a network in one turn; the first finds its weights cold and does not count
+LATENCIES = "latency.json"
+COMPARED = ("core", "threads")  # of a table and a device, where a latency can be held to the other
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is asked for.
+
+    Attributes:
+        network: its name or place, as the user gave it.
+        weights_file: where its weights are, if not in its folder.
+        data: whose training images int8 is calibrated on, and whose test images the files are run
+            on; empty for those of the training that `network` is the folder of.
+        test_images: at most so many; None for all, up to MOST_TEST_IMAGES.
+        targets: latency tables, one or more for each dtype.
+    """
+
+    network: str
+    formats: Sequence[str]
+    dtypes: Sequence[str]
+    width: float | None = None
+    resolution: int | None = None
+    weights_file: Path | None = None
+    data: str = ""
+    calibration_pictures: int = int8_images.IMAGES
+    test_images: int | None = None
+    targets: Sequence[str] = ()
+
+
+def hand_over(
+    order: Order, folder: Path, bench_of: Callable[[str], Bench] | None, say: Say
+) -> dict[str, Any]:
+    """Export into `folder`; what is returned lists the files and their latencies.
+
+    Args:
+        bench_of: a bench for models of a dtype, on which each .tflite is timed.
+
+    Raises:
+        InputError: something that is named cannot be found or does not fit.
+        ExportError: a file could not be proven; none is kept.
+        DeviceError: the bench failed; the files are kept.
+    """
+    tables = [latency_table.load(target) for target in order.targets]
+    _check_tables(order, tables)
+    if bench_of is not None and "tflite" not in order.formats:
+        raise InputError("--measure times .tflite files: add tflite to --format")
+    arch, values, expected = summary.find_with_weights(
+        order.network, order.width, order.resolution, order.weights_file
+    )
+    if expected is None:
+        say("the weights do not say what images they expect: ImageNet's mean and std are assumed")
+        expected = IMAGENET
+    predicted = [(table, Predictor(table).predict(arch)) for table in tables]
+    latencies = tuple(
+        Latency(
+            target=table.name,
+            latency_ms=each.latency_ms,
+            low_ms=each.low_ms,
+            high_ms=each.high_ms,
+            dtype=table.origin.dtype,
+        )
+        for table, each in predicted
+    )
+    origin = _origin(order)
+    dataset = datasets.load(order.data) if order.data else None
+    exported = export(
+        arch,
+        values,
+        order.formats,
+        folder,
+        dtypes=order.dtypes,
+        preprocessing=expected,
+        calibration=_calibration(order, dataset, arch, expected) if dataset else None,
+        evaluation=_evaluation(order, dataset, arch, expected, say),
+        origin=replace(origin, latencies=latencies) if latencies else origin,
+        say=say,
+    )
+    measured: list[dict[str, Any]] = []
+    if bench_of is not None:
+        for each in exported:
+            if each.format == "tflite":
+                own = [
+                    (table, found.latency_ms)
+                    for table, found in predicted
+                    if each.dtype in HOLDS_FOR[table.origin.dtype]
+                ]
+                measured.append(_measured(each, bench_of, own))
+        earlier = _measured_before(folder, {each["file"] for each in measured})
+        write_whole(folder / LATENCIES, json.dumps([*earlier, *measured], indent=1).encode())
+    files = [each.to_json() for each in exported]
+    return {"id": arch.id, "files": files, "latency": measured}
+
+
+def _check_tables(order: Order, tables: Sequence[Table]) -> None:
+    for target, table in zip(order.targets, tables, strict=True):
+        holds_for = HOLDS_FOR[table.origin.dtype]
+        if set(holds_for).isdisjoint(order.dtypes):
+            raise InputError(
+                f"target {target!r} is of files in {' or '.join(holds_for)}, and none is exported: "
+                f"add --dtype {table.origin.dtype}, or name a target of another dtype"
+            )
+
+
+def _evaluation(
+    order: Order, dataset: Dataset | None, arch: Arch, expected: Preprocessing, say: Say
+) -> Evaluation | None:
+    """The test images of the data, or of those that a training's folder names."""
+    if order.test_images == 0:
+        return None
+    spec = order.data
+    if dataset is None and order.weights_file is None:
+        settings_file = Path(order.network) / "train.toml"
+        if settings_file.exists():
+            spec = read(settings_file)[0].data
+            try:
+                dataset = datasets.load(spec)
+            except InputError as error:
+                say(f"no accuracy is claimed: {error}")
+                return None
+    if dataset is None:
+        say("no accuracy is claimed: name labelled images by --data to have the files run on them")
+        return None
+    wrong = class_mismatch(arch.classes, expected.classes, dataset.classes)
+    differ = other_names(expected.classes, dataset.classes)
+    if wrong or (differ and set(expected.classes).isdisjoint(dataset.classes)):
+        say(f"no accuracy is claimed on {spec}: the network {wrong or differ}")
+        return None
+    if differ:
+        say(f"{spec}: the network {differ}")
+    limit = order.test_images
+    if limit is None and len(dataset.test) > MOST_TEST_IMAGES:
+        limit = MOST_TEST_IMAGES
+    return of_dataset(dataset, spec, limit)
+
+
+def _calibration(
+    order: Order, dataset: Dataset, arch: Arch, expected: Preprocessing
+) -> Array | None:
+    """Training images as the network takes them, (n, 3, height, width), if int8 is asked for."""
+    if "int8" not in order.dtypes:
+        return None
+    return int8_images.draw(dataset.train, order.calibration_pictures, arch.resolution, expected)
+
+
+def _measured(
+    exported: Exported, bench_of: Callable[[str], Bench], predicted: Sequence[tuple[Table, float]]
+) -> dict[str, Any]:
+    """A .tflite file's own time on the bench, beside what the tables that hold for it say.
+
+    The two are compared where the table is of a core of the same name, with as many threads.
+    """
+    # Float16 weights are taken to float32 when the file is loaded.
+    bench = bench_of("fp32" if exported.dtype == "fp16" else exported.dtype)
+    timing = bench.time([exported.path.read_bytes()], ROUND_RUNS).timings[0]
+    found: dict[str, Any] = {"file": str(exported.path), "dtype": exported.dtype}
+    if isinstance(timing, str):
+        return {**found, "refused": timing}
+    here = table_build.origin_of(bench)
+    found |= {**timing._asdict(), "core": bench.cores[0].name, "threads": here.threads}
+    alike = [
+        all(getattr(table.origin, key) == getattr(here, key) for key in COMPARED)
+        for table, _ in predicted
+    ]
+    if predicted:
+        table, predicted_ms = predicted[alike.index(True) if any(alike) else 0]
+        found |= {"target": table.name, "predicted_ms": predicted_ms}
+        if any(alike):
+            found["predicted_to_measured"] = predicted_ms / timing.median_ms
+        else:
+            found["not_compared"] = (
+                f"table {table.name} is of another kind of device: {table.origin.core}, "
+                f"{table.origin.threads} thread{'s' * (table.origin.threads != 1)}"
+            )
+    return found
+
+
+def _measured_before(folder: Path, anew: Collection[str]) -> list[dict[str, Any]]:
+    """What was measured of files that an earlier export left here and that are not timed anew."""
+    try:
+        found = json.loads(read_text(folder / LATENCIES))
+        return [each for each in found if each["file"] not in anew and Path(each["file"]).exists()]
+    except (InputError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _origin(order: Order) -> Origin:
+    """What a search or a training told of its network and weights."""
+    network = Path(order.network).stem + (f" {order.width:g}x" if order.width else "")
+    if order.weights_file is not None:
+        return Origin(network=network, weights=f"read from {order.weights_file.name}")
+    folder = Path(order.network)
+    if (folder / "export" / MANIFEST).exists():
+        return from_manifest(folder / "export" / MANIFEST)
+    if not (folder / "result.json").exists():
+        return Origin(network=network)
+    found = json.loads(read_text(folder / "result.json"))
+    kind = found["data"].partition(":")[0]
+    return Origin(
+        network=network,
+        weights=f"trained on {kind}, recipe {found['recipe']}, {found['epochs']} epochs at "
+        f"{found['resolution']} px, seed {found['seed']}, on {found['hardware']}",
+    )

@@ -1,0 +1,110 @@
+"""What a graph costs on any machine: multiply-accumulates, parameters, bytes. No latencies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+from ghostnas.ir.graph import Affine, AvgPool, BatchNorm, Conv, Dense, Graph, MaxPool
+
+MOVING = Conv | Dense | MaxPool | AvgPool  # write where they have yet to read
+
+
+class _Stored(NamedTuple):
+    """Bytes of a .tflite file in one dtype: of a weight, of an output channel (its bias, and in
+    int8 its scales and zero points), of a node's names, shapes and options; and of an element of
+    the maps while it runs. The last three were fitted to written files of GhostNet and MobileNetV3.
+    """
+
+    weight: int
+    channel: int
+    node: int
+    element: int
+
+
+_STORED = {
+    "fp32": _Stored(4, 4, 162, 4),
+    "fp16": _Stored(2, 2, 238, 4),  # computes in float32
+    "int8": _Stored(1, 36, 253, 1),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """Counts of a whole network for one image.
+
+    Attributes:
+        macs: multiply-accumulates of convolutions and dense layers, batch norm folded; what the
+            paper and its tables call FLOPs.
+        params: learned numbers, batch norm's scale and shift among them.
+        model_bytes: about the size of the .tflite file in the dtype that was counted for.
+        peak_activation_bytes: most bytes of maps alive at once when the ops run in order, batch
+            norm and activations in place, in that dtype.
+    """
+
+    macs: int
+    params: int
+    model_bytes: int
+    peak_activation_bytes: int
+
+
+def count(graph: Graph, dtype: str = "fp32") -> Cost:
+    """Costs of `graph`; the published numbers of GhostNet follow to the digit.
+
+    Args:
+        dtype: ``fp32``, ``fp16`` or ``int8``, in which the bytes are counted.
+    """
+    macs = params = kernels = channels = 0
+    for node in graph.nodes:
+        op = node.op
+        if isinstance(op, Conv):
+            weights = op.in_channels // op.groups * op.out_channels * op.kernel * op.kernel
+            macs += weights * node.shape[1] * node.shape[2]
+            params += weights + op.out_channels * op.bias
+            kernels += weights
+            channels += op.out_channels
+        elif isinstance(op, BatchNorm | Affine):
+            params += 2 * op.channels
+            if not isinstance(graph.nodes[node.inputs[0]].op, Conv):
+                kernels += op.channels
+                channels += op.channels
+        elif isinstance(op, Dense):
+            weights = op.in_features * op.out_features
+            macs += weights
+            params += weights + op.out_features
+            kernels += weights
+            channels += op.out_features
+    stored = _STORED[dtype]
+    return Cost(
+        macs=macs,
+        params=params,
+        model_bytes=stored.weight * kernels
+        + stored.channel * channels
+        + stored.node * len(graph.nodes),
+        peak_activation_bytes=stored.element * _peak_elements(graph),
+    )
+
+
+def _peak_elements(graph: Graph) -> int:
+    """Most elements alive at once. An op with one input of its own output's size, which nothing
+    reads later, works in place.
+    """
+    nodes = graph.nodes
+    last_use = list(range(len(nodes)))
+    for index, node in enumerate(nodes):
+        for source in node.inputs:
+            last_use[source] = index
+    sizes = [prod(node.shape) for node in nodes]
+    alive = peak = sizes[0]
+    for index, node in enumerate(nodes[1:], 1):
+        size, freed = sizes[index], 0
+        for source in set(node.inputs) if len(node.inputs) > 1 else node.inputs:
+            if last_use[source] == index:
+                freed += sizes[source]
+        in_place = freed == size and len(node.inputs) == 1 and not isinstance(node.op, MOVING)
+        during = alive if in_place else alive + size
+        if during > peak:
+            peak = during
+        alive += size - freed
+    return peak

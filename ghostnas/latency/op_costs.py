@@ -1,0 +1,138 @@
+"""What a network's ops cost on a table, added up: the sums that a prediction is made from.
+
+They are additive over the parts of an architecture, and a part's are worked out only once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import NamedTuple
+
+from ghostnas.errors import MissingOpError
+from ghostnas.ir.graph import Graph
+from ghostnas.latency.interpolation import Interpolator
+from ghostnas.latency.op_signature import OpSignature, signatures, weight_count
+from ghostnas.latency.table import Table
+from ghostnas.networks.arch import Arch, Part, lower_part, parts
+
+
+class Sums(NamedTuple):
+    """Over some ops: milliseconds, errors in milliseconds, how many ops, numbers of weights.
+
+    Attributes:
+        spread_ms: the errors of all ops, as if all lay on one side.
+        variance_ms2: squares of the errors of the ops that the table has not, of kinds it has.
+        borrowed_ms: errors of those whose kind it has not, as if all lay on one side. What networks
+            measured whole say of an error says nothing of these: they count as they are.
+        interpolated: all ops that the table has not.
+    """
+
+    latency_ms: float
+    spread_ms: float
+    variance_ms2: float
+    ops: int
+    weights: int
+    borrowed_ms: float
+    interpolated: tuple[OpSignature, ...]
+
+
+class _OpCost(NamedTuple):
+    latency_ms: float
+    error: float
+    weights: int
+    guessed: bool = False
+    borrowed: bool = False
+
+
+class OpCosts:
+    """A table's ops, and what it has not interpolated.
+
+    Raises:
+        MissingOpError: when it is asked, if the table has too few ops of a kind that it lacks one
+            of, and of all that are related to it.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        method = table.origin.op_error
+        self._costs = {
+            row: _OpCost(
+                t.median_ms,
+                max(method, (t.p90_ms - t.p10_ms) / (2 * t.median_ms)),
+                weight_count(row),
+            )
+            for row, t in table.rows.items()
+        }
+        self._parts: dict[Part, Sums] = {}
+
+    @property
+    def bytes_a_weight(self) -> int:
+        return 1 if self._table.origin.dtype == "int8" else 4
+
+    def of_graph(self, graph: Graph) -> Sums:
+        """The sums of a network, deployed or not."""
+        total = spread = variance = borrowed_ms = 0.0
+        ops = weights = 0
+        missing = []
+        for signature in signatures(graph):
+            cost = self._costs.get(signature)
+            if cost is None:
+                cost = self._costs[signature] = self._interpolate(signature)
+            latency_ms, error, weight, guessed, borrowed = cost
+            if borrowed:
+                borrowed_ms += latency_ms * error
+            elif guessed:
+                variance += (latency_ms * error) ** 2
+            if guessed:
+                missing.append(signature)
+            total += latency_ms
+            spread += latency_ms * error
+            weights += weight
+            ops += 1
+        return Sums(total, spread, variance, ops, weights, borrowed_ms, tuple(missing))
+
+    def of_arch(self, arch: Arch) -> Sums:
+        """The sums of an architecture; quick, since other architectures share its parts."""
+        return add(self._of_part(part) for part in parts(arch))
+
+    def of_part(self, arch: Arch, position: int) -> Sums:
+        """The sums of its stem (position 0), a block or its head (the last)."""
+        return self._of_part(parts(arch)[position])
+
+    def _of_part(self, part: Part) -> Sums:
+        known = self._parts.get(part)
+        if known is None:
+            known = self._parts[part] = self.of_graph(lower_part(part))
+        return known
+
+    def _interpolate(self, signature: OpSignature) -> _OpCost:
+        guess = self._interpolator.predict(signature)
+        if guess is None:
+            raise MissingOpError(
+                f"table {self._table.name} has too few ops like {signature} to predict it; "
+                "build one with: ghostnas latency build"
+            )
+        error = min(1.0, guess.error + self._table.origin.op_error)
+        weight = weight_count(signature)
+        return _OpCost(guess.latency_ms, error, weight, guessed=True, borrowed=guess.borrowed)
+
+    @cached_property
+    def _interpolator(self) -> Interpolator:
+        return Interpolator({op: timing.median_ms for op, timing in self._table.rows.items()})
+
+
+def add(several: Iterable[Sums]) -> Sums:
+    """The sums of all together."""
+    total = spread = variance = borrowed_ms = 0.0
+    ops = weights = 0
+    missing: tuple[OpSignature, ...] = ()
+    for part in several:
+        total += part.latency_ms
+        spread += part.spread_ms
+        variance += part.variance_ms2
+        ops += part.ops
+        weights += part.weights
+        borrowed_ms += part.borrowed_ms
+        missing += part.interpolated
+    return Sums(total, spread, variance, ops, weights, borrowed_ms, missing)

@@ -1,0 +1,108 @@
+"""What networks cost on a search's target, held against its budgets. Trains nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ghostnas.errors import InputError
+from ghostnas.ir import cost
+from ghostnas.ir.cost import Cost
+from ghostnas.latency import table
+from ghostnas.latency.predictor import CONFIDENCE, Prediction, Predictor
+from ghostnas.nas import budget
+from ghostnas.networks.arch import Arch, lower
+from ghostnas.stats import summary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracies:
+    """Of one network's trainings, a seed each: on validation images and on test images, 0 to 1."""
+
+    validation: tuple[float, ...]
+    test: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A network that may win: a trial of the search, or the plain GhostNet that it is held against.
+
+    Attributes:
+        trial: its number in the study; None for plain GhostNet.
+        cost, latency: of its deployment.
+        choosing: accuracies of the trainings that the winner is chosen by.
+        reporting: of others, from seeds that chose nothing; only the winner and plain GhostNet are
+            trained so often.
+    """
+
+    name: str
+    trial: int | None
+    arch: Arch
+    cost: Cost
+    latency: Prediction
+    choosing: Accuracies
+    reporting: Accuracies | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        found = self.reporting or self.choosing
+        test = summary(found.test)
+        return {
+            "name": self.name,
+            "trial": self.trial,
+            "id": self.arch.id,
+            "params": self.cost.params,
+            "macs": self.cost.macs,
+            "model_bytes": self.cost.model_bytes,
+            "peak_activation_bytes": self.cost.peak_activation_bytes,
+            "latency_ms": round(self.latency.latency_ms, 4),
+            "latency_low_ms": round(self.latency.low_ms, 4),
+            "latency_high_ms": round(self.latency.high_ms, 4),
+            "accuracy": round(test.mean, 5),
+            "accuracy_std": None if test.std is None else round(test.std, 5),
+            "accuracy_min": round(test.min, 5),
+            "accuracy_max": round(test.max, 5),
+            "validation_accuracy": round(summary(self.choosing.validation).mean, 5),
+            "seeds": test.count,
+            "fresh_seeds": self.reporting is not None,
+        }
+
+
+class Judge:
+    """What networks cost on the target, and how far they use up the budgets.
+
+    With a `confidence`, a latency counts with the upper end of its interval. Bytes are those of
+    the target's dtype.
+    """
+
+    def __init__(
+        self, target: str, budgets: Sequence[str], confidence: float | None = None
+    ) -> None:
+        self.budgets = [budget.parse(text) for text in budgets]
+        if not self.budgets:
+            raise InputError("a search needs at least one --budget, like 150MFLOPs or 20ms")
+        self._target = target
+        names = {target, *(b.target for b in self.budgets if b.target)}
+        self._careful = confidence is not None
+        self._predictors = {
+            name: Predictor(table.load(name), confidence or CONFIDENCE) for name in sorted(names)
+        }
+        self.dtype = self._predictors[target].table.origin.dtype
+        self._strains: dict[Arch, float] = {}
+
+    def strain(self, arch: Arch) -> float:
+        """The largest share of a budget that `arch` uses up; over 1 is over budget."""
+        if arch not in self._strains:
+            counted = cost.count(lower(arch), self.dtype)
+
+            def latency_ms(target: str | None) -> float:
+                predicted = self._predictors[target or self._target].predict(arch)
+                return predicted.high_ms if self._careful else predicted.latency_ms
+
+            self._strains[arch] = max(
+                budget.amount(each, counted, latency_ms) / each.limit for each in self.budgets
+            )
+        return self._strains[arch]
+
+    def cost_of(self, arch: Arch) -> tuple[Cost, Prediction]:
+        return cost.count(lower(arch), self.dtype), self._predictors[self._target].predict(arch)

@@ -1,0 +1,270 @@
+"""What a search leaves: the table of its trials, and the winner chosen, exported and written down;
+trains nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ghostnas import stats
+from ghostnas.backends.torch_module import weights_of
+from ghostnas.deployment import bundle, int8_images
+from ghostnas.deployment.evaluate import Evaluation
+from ghostnas.deployment.model_card import Latency, Origin
+from ghostnas.deployment.verify import Exported
+from ghostnas.files import write_whole
+from ghostnas.ir import weights
+from ghostnas.ir.graph import Weights
+from ghostnas.nas import report
+from ghostnas.nas.constraints import Candidate, Judge
+from ghostnas.nas.settings import Settings
+from ghostnas.nas.study import ScoredArch
+from ghostnas.networks.arch import Arch, lower, to_json
+from ghostnas.training import proxy_network, recipe
+from ghostnas.training.initialization import fresh
+from ghostnas.training.splits import Split
+
+SIGNIFICANT = 0.05  # p-value below which two networks count as different
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a search came to.
+
+    Attributes:
+        winner: as `choose` chose it, and trained from fresh seeds.
+        candidates: all that were trained to choose from, the winner among them.
+        trials: a row a trial.
+        failed: trials that ended without a score.
+        used_up: whether the space has no other network within the budget.
+        skipped: images that could not be read.
+    """
+
+    winner: Candidate
+    candidates: tuple[Candidate, ...]
+    trials: tuple[Mapping[str, Any], ...]
+    infeasible: int
+    failed: int
+    used_up: bool
+    skipped: int
+    seconds: float
+
+
+def weights_path(folder: Path, arch: Arch, seed: int) -> Path:
+    """Where a run folder keeps the weights of a candidate that was trained from a seed."""
+    return folder / "weights" / f"{arch.id}-{seed}.safetensors"
+
+
+def trial_rows(done: Sequence[ScoredArch], judge: Judge) -> list[dict[str, Any]]:
+    """A row a trial, by its number in the study: its score and its deployment's costs."""
+    rows = []
+    for each in done:
+        counted, predicted = judge.cost_of(each.arch)
+        rows.append(
+            {
+                "trial": each.trial,
+                "id": each.arch.id,
+                "score": each.score,
+                "macs": counted.macs,
+                "params": counted.params,
+                "latency_ms": round(predicted.latency_ms, 4),
+                "model_bytes": counted.model_bytes,
+                "peak_activation_bytes": counted.peak_activation_bytes,
+                "seconds": each.seconds,
+                "arch": json.dumps(to_json(each.arch)),
+            }
+        )
+    return rows
+
+
+def pareto_front(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The trials that no other one beats in score and predicted latency at once, from the quickest
+    on; of equal ones the first.
+    """
+    front: list[Mapping[str, Any]] = []
+    for row in sorted(rows, key=lambda row: (row["latency_ms"], -row["score"], row["trial"])):
+        if not front or row["score"] > front[-1]["score"]:
+            front.append(row)
+    return front
+
+
+def write_trials(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """trials.csv, and in pareto.csv its front of score against latency."""
+    import pandas as pd
+
+    for name, table in (("trials.csv", rows), ("pareto.csv", pareto_front(rows))):
+        write_whole(folder / name, pd.DataFrame(table).to_csv(index=False).encode())
+
+
+def choose(candidates: Sequence[Candidate], validation_images: int) -> Candidate:
+    """The best network by its trainings' accuracy on validation images; of those that cannot be
+    distinguished from it, the quickest, and of equally quick ones the smallest.
+
+    Two are distinguished by Welch's t-test over their seeds, by Holm's p-values for all the
+    comparisons with the best; where there is one seed each, by a test of the two shares.
+
+    Args:
+        validation_images: how many each accuracy is of.
+    """
+    best = max(candidates, key=lambda each: stats.summary(each.choosing.validation).mean)
+    others = [each for each in candidates if each is not best]
+    raw = [
+        _p_value(best.choosing.validation, each.choosing.validation, validation_images)
+        for each in others
+    ]
+    alike = [
+        each
+        for each, p in zip(others, stats.holm(raw), strict=True)
+        if p is None or p >= SIGNIFICANT
+    ]
+    return min(
+        [best, *alike],
+        key=lambda each: (each.latency.latency_ms, each.cost.macs, each.cost.params),
+    )
+
+
+def conclude(
+    settings: Settings, split: Split, dtype: str, folder: Path, found: Outcome
+) -> dict[str, Any]:
+    """Export the winner and write the result, which is returned as ``result.json`` holds it.
+
+    Args:
+        dtype: the target's, in which the winner is exported beside fp32.
+    """
+    best = found.winner
+    exported = _export(settings, split, dtype, folder, best)
+    write_whole(folder / "best.json", json.dumps(to_json(best.arch), indent=1).encode())
+    baseline = next((each for each in found.candidates if each.trial is None), None)
+    others = [each for each in found.candidates if each not in (best, baseline)]
+    result = {
+        "run": str(folder),
+        "best": best.to_json(),
+        "baseline": baseline.to_json() if baseline else None,
+        "others": [each.to_json() for each in others],
+        "comparison": None if baseline in (None, best) else _comparison(best, baseline),
+        "deployment": {
+            **proxy_network.to_json(best.arch),
+            "deploy": settings.deploy,
+            "dtype": dtype,
+        },
+        "proxy": proxy_network.to_json(proxy_network.proxy_of(best.arch, split)),
+        "trials": len(found.trials),
+        "failed": found.failed,
+        "used_up": found.used_up,
+        "scorer": settings.scorer,
+        "infeasible_trained": found.infeasible,
+        "skipped": found.skipped,
+        "seconds": round(found.seconds, 1),
+        "data": settings.data,
+        "target": settings.target,
+        "budgets": list(settings.budgets),
+        "exported": [each.to_json() for each in exported],
+    }
+    write_whole(folder / "result.json", json.dumps(result, indent=1).encode())
+    write_whole(folder / "report.html", report.page(result, found.trials).encode())
+    return result
+
+
+def _export(
+    settings: Settings, split: Split, dtype: str, folder: Path, best: Candidate
+) -> list[Exported]:
+    """The deployment's files in ``export``. Where its weights are not those of the proxy that was
+    trained, they are initial ones, and ``proxy`` holds the files of what was trained.
+    """
+    proxy = proxy_network.proxy_of(best.arch, split)
+    reported = best.reporting or best.choosing
+    first = settings.seed + 1 + (settings.seeds if best.reporting else 0)
+    seed = first + reported.validation.index(max(reported.validation))
+    trained = weights.load(weights_path(folder, best.arch, seed))
+    how = (
+        f"a short training on {settings.data.partition(':')[0]}, recipe "
+        f"{Path(settings.recipe).stem}, seed {seed}, at {proxy_network.describe(proxy)}"
+    )
+    name = f"{best.name} of a search under {', '.join(settings.budgets)}"
+    predicted = Latency(
+        target=settings.target,
+        dtype=dtype,
+        latency_ms=best.latency.latency_ms,
+        low_ms=best.latency.low_ms,
+        high_ms=best.latency.high_ms,
+    )
+    deployed = Origin(
+        network=name,
+        weights=f"{how}: train it in full before it is shipped",
+        latencies=(predicted,),
+    )
+    dtypes = list(dict.fromkeys(["fp32", dtype]))
+
+    def write(
+        arch: Arch, values: Weights, place: str, origin: Origin, evaluation: Evaluation | None
+    ) -> list[Exported]:
+        size, expected = arch.resolution, split.preprocessing
+        int8 = "int8" in dtypes
+        return bundle.export(
+            arch,
+            values,
+            bundle.offering(dtypes),
+            folder / place,
+            dtypes=dtypes,
+            preprocessing=expected,
+            calibration=int8_images.draw(split.train, int8_images.IMAGES, size, expected)
+            if int8
+            else None,
+            evaluation=evaluation,
+            origin=origin,
+            replace_other=True,
+        )
+
+    labelled = _evaluation(settings, split)
+    if proxy_network.shares_weights(best.arch, proxy):
+        return write(best.arch, trained, "export", deployed, labelled)
+    initial = weights_of(fresh(lower(best.arch), settings.seed))
+    untrained = replace(
+        deployed,
+        weights="initial ones, not trained: for timing and for trying the format; train it with "
+        "ghostnas train before it is used",
+    )
+    judged = Origin(network=f"the proxy of {name}", weights=how)
+    return [
+        *write(best.arch, initial, "export", untrained, None),
+        *write(proxy, trained, "proxy", judged, labelled),
+    ]
+
+
+def _evaluation(settings: Settings, split: Split) -> Evaluation:
+    """The test images; no command names those of a part of the classes."""
+    how = recipe.load(settings.recipe)
+    return Evaluation(
+        source=split.test,
+        classes=split.preprocessing.classes,
+        description=f"test images of {settings.data}",
+        data=settings.data if how.classes is None else "",
+        limit=how.test_pictures,
+    )
+
+
+def _p_value(a: Sequence[float], b: Sequence[float], images: int) -> float | None:
+    if len(a) == len(b) == 1:
+        return stats.proportions_p_value(a[0], b[0], images)
+    return stats.welch_p_value(a, b)
+
+
+def _comparison(best: Candidate, other: Candidate) -> dict[str, Any]:
+    """The winner against another network on test images, by trainings that chose nothing."""
+    assert best.reporting is not None
+    assert other.reporting is not None
+    ours, theirs = best.reporting.test, other.reporting.test
+    p = stats.welch_p_value(ours, theirs)
+    interval = stats.difference_interval(ours, theirs)
+    return {
+        "networks": [best.name, other.name],
+        "difference": round(stats.summary(ours).mean - stats.summary(theirs).mean, 5),
+        "interval": None if interval is None else [round(end, 5) for end in interval],
+        "p_value": None if p is None else float(f"{p:.3g}"),
+        "distinguished": None if p is None else p < SIGNIFICANT,
+        "latency_difference_ms": round(best.latency.latency_ms - other.latency.latency_ms, 4),
+    }

@@ -1,0 +1,89 @@
+"""What a search is asked to do, and the search.toml that keeps it in the run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import tomllib
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import ghostnas
+from ghostnas import records
+from ghostnas.errors import InputError
+from ghostnas.files import toml_value
+from ghostnas.training.proxy_network import PUBLISHED
+
+PACKAGES = ("torch", "optuna", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a search is asked to do; kept in the run folder's search.toml.
+
+    `trials`, `timeout_s`, `workers` and `device` may change when a search resumes; the others may
+    not. `deploy` and `resolution` say what network is deployed (`ghostnas.training.proxy_network`).
+    `scorer` says what a trial is: a training by the recipe, or a score that needs none. `seeds` is
+    how often each of the best `finalists` and the baseline are trained anew, to choose, and the
+    winner and the baseline once more, to report; `confidence` is that with which budgets of latency
+    hold, 0 for the prediction itself. `fingerprint` is that of the data's images.
+    """
+
+    target: str
+    budgets: tuple[str, ...]
+    confidence: float = 0.0
+    space: str = "ghostnet"
+    data: str = "synthetic"
+    recipe: str = "quick"
+    scorer: str = "train"
+    sampler: str = "tpe"
+    seed: int = 0
+    finalists: int = 3
+    seeds: int = 3
+    deploy: str = PUBLISHED
+    resolution: int = 0
+    storage: str = ""
+    trials: int = 6
+    timeout_s: float = 0.0
+    workers: int = 2
+    device: str = "auto"
+    fingerprint: str = ""
+
+
+CHANGEABLE = {"trials", "timeout_s", "workers", "device"}
+
+
+def to_text(settings: Settings) -> str:
+    """The file's text, with the versions that the search runs with."""
+    lines = ["# What this search was asked to do; ghostnas search --resume reads it."]
+    for key, value in dataclasses.asdict(settings).items():
+        lines.append(f"{key} = {toml_value(value)}")
+    return "\n".join([*lines, "", versions_text()]) + "\n"
+
+
+def versions_text() -> str:
+    """The versions that this process runs with, as a table of TOML."""
+    lines = ["[versions]", f"ghostnas = {toml_value(ghostnas.__version__)}"]
+    lines += [f"python = {toml_value(platform.python_version())}"]
+    lines += [f"{name} = {toml_value(version(name))}" for name in PACKAGES]
+    return "\n".join(lines)
+
+
+def read(path: Path) -> Settings:
+    """The settings of a run folder's search.toml.
+
+    Raises:
+        InputError: there is no such file, or it is damaged.
+    """
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path.parent}: holds no search to resume") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is damaged: {error}") from error
+    found.pop("versions", None)
+    try:
+        return records.from_table(Settings, found)
+    except InputError as error:
+        raise InputError(f"{path}: is damaged: {error}; restore it, or start anew") from error

@@ -1,0 +1,128 @@
+"""The named networks: published architectures at any width and resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ghostnas.errors import InputError, did_you_mean
+from ghostnas.networks.arch import Arch, Head, Stage, Stem
+from ghostnas.networks.blocks import GhostBlock, MBConv, make_divisible
+
+# GhostNet, table 1, by feature-map size: kernel, #exp, #out, SE; a stage starts with its stride.
+_GHOSTNET = (
+    (1, ((3, 16, 16, 0.0),)),
+    (2, ((3, 48, 24, 0.0), (3, 72, 24, 0.0))),
+    (2, ((5, 72, 40, 0.25), (5, 120, 40, 0.25))),
+    (
+        2,
+        (
+            (3, 240, 80, 0.0),
+            (3, 200, 80, 0.0),
+            (3, 184, 80, 0.0),
+            (3, 184, 80, 0.0),
+            (3, 480, 112, 0.25),
+            (3, 672, 112, 0.25),
+        ),
+    ),
+    (
+        2,
+        (
+            (5, 672, 160, 0.25),
+            (5, 960, 160, 0.0),
+            (5, 960, 160, 0.25),
+            (5, 960, 160, 0.0),
+            (5, 960, 160, 0.25),
+        ),
+    ),
+)
+
+# MobileNetV3-Large (Howard et al., 2019), table 1: kernel, #exp, #out, SE, hard-swish.
+_MOBILENETV3_LARGE = (
+    (1, ((3, 16, 16, 0, 0),)),
+    (2, ((3, 64, 24, 0, 0), (3, 72, 24, 0, 0))),
+    (2, ((5, 72, 40, 1, 0), (5, 120, 40, 1, 0), (5, 120, 40, 1, 0))),
+    (
+        2,
+        (
+            (3, 240, 80, 0, 1),
+            (3, 200, 80, 0, 1),
+            (3, 184, 80, 0, 1),
+            (3, 184, 80, 0, 1),
+            (3, 480, 112, 1, 1),
+            (3, 672, 112, 1, 1),
+        ),
+    ),
+    (2, ((5, 672, 160, 1, 1), (5, 960, 160, 1, 1), (5, 960, 160, 1, 1))),
+)
+
+
+def ghostnet(width: float = 1.0, resolution: int = 224, classes: int = 1000) -> Arch:
+    """GhostNet (Han et al., 2020) with every channel count but the head's times `width`."""
+    stages = []
+    for stride, rows in _GHOSTNET:
+        blocks = [
+            GhostBlock(
+                hidden_channels=make_divisible(hidden * width),
+                out_channels=make_divisible(out * width),
+                kernel=kernel,
+                stride=stride if index == 0 else 1,
+                se_ratio=se_ratio,
+            )
+            for index, (kernel, hidden, out, se_ratio) in enumerate(rows)
+        ]
+        stages.append(Stage(blocks=tuple(blocks)))
+    return Arch(
+        stem=Stem(channels=make_divisible(16 * width)),
+        stages=tuple(stages),
+        head=Head(channels=make_divisible(960 * width), features=1280),
+        classes=classes,
+        resolution=resolution,
+    )
+
+
+def mobilenetv3_large(width: float = 1.0, resolution: int = 224, classes: int = 1000) -> Arch:
+    """MobileNetV3-Large (Howard et al., 2019); `width` leaves the 1,280 features as they are."""
+
+    def scale(channels: int) -> int:
+        return make_divisible(channels * width, 8)
+
+    stages = []
+    for stride, rows in _MOBILENETV3_LARGE:
+        blocks = [
+            MBConv(
+                hidden_channels=scale(hidden),
+                out_channels=scale(out),
+                kernel=kernel,
+                stride=stride if index == 0 else 1,
+                se_channels=make_divisible(scale(hidden) / 4, 8) if se else 0,
+                activation="hard_swish" if hard_swish else "relu",
+            )
+            for index, (kernel, hidden, out, se, hard_swish) in enumerate(rows)
+        ]
+        stages.append(Stage(blocks=tuple(blocks)))
+    return Arch(
+        stem=Stem(channels=scale(16), activation="hard_swish"),
+        stages=tuple(stages),
+        head=Head(channels=scale(960), features=1280, activation="hard_swish"),
+        classes=classes,
+        resolution=resolution,
+    )
+
+
+ZOO: dict[str, Callable[[float, int, int], Arch]] = {
+    "ghostnet": ghostnet,
+    "mobilenetv3-large": mobilenetv3_large,
+}
+
+
+def named(name: str, width: float = 1.0, resolution: int = 224, classes: int = 1000) -> Arch:
+    """The zoo's network of that name.
+
+    Raises:
+        InputError: the zoo has no such network.
+    """
+    if name not in ZOO:
+        raise InputError(
+            f"unknown network {name!r}; known: {', '.join(sorted(ZOO))}{did_you_mean(name, ZOO)}"
+        )
+    return ZOO[name](width, resolution, classes)

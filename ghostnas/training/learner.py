@@ -1,0 +1,259 @@
+"""A network that learns: its steps, its optimizer, and whether they still make sense."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+
+from ghostnas.backends import torch_pointwise
+from ghostnas.backends.torch_module import Net, load_weights, weights_of
+from ghostnas.data.loader import normaliser
+from ghostnas.errors import TrainingError
+from ghostnas.ir.graph import Dense, Graph, Weights
+from ghostnas.ir.preprocessing import Preprocessing
+from ghostnas.training import checkpoint
+from ghostnas.training.checkpoint import State
+from ghostnas.training.distributed import World, synchronise
+from ghostnas.training.initialization import fresh
+from ghostnas.training.recipe import Recipe
+
+SMOOTHING = 0.98
+LEAST_STEPS = 100  # before a training can be said to diverge
+STREAM = 0xD20  # keeps dropout's draws apart from others of the same seed
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate", "alloc_failed")
+
+# Gives logits for a batch of uint8 pictures (n, 3, height, width).
+Teacher: TypeAlias = Callable[[Tensor], Tensor]
+
+
+class Learner:
+    """What changes from step to step: the network, its optimizer, its average and its health.
+
+    Args:
+        world: the processes that share each batch.
+        initial: weights to begin with; those it lacks are drawn from `seed`.
+        teacher: whose answers are learned too, as the recipe says.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        recipe: Recipe,
+        seed: int,
+        preprocessing: Preprocessing,
+        world: World,
+        initial: Weights | None,
+        teacher: Teacher | None,
+    ) -> None:
+        self.step = 0
+        self.health = Health(classes=graph.output_shape[0])
+        self.net = fresh(graph, seed)
+        if initial is not None:
+            load_weights(self.net, {**weights_of(self.net), **initial})
+        self.net.to(world.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        if recipe.mixed_precision and torch_pointwise.native_bfloat16():
+            torch_pointwise.use_bfloat16(self.net)
+        if world.size > 1:
+            synchronise(self.net)
+        self._optimizer = _optimizer(self.net, recipe)
+        self._average = _average(self.net, recipe)
+        self._forward = _forward(self.net, recipe, world)
+        self._normalise = normaliser(preprocessing, world.device)
+        self._recipe, self._seed, self._world, self._teacher = recipe, seed, world, teacher
+
+    @property
+    def result(self) -> Net:
+        """The network that the training is judged by and gives."""
+        if self._average is None:
+            return self.net
+        module = self._average.module
+        assert isinstance(module, Net)
+        return module
+
+    def learn(self, images: Tensor, labels: Tensor, learning_rate: float) -> None:
+        """One step: uint8 images (n, 3, height, width) and labels (n,)."""
+        if self._recipe.dropout:
+            drawn = np.random.SeedSequence([STREAM, self._seed, self.step, self._world.rank])
+            torch.manual_seed(int(drawn.generate_state(1)[0]))
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        mixed = self._recipe.mixed_precision and self._world.device.type == "cuda"
+        with torch.autocast("cuda", torch.bfloat16, enabled=mixed):
+            logits = self._forward(self._normalise(images)).float()
+        smoothing = self._recipe.label_smoothing
+        own = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        loss = own if self._teacher is None else self._taught(own, logits, self._teacher(images))
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self._recipe.clip_norm:
+            nn.utils.clip_grad_norm_(self.net.parameters(), self._recipe.clip_norm)
+        self._optimizer.step()
+        if self._average is not None:
+            self._average.update_parameters(self.net)
+        self.step += 1
+        self.health.add(self.step, loss.detach(), own.detach(), logits.detach(), labels)
+
+    def _taught(self, own: Tensor, logits: Tensor, answers: Tensor) -> Tensor:
+        """The loss with the distance to the teacher's answers, both softened."""
+        heat, weight = self._recipe.distill_temperature, self._recipe.distill_weight
+        wanted, found = (F.log_softmax(each / heat, 1) for each in (answers, logits))
+        distance = F.kl_div(found, wanted, reduction="batchmean", log_target=True) * heat**2
+        return (1 - weight) * own + weight * distance
+
+    def state(self) -> State:
+        """All that is needed to go on.
+
+        Raises:
+            TrainingError: a weight is no number.
+        """
+        self.check_weights()
+        tensors = checkpoint.gather(self.net, self._optimizer, self._average)
+        return State(step=self.step, tensors=tensors, sums=tuple(self.health.sums))
+
+    def restore(self, state: State) -> None:
+        """Go on from `state`.
+
+        Raises:
+            InputError: it is another network's.
+        """
+        checkpoint.restore(state, self.net, self._optimizer, self._average)
+        self.step, self.health.sums = state.step, list(state.sums)
+
+    def check_weights(self) -> None:
+        """Raises:
+        TrainingError: one is no number.
+        """
+        if not all(bool(tensor.isfinite().all()) for tensor in self.net.state_dict().values()):
+            raise TrainingError(f"step {self.step} left weights that are no numbers")
+
+
+class Health:
+    """Sums of the epoch, and whether the training still makes sense."""
+
+    def __init__(self, classes: int) -> None:
+        self.sums = [0.0, 0.0, 0.0, 0.0, 0.0]  # loss, right, pictures, steps, smoothed loss
+        self._limit = 2 * math.log(classes) + 1
+        self._waiting: list[tuple[int, Tensor, Tensor, Tensor, int]] = []
+
+    def add(self, step: int, loss: Tensor, own: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Take in a step; its numbers stay on the device until they are looked at.
+
+        `loss` is what was learned from, `own` its cross-entropy alone, without a teacher's part.
+        """
+        right = (logits.argmax(1) == labels).sum()
+        self._waiting.append((step, loss, own, right, len(labels)))
+
+    def check(self, steps: int) -> float:
+        """The last loss.
+
+        Raises:
+            TrainingError: a loss is no number, or they grow.
+        """
+        last = 0.0
+        for step, loss, own, right, count in self._waiting:
+            last, plain = loss.item(), own.item()
+            if not math.isfinite(last):
+                raise TrainingError(
+                    f"the loss is {last} at step {step} of {steps}; try a lower learning_rate"
+                )
+            total, hits, seen, added, smoothed = self.sums
+            smoothed = SMOOTHING * smoothed + (1 - SMOOTHING) * plain
+            self.sums = [total + last, hits + int(right), seen + count, added + 1, smoothed]
+            if step > LEAST_STEPS and smoothed > self._limit:
+                raise TrainingError(
+                    f"the training diverges: the loss is about {smoothed:.1f} at step {step} of "
+                    f"{steps}, worse than guessing; try a lower learning_rate"
+                )
+        self._waiting.clear()
+        return last
+
+    def means(self, world: World) -> tuple[float, float]:
+        """Loss and share of right pictures of the epoch so far, over all processes of `world`."""
+        loss, right, pictures, steps = world.total(*self.sums[:4])
+        return loss / max(1.0, steps), right / max(1.0, pictures)
+
+    def new_epoch(self) -> None:
+        self.sums[:4] = [0.0] * 4
+
+
+def _optimizer(net: Net, recipe: Recipe) -> torch.optim.Optimizer:
+    decayed = [p for p in net.parameters() if p.ndim > 1]
+    others = [p for p in net.parameters() if p.ndim == 1]
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+    momentum = recipe.momentum
+    return torch.optim.SGD(
+        groups, lr=recipe.learning_rate, momentum=momentum, nesterov=momentum > 0, fused=True
+    )
+
+
+def _average(net: Net, recipe: Recipe) -> AveragedModel | None:
+    """A moving average of weights and statistics, which forgets its first steps: without that,
+    a training of three epochs was handed out nearly as it began.
+    """
+    if not recipe.ema:
+        return None
+
+    def update(averages: Any, currents: Any, count: Any) -> None:
+        decay = min(recipe.ema, (1 + float(count)) / (10 + float(count)))
+        for average, current in zip(averages, currents, strict=True):
+            if average.is_floating_point():
+                average.lerp_(current, 1 - decay)
+            else:
+                average.copy_(current)
+
+    return AveragedModel(net, multi_avg_fn=torch.no_grad()(update), use_buffers=True)
+
+
+def _forward(net: Net, recipe: Recipe, world: World) -> Callable[[Tensor], Tensor]:
+    """The network as a step runs it: with dropout, compiled, over processes, as is asked for."""
+    if recipe.dropout:
+        last = [node.name for node in net.graph.nodes if isinstance(node.op, Dense)][-1]
+
+        def drop(module: nn.Module, inputs: Any) -> Any:
+            return F.dropout(inputs[0], recipe.dropout, module.training)
+
+        net.get_submodule(last).register_forward_pre_hook(drop)
+    forward: nn.Module = net
+    if world.size > 1:
+        ids = [world.device.index] if world.device.type == "cuda" else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a future default for buffers, which are alike
+            forward = DistributedDataParallel(net, device_ids=ids, broadcast_buffers=False)
+    if recipe.compile and world.device.type == "cuda":
+        forward.compile()
+    return forward
+
+
+@contextmanager
+def memory_errors(batch_size: int) -> Iterator[None]:
+    """Tell an exhausted memory, as PyTorch and its libraries say it, in one line.
+
+    Raises:
+        TrainingError: memory does not suffice.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        told = str(error).lower()
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and not any(text in told for text in OUT_OF_MEMORY):
+            raise
+        raise TrainingError(
+            f"memory does not suffice for batches of {batch_size}; try --batch-size "
+            f"{max(1, batch_size // 2)}"
+        ) from error

@@ -1,0 +1,268 @@
+"""Starting weights for a network from those of another: what fits is taken. Trains nothing.
+
+A layer takes the first channels of the layer of its name. Which inputs belong to them follows from
+the graph: a Ghost module's output is its primary maps and then its cheap ones, so half of its
+channels are the first half of either. A stage takes the first blocks of the stage of its number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TypeAlias, assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from ghostnas.errors import InputError
+from ghostnas.ir.graph import (
+    Activation,
+    Add,
+    Affine,
+    Array,
+    AvgPool,
+    BatchNorm,
+    Concat,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalPool,
+    Graph,
+    Input,
+    MaxPool,
+    Multiply,
+    Narrow,
+    Op,
+    Pad,
+    Shape,
+    Weights,
+    weight_shapes,
+)
+from ghostnas.training import block_matching
+
+Indices: TypeAlias = npt.NDArray[np.intp]
+NONE = -1  # in place of an index: the other network has no such channel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Channels that one layer made: for each its index in the other network's layer, which has
+    `size` of them.
+    """
+
+    indices: Indices
+    size: int
+
+
+Layout: TypeAlias = tuple[Run, ...]  # of a node's output, in order
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """How many arrays of the network were taken whole, in part or not, and those that found none.
+
+    Attributes:
+        whole, cut, left: arrays of the network; those left begin with values of their own.
+        unused: arrays of the file that nothing was taken of.
+    """
+
+    whole: int
+    cut: int
+    left: int
+    unused: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.whole} of {self.whole + self.cut + self.left} arrays taken whole, "
+            f"{self.cut} cut, {self.left} left at their own start; {self.unused} unused"
+        )
+
+
+def fit(graph: Graph, weights: Weights, seed: int = 0) -> tuple[dict[str, Array], Fitted]:
+    """What `weights`, of another network, give to the network of `graph`; float32, its shapes.
+
+    Channels that the other network does not have begin as in a new one, drawn from `seed`:
+    He-normal kernels, batch norms at 1 and 0. A kernel of another size goes to the middle of one
+    of zeros, or its middle is taken. A classifier of another number of classes is left out.
+
+    Raises:
+        InputError: nothing fits.
+    """
+    shapes = {key: shape for node in graph.nodes for key, shape in weight_shapes(node).items()}
+    matched = block_matching.match(weights, shapes)
+    source = {
+        key: matched[key]
+        for node in graph.nodes
+        for key, shape in weight_shapes(node).items()
+        if key in matched and _could(matched[key], shape, _grouped(node.op))
+    }
+    # The first walk tells where the Ghost modules' maps are; then the stem, that the first of them
+    # are added to, can take the same channels.
+    layouts = _layouts(graph, source, _layouts(graph, source, None))
+    rng = np.random.default_rng(seed)
+    arrays: dict[str, Array] = {}
+    whole = 0
+    for node, layout in zip(graph.nodes, layouts, strict=True):
+        for key, shape in weight_shapes(node).items():
+            found = source.get(key)
+            if found is None or (node is graph.nodes[-1] and len(found) != shape[0]):
+                continue
+            indices = [_join(layout, len(found))]
+            if isinstance(node.op, Conv | Dense) and not _grouped(node.op):
+                indices += [_join(layouts[node.inputs[0]], size) for size in found.shape[1:2]]
+            if not any((each == NONE).all() for each in indices):
+                arrays[key] = _gathered(found, indices, _fresh(key, shape, rng))
+                whole += found.shape == shape and all(map(_is_all, indices))
+    if not arrays:
+        raise InputError(
+            f"none of the {len(weights)} arrays fits any of the network's {len(shapes)}"
+        )
+    left, unused = len(shapes) - len(arrays), len(weights) - len(arrays)
+    return arrays, Fitted(whole=whole, cut=len(arrays) - whole, left=left, unused=unused)
+
+
+def _layouts(graph: Graph, source: Weights, known: list[Layout] | None) -> list[Layout]:
+    """For each node, which channels of the other network's its output has.
+
+    `known` are the layouts of an earlier walk, if there was one.
+    """
+    readers = graph.consumers()
+    layouts: list[Layout] = []
+    for index, node in enumerate(graph.nodes):
+        before = [layouts[each] for each in node.inputs]
+        found = source.get(f"{node.name}.weight")
+        match node.op:
+            case Input():
+                layout: Layout = (_first(node.shape[0], node.shape[0]),)
+            case Conv() if _grouped(node.op):
+                layout = _cheap(node.op, before[0], found)
+            case Conv() | Dense():
+                partner = _partner(graph, readers, index)
+                if partner is not None and (known or partner < index):
+                    layout = (known or layouts)[partner]
+                else:
+                    size = node.shape[0] if found is None else len(found)
+                    layout = (_first(node.shape[0], size),)
+            case Concat():
+                layout = tuple(run for each in before for run in each)
+            case Narrow():
+                layout = _narrowed(before[0], node.op)
+            case Add():
+                layout = before[1]  # what enters the shortcut stays in place
+            case BatchNorm() | Affine() | Activation() | Multiply():
+                layout = before[0]
+            case Pad() | MaxPool() | AvgPool() | GlobalPool() | Flatten():
+                layout = before[0]
+            case _:
+                assert_never(node.op)
+        layouts.append(layout)
+    return layouts
+
+
+def _cheap(op: Conv, layout: Layout, found: Array | None) -> Layout:
+    """A depthwise convolution's maps follow its input; a cheap operation makes several of each."""
+    each = op.out_channels // op.in_channels
+    if found is None:
+        return layout if each == 1 else (_first(op.out_channels, op.out_channels),)
+    their_each = max(1, round(len(found) / sum(run.size for run in layout)))
+    if each == their_each == 1:
+        return layout
+    maps = np.arange(op.out_channels)
+    inputs, number = _join(layout, len(found) // their_each)[maps // each], maps % each
+    rows = np.where((inputs == NONE) | (number >= their_each), NONE, inputs * their_each + number)
+    return (Run(indices=rows, size=len(found)),)
+
+
+def _partner(graph: Graph, readers: list[list[int]], index: int) -> int | None:
+    """The node that this one's output, normed or not, is added to, or whose gate it is."""
+    reached = [index]
+    while reached:
+        here = reached.pop()
+        for reader in readers[here]:
+            node = graph.nodes[reader]
+            if isinstance(node.op, Add) or (
+                isinstance(node.op, Multiply) and here != node.inputs[0]
+            ):
+                return sum(node.inputs) - here
+            if isinstance(node.op, BatchNorm | Activation):
+                reached.append(reader)
+    return None
+
+
+def _grouped(op: Op) -> bool:
+    return isinstance(op, Conv) and op.groups > 1
+
+
+def _could(array: Array, shape: Shape, grouped: bool) -> bool:
+    """Whether an array could be part of one of `shape`: its rank, and kernels with a middle."""
+    if array.ndim != len(shape) or not array.size:
+        return False
+    if grouped and array.ndim == 4 and not array.shape[1] == shape[1] == 1:
+        return False
+    sides = array.shape[2:]
+    return all(side == sides[0] and (side - shape[2]) % 2 == 0 for side in sides)
+
+
+def _gathered(source: Array, indices: list[Indices], start: Array) -> Array:
+    """`start`, with what `source` has of it at the `indices` of the first dimensions."""
+    values, new = source[indices[0]], indices[0] == NONE
+    if len(indices) > 1:
+        values, new = values[:, indices[1]], new[:, None] | (indices[1] == NONE)
+    values = _centred(values, start.shape[2:])
+    new = new.reshape(new.shape + (1,) * (start.ndim - new.ndim))
+    return np.ascontiguousarray(np.where(new, start, values), np.float32)
+
+
+def _is_all(indices: Indices) -> bool:
+    return np.array_equal(indices, np.arange(len(indices)))
+
+
+def _first(count: int, size: int) -> Run:
+    """The first `count` channels of `size`."""
+    indices = np.arange(count)
+    return Run(indices=np.where(indices < size, indices, NONE), size=size)
+
+
+def _join(layout: Layout, size: int) -> Indices:
+    """Indices among the `size` channels that the other network's layer has for a layout.
+
+    A Ghost module of an odd width drops its last cheap maps. Where the sizes differ by more, the
+    channels come from another layer there, as in a stage cut short: the runs then begin at the
+    same share of its channels.
+    """
+    total = sum(run.size for run in layout)
+    exact = 0 <= (total - size) * layout[0].size < total
+    starts = [0, *accumulate(run.size for run in layout)]
+    if not exact:
+        starts = [start * size // total for start in starts]
+    indices = []
+    for run, start, end in zip(layout, starts, starts[1:], strict=False):
+        within = (run.indices != NONE) & (run.indices < min(end, size) - start)
+        indices.append(np.where(within, run.indices + start, NONE))
+    return np.concatenate(indices)
+
+
+def _narrowed(layout: Layout, op: Narrow) -> Layout:
+    """The runs without the channels beyond; they keep their sizes, as the other one's are known."""
+    kept, skipped = [], 0
+    for run in layout:
+        first, last = op.start - skipped, op.start + op.channels - skipped
+        kept.append(Run(indices=run.indices[max(first, 0) : max(last, 0)], size=run.size))
+        skipped += len(run.indices)
+    return tuple(kept)
+
+
+def _centred(kernels: Array, size: Shape) -> Array:
+    """Square kernels of another size: the middle of them, or they in the middle of zeros."""
+    if not size or kernels.shape[2:] == size:
+        return kernels
+    margin = (size[0] - kernels.shape[2]) // 2
+    if margin < 0:
+        return kernels[:, :, -margin:margin, -margin:margin]
+    return np.pad(kernels, [(0, 0), (0, 0), (margin, margin), (margin, margin)])
+
+
+def _fresh(key: str, shape: Shape, rng: np.random.Generator) -> Array:
+    if len(shape) > 1:
+        return rng.normal(0.0, (2 / float(np.prod(shape[1:]))) ** 0.5, shape)
+    return np.full(shape, float(key.endswith((".weight", ".running_var"))))

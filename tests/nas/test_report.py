@@ -1,0 +1,184 @@
+"""What a report says of networks that the seeds tell apart, and of those that they do not."""
+
+import re
+from typing import Any
+
+import pytest
+
+from ghostnas.nas import report
+
+FILE = {"file": "run/export/model.onnx", "bytes": 5_200_000, "difference_from_torch": 3e-6}
+
+
+def network(name: str, **changed: Any) -> dict[str, Any]:
+    found = {
+        "name": name,
+        "id": f"id of {name}",
+        "params": 1_230_000,
+        "macs": 45_600_000,
+        "latency_ms": 12.3,
+        "latency_low_ms": 11.1,
+        "latency_high_ms": 13.4,
+        "accuracy": 0.9123,
+        "accuracy_std": 0.0034,
+        "accuracy_min": 0.9081,
+        "accuracy_max": 0.9164,
+        "validation_accuracy": 0.92,
+        "seeds": 3,
+    }
+    return found | changed
+
+
+COMPARED = {
+    "networks": ["trial 2", "GhostNet 0.5x"],
+    "difference": 0.0623,
+    "interval": [0.031, 0.094],
+    "p_value": 0.00012,
+    "distinguished": True,
+    "latency_difference_ms": -2.5,
+}
+DEPLOYED = {"id": "d", "resolution": 224, "dropped_strides": 0, "classes": 10, "macs": 45_600_000}
+PROXY = {"id": "p", "resolution": 32, "dropped_strides": 2, "classes": 10, "macs": 13_700_000}
+
+
+def result(**changed: Any) -> dict[str, Any]:
+    """A search's result: the winner is better than GhostNet."""
+    found = {
+        "run": "run",
+        "best": network("trial 2"),
+        "baseline": network("GhostNet 0.5x", accuracy=0.85),
+        "others": [network("trial 1", accuracy=0.911)],
+        "comparison": COMPARED,
+        "deployment": DEPLOYED,
+        "proxy": PROXY,
+        "trials": 2,
+        "failed": 0,
+        "used_up": False,
+        "scorer": "train",
+        "infeasible_trained": 0,
+        "seconds": 90.0,
+        "data": "synthetic",
+        "target": "arm",
+        "budgets": ["150MFLOPs"],
+        "exported": [FILE],
+    }
+    return found | changed
+
+
+def test_the_first_pictures_that_were_left_out_are_named() -> None:
+    reasons = [f"{number}.png: is damaged" for number in range(6)]
+    assert report.skipped([]) == []
+    assert report.skipped(reasons[:5]) == [f"skipped {reason}" for reason in reasons[:5]]
+    assert report.skipped(reasons)[4:] == ["skipped 4.png: is damaged", "skipped 6 images in all"]
+
+
+def trial(number: int, **changed: Any) -> dict[str, Any]:
+    found = {"trial": number, "id": f"id of trial {number}", "latency_ms": 10.0 + number}
+    return {**found, "score": 0.8 + number / 100, "macs": 1_000_000 * number, **changed}
+
+
+TRIALS = [trial(1), trial(2)]
+
+
+def test_a_terminal_says_how_the_winner_stands_and_what_it_is() -> None:
+    lines = report.text(result()).splitlines()
+    numbers = "45.6 MFLOPs, 1.23 M parameters, 12.3 ms (11.1 to 13.4)"
+    spread = "+- 0.3 (3 seeds, 90.8 to 91.6)"
+    assert lines == [
+        "trial 2 against plain GhostNet 0.5x: 2.5 ms faster, and +6.2 points of accuracy, 95 % "
+        "interval +3.1 to +9.4 (Welch's t-test, p = 0.00012)",
+        f"trial 2 (id of trial 2): 91.2 % {spread}, {numbers}",
+        f"GhostNet 0.5x (id of GhostNet 0.5x): 85.0 % {spread}, {numbers}",
+        f"trial 1 (id of trial 1): 91.1 % {spread}, {numbers}",
+        "The winner is deployed at 224 px, 10 classes, 45.6 MFLOPs; its proxy was trained at "
+        "32 px, 2 strides dropped, 10 classes, 13.7 MFLOPs.",
+        "run/export/model.onnx: 5.2 MB, logits within 3e-06 of PyTorch's",
+        "run/report.html: 2 trials, 1.5 minutes",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"baseline": None, "comparison": None}, "trial 2 is the best found; no plain GhostNet"),
+        (
+            {"best": network("GhostNet 0.5x"), "comparison": None},
+            "nothing better was found than plain GhostNet 0.5x",
+        ),
+        (
+            {"comparison": COMPARED | {"p_value": None, "interval": None, "distinguished": None}},
+            "2.5 ms faster; too few seeds to tell",
+        ),
+        (
+            {"comparison": COMPARED | {"p_value": 0.3, "distinguished": False}},
+            "p = 0.3), which the seeds alone may make",
+        ),
+        ({"comparison": COMPARED | {"latency_difference_ms": 1.0}}, "1.0 ms slower"),
+    ],
+)
+def test_the_first_line_is_the_answer(changed: dict[str, Any], said: str) -> None:
+    assert said in report.text(result(**changed)).splitlines()[0]
+    assert said.replace("'", "&#x27;") in report.page(result(**changed), TRIALS)
+
+
+def test_plain_ghostnet_as_the_winner_is_listed_once() -> None:
+    best = network("GhostNet 0.5x")
+    lines = report.text(result(best=best, baseline=best, comparison=None)).splitlines()
+    assert sum(line.startswith("GhostNet 0.5x (id") for line in lines) == 1
+
+
+def test_a_network_deployed_as_it_was_trained_and_a_space_used_up_are_said() -> None:
+    text = report.text(result(proxy=DEPLOYED, used_up=True, failed=1))
+    assert "The winner is deployed as it was trained: 224 px, 10 classes, 45.6 MFLOPs." in text
+    assert "2 trials, 1 failed, all that the budgets allow" in text
+
+
+def test_a_page_has_a_row_a_network_and_a_point_a_trial() -> None:
+    page = report.page(result(), TRIALS)
+    rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td>", page)
+    assert [name for name, _ in rows] == [
+        "trial 2 (id of trial 2)",
+        "GhostNet 0.5x (id of GhostNet 0.5x)",
+        "trial 1 (id of trial 1)",
+    ]
+    assert rows[0][1] == "91.2 % &plusmn; 0.3 (3 seeds, 90.8 to 91.6)"
+    assert page.count("<circle") == 2
+    best = re.findall(r'<circle class="best"[^>]*><title>(.*?)</title>', page)
+    assert best == ["trial 2: 82 %, 12.0 ms, 2 MFLOPs"]
+
+
+def test_the_numbers_beside_an_axis_have_room() -> None:
+    """Right-aligned at x, 8 px a character at most at the page's 12 px."""
+    page = report.page(result(scorer="synflow"), [trial(1, score=-1.234e-5), trial(2, score=9e11)])
+    labels = re.findall(r'<text x="(\d+)" y="\d+" text-anchor="end">([^<]*)</text>', page)
+    left = [(int(x), text) for x, text in labels if int(x) < report.WIDTH / 2]
+    assert len(left) == 2
+    assert all(x - 8 * len(text) >= 0 for x, text in left)
+
+
+def test_a_scorers_numbers_are_no_percentages() -> None:
+    page = report.page(result(scorer="synflow"), [trial(1, score=31.5), trial(2, score=42.25)])
+    titles = re.findall(r"<circle[^>]*><title>(.*?)</title>", page)
+    assert titles == [
+        "trial 1: 31.5, 11.0 ms, 1 MFLOPs",
+        "trial 2: 42.25, 12.0 ms, 2 MFLOPs",
+    ]
+    assert 'aria-label="synflow over latency"' in page
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_trials_with_one_score_are_drawn_inside_the_page(count: int) -> None:
+    page = report.page(result(), [trial(1, score=0.5, trial=at) for at in range(count)])
+    places = re.findall(r'cx="(-?\d+)" cy="(-?\d+)"', page)
+    assert len(places) == count
+    assert all(0 < int(x) < report.WIDTH and 0 < int(y) < report.HEIGHT for x, y in places)
+
+
+def test_what_a_user_named_cannot_add_to_the_page() -> None:
+    nasty = "<script>alert(1)</script>"
+    compared = COMPARED | {"networks": [nasty, "trial 1"]}
+    file = FILE | {"file": nasty}
+    changed = {"data": nasty, "target": nasty, "budgets": [nasty], "comparison": compared}
+    page = report.page(result(**changed, best=network(nasty, id="0f"), exported=[file]), TRIALS)
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;alert(1)") == 7

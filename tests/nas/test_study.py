@@ -1,0 +1,521 @@
+import dataclasses
+import functools
+import itertools
+import json
+import random
+import threading
+import time
+import warnings
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
+
+from ghostnas.errors import BudgetError, InputError, TrainingError
+from ghostnas.ir import cost
+from ghostnas.nas import storage as storage_module
+from ghostnas.nas import study
+from ghostnas.networks import space
+from ghostnas.networks.arch import from_json, lower
+
+SPACE = space.parse(
+    """
+block = "ghost"
+alpha = [1.0, 0.5, 0.75, 1.5]
+resolution = [32, 24, 16]
+round_to = 4
+stem = {channels = 8}
+head = {channels = 16, features = 32}
+
+[[group]]
+stride = 1
+depth = [1, 2]
+width = 8
+expansion = [2, 3]
+se = [0, 0.25]
+ghost_ratio = [2, 1]
+cheap_kernel = 3
+kernel = 3
+
+[[group]]
+stride = 2
+depth = [2, 1, 3]
+width = [16, 12, 24]
+expansion = [3, 2, 4]
+se = 0
+ghost_ratio = 2
+cheap_kernel = [3, 5]
+kernel = [3, 5]
+""",
+    "small",
+    "small.toml",
+)
+TINY = SPACE.pin(
+    **{name: options[0] for name, options in SPACE.choices.items() if name.startswith("group1")},
+    **{"group2.cheap_kernel": 3, "group2.kernel": 3, "group2.depth": 1, "group2.expansion": 2},
+    resolution=16,
+)
+TINY_NETWORKS = {
+    TINY.decode(dict(zip(TINY.choices, options, strict=True))).id
+    for options in itertools.product(*TINY.choices.values())
+}
+SETTINGS = {"space": "small", "seed": 0, "budgets": ["1MFLOPs"]}
+TIGHTEST, TIGHT, LOOSE = 58_400, 100_000, 500_000  # MACs: 100, 2,000 and most of 19,584 fit
+
+
+@functools.cache
+def macs(arch):
+    return cost.count(lower(arch)).macs
+
+
+def strain_of(limit):
+    return lambda arch: macs(arch) / limit
+
+
+def ready(value):
+    future = Future()
+    future.set_result(value)
+    return future
+
+
+def failed(error):
+    future = Future()
+    future.set_exception(error)
+    return future
+
+
+def score(arch):
+    """At once, and always the same for an architecture."""
+    return ready(int(arch.id, 16) % 1000 / 1000)
+
+
+def opened(
+    storage="sqlite:///:memory:", *, limit=LOOSE, sampler="random", seed=0, settings=SETTINGS,
+    searched=SPACE, **others,
+):  # fmt: skip
+    strain = strain_of(limit)
+    smallest = study.find_smallest(searched, strain)
+    return study.open_study(storage, settings, sampler, seed, searched, strain, smallest, **others)
+
+
+def run(opened_study, trials, submit=score, searched=SPACE, at_once=1, **others):
+    """The ids of the finished trials' networks, in order."""
+    study.run(opened_study, searched, submit, trials=trials, at_once=at_once, **others)
+    return [scored.arch.id for scored in study.finished(opened_study)]
+
+
+def states(opened_study):
+    return [trial.state.name for trial in opened_study.get_trials(deepcopy=False)]
+
+
+def asked(opened_study):
+    """A trial of a process that is killed before it tells."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Heartbeat of storage", UserWarning)
+        return opened_study.ask()
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return f"sqlite:///{tmp_path / 'study.db'}"
+
+
+# What is proposed
+
+
+@pytest.mark.parametrize(
+    ("sampler", "limit"),
+    [
+        ("random", TIGHTEST),
+        ("random", LOOSE),
+        pytest.param("tpe", TIGHTEST, marks=pytest.mark.slow),
+        ("tpe", TIGHT),
+        ("tpe", LOOSE),
+    ],
+)
+def test_no_trial_is_over_budget_and_none_is_a_repetition(sampler, limit):
+    current = opened(limit=limit, sampler=sampler)
+    ids = run(current, 60)
+    stored = [from_json(json.loads(t.user_attrs["arch"])) for t in current.get_trials()]
+    assert len(stored) == len(ids) == 60
+    assert max(macs(arch) for arch in stored) <= limit
+    assert len(set(ids)) == 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mega", [12, 150])
+@pytest.mark.parametrize("sampler", study.SAMPLERS)
+def test_the_same_holds_in_the_shipped_space(sampler, mega):
+    searched = space.load("ghostnet")
+    current = opened(limit=mega * 1e6, sampler=sampler, searched=searched)
+    assert len(set(run(current, 60, searched=searched))) == 60
+    assert max(macs(scored.arch) for scored in study.finished(current)) <= mega * 1e6
+
+
+@pytest.mark.parametrize("classes", [10, 1000])
+def test_a_space_is_searched_to_its_end_without_repetition(classes):
+    searched = dataclasses.replace(TINY, classes=classes)
+    ids = run(opened(searched=searched), len(TINY_NETWORKS), searched=searched)
+    assert len(set(ids)) == len(TINY_NETWORKS)
+
+
+@pytest.mark.parametrize("sampler", study.SAMPLERS)
+def test_a_space_that_is_used_up_ends_the_search_and_says_so(sampler):
+    current = opened(searched=TINY, sampler=sampler)
+    ended = study.run(current, TINY, score, trials=50, at_once=3)
+    ids = [each.arch.id for each in study.finished(current)]
+    assert ended == study.Ended(used_up=True, failed=0)
+    assert len(ids) == len(set(ids)) == len(TINY_NETWORKS)
+    assert "RUNNING" not in states(current)
+    again = study.run(current, TINY, score, trials=50, at_once=1)
+    assert again.used_up
+    assert len(study.finished(current)) == len(TINY_NETWORKS)
+
+
+def test_a_large_space_with_few_networks_within_the_budget_ends_too(monkeypatch):
+    monkeypatch.setattr(study, "SMALL_SPACE", 1)
+    monkeypatch.setattr(study, "LAST_PROPOSALS", 500)
+    current = opened(searched=TINY)
+    assert study.run(current, TINY, score, trials=50, at_once=1).used_up
+    assert len(set(run(current, 50, searched=TINY))) == len(TINY_NETWORKS)
+
+
+def test_networks_that_train_at_the_same_time_are_different():
+    waiting = []
+
+    def submit(arch):
+        waiting.append((arch, Future()))
+        if len(waiting) == 4:
+            for each, future in waiting:
+                future.set_result(score(each).result())
+            waiting.clear()
+        return waiting[-1][1] if waiting else ready(0.5)
+
+    assert len(set(run(opened(searched=TINY), 8, submit, searched=TINY, at_once=4))) == 8
+
+
+@pytest.mark.parametrize(
+    ("limit", "alpha"), [(10**9, 1.5), (LOOSE, 1.0), (327_935, 0.75), (150_000, 0.5)]
+)
+def test_the_first_proposal_is_the_published_network_at_the_largest_alpha_that_fits(limit, alpha):
+    current = opened(limit=limit)
+    (first,) = run(current, 1)
+    published = SPACE.decode({"alpha": alpha})
+    assert first == published.id
+    assert macs(published) <= limit
+    wider = [option for option in SPACE.choices["alpha"] if option > alpha]
+    assert all(macs(SPACE.decode({"alpha": option})) > limit for option in wider)
+
+
+def test_where_the_published_network_fits_at_no_alpha_the_first_proposal_is_the_smallest():
+    (first,) = run(opened(limit=TIGHTEST), 1)
+    assert first == SPACE.decode(study.find_smallest(SPACE, strain_of(TIGHTEST))).id
+
+
+def test_the_smallest_network_is_smaller_than_random_ones():
+    strain = strain_of(LOOSE)
+    smallest = strain(SPACE.decode(study.find_smallest(SPACE, strain)))
+    rng = random.Random(0)
+    assert all(smallest <= strain(SPACE.decode(SPACE.sample(rng))) for _ in range(200))
+
+
+def test_an_impossible_budget_is_refused_with_how_much_is_needed():
+    with pytest.raises(BudgetError, match=r"space small.*needs 5\.09e\+04 times"):
+        study.find_smallest(SPACE, strain_of(1))
+
+
+@pytest.mark.parametrize("sampler", study.SAMPLERS)
+def test_the_same_seed_proposes_the_same_networks_and_another_proposes_others(sampler):
+    once, again, other = (run(opened(sampler=sampler, seed=seed), 25) for seed in (3, 3, 4))
+    assert once == again
+    assert once[0] == other[0]
+    assert len(set(once) & set(other)) < 5
+
+
+def test_tpe_comes_nearer_to_what_scores_well_than_chance():
+    def wide(arch):
+        return ready(arch.stages[-1].blocks[0].out_channels / 100)
+
+    tpe, chance = opened(sampler="tpe", limit=10**9), opened(limit=10**9)
+    means = []
+    for current in (tpe, chance):
+        run(current, 40, wide)
+        late = study.finished(current)[20:]
+        means.append(sum(scored.score for scored in late) / len(late))
+    assert means[0] > means[1] + 0.05
+
+
+# What a trial leaves
+
+
+def test_a_finished_trial_holds_its_network_for_the_datas_classes_and_its_accuracy():
+    searched = dataclasses.replace(SPACE, classes=7)
+    current, reports = opened(searched=searched), []
+    run(current, 5, searched=searched, report=reports.append)
+    assert study.finished(current) == [
+        study.ScoredArch(
+            trial=each.trial, arch=each.arch, score=each.score, seconds=round(each.seconds, 3)
+        )
+        for each in reports
+    ]
+    assert [each.trial for each in reports] == [0, 1, 2, 3, 4]
+    assert {each.arch.classes for each in reports} == {7}
+    assert all(each.score == score(each.arch).result() for each in reports)
+
+
+def test_no_more_trials_run_at_once_than_asked():
+    running = most = 0
+
+    class Scorer(Future):
+        def result(self, timeout=None):
+            nonlocal running
+            running -= 1
+            return super().result(timeout)
+
+    def submit(_arch):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        future = Scorer()
+        future.set_result(0.5)
+        return future
+
+    run(opened(), 10, submit, at_once=3)
+    assert most == 3
+
+
+def test_no_trial_starts_after_the_time_is_up():
+    current = opened()
+    assert run(current, 5, until=0.0) == []
+    assert "RUNNING" not in states(current)
+
+
+# Going on
+
+
+def test_a_study_goes_on_to_the_number_asked_for(storage):
+    first = run(opened(storage), 4)
+    assert run(opened(storage), 4) == first
+    more = run(opened(storage), 7)
+    assert more[:4] == first
+    assert len(set(more)) == 7
+
+
+def test_what_an_earlier_process_left_running_is_closed_and_may_be_tried_again(storage):
+    current = opened(storage, searched=TINY)
+    run(current, 2, searched=TINY)
+    trial = asked(current)
+    arch = TINY.build(trial.suggest_categorical)
+    trial.set_user_attr("id", arch.id)
+    current = opened(storage, searched=TINY)
+    ids = run(current, len(TINY_NETWORKS), searched=TINY)
+    assert states(current).count("FAIL") == 1
+    assert "RUNNING" not in states(current)
+    assert set(ids) == TINY_NETWORKS
+
+
+def test_a_trial_that_was_killed_before_it_had_a_network_is_closed(storage):
+    asked(opened(storage))
+    current = opened(storage)
+    assert len(run(current, 3)) == 3
+    assert states(current) == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (SETTINGS | {"seed": 1}, "seed = 0, not 1"),
+        (SETTINGS | {"budgets": ["20ms"]}, r"budgets = \['1MFLOPs'\], not \['20ms'\]"),
+        (SETTINGS | {"colour": "red"}, "colour"),
+        ({key: SETTINGS[key] for key in ("space", "seed")}, "budgets"),
+    ],
+    ids=["changed", "list", "more", "fewer"],
+)
+def test_other_settings_are_refused_by_name(storage, settings, message):
+    opened(storage)
+    with pytest.raises(InputError, match=message):
+        opened(storage, settings=settings)
+
+
+@pytest.mark.parametrize("place", ["nowhere/study.db", "damaged.db"])
+def test_a_storage_that_cannot_be_opened_is_refused_in_one_line(tmp_path, place):
+    (tmp_path / "damaged.db").write_bytes(b"this is no database" * 100)
+    with pytest.raises(InputError, match=rf"{place}: cannot be opened") as caught:
+        opened(f"sqlite:///{tmp_path / place}")
+    assert "\n" not in str(caught.value)
+
+
+# Several processes
+
+
+def together(url, trials, **others):
+    """Two runs of one study, each with a connection of its own, in two threads."""
+    studies = [opened(url, private=False, **others) for _ in range(2)]
+    reports = [[], []]
+
+    def run_one(current, reported):
+        study.run(
+            current,
+            SPACE,
+            score,
+            trials=trials,
+            at_once=2,
+            report=lambda each: reported.append(each),
+        )
+
+    threads = [
+        threading.Thread(target=run_one, args=pair) for pair in zip(studies, reports, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return studies[0], reports
+
+
+def test_two_processes_share_the_trials_and_no_network(storage):
+    current, reports = together(storage, 24)
+    done = study.finished(current)
+    assert 24 <= len(done) <= 26  # each may have begun one when the other did
+    assert len({each.arch.id for each in done}) == len(done)
+    assert sorted(each.trial for each in (*reports[0], *reports[1])) == [
+        each.trial for each in done
+    ]
+    assert "RUNNING" not in states(current)
+
+
+def test_a_second_process_leaves_the_running_trials_of_the_first_alone(storage):
+    first = opened(storage, private=False)
+    began = asked(first)
+    began.set_user_attr("id", "another")
+    second = opened(storage, private=False)
+    assert states(second) == ["RUNNING"]
+    assert len(run(second, 3, until=time.monotonic() + 5)) == 2
+    first.tell(began.number, 0.25)
+    assert states(first)[0] == "COMPLETE"
+
+
+def test_a_trial_of_a_process_that_is_not_heard_of_is_closed_and_its_place_filled(
+    storage, monkeypatch
+):
+    monkeypatch.setattr(storage_module, "GRACE_S", 1)
+    dead = opened(storage, private=False)
+    trial = asked(dead)
+    dead._storage.record_heartbeat(trial._trial_id)
+    ids = run(opened(storage, private=False), 3)
+    assert len(ids) == 3
+    assert states(dead).count("FAIL") == 1
+
+
+def test_a_trial_that_another_process_closed_stays_closed(storage):
+    current = opened(storage, private=False)
+
+    def submit(arch):
+        other = opened(storage, private=False)
+        for trial in other.get_trials(states=(TrialState.RUNNING,)):
+            other.tell(trial.number, state=TrialState.FAIL)
+        return score(arch) if len(states(other)) > 1 else ready(0.9)
+
+    study.run(current, SPACE, submit, trials=1, at_once=1, until=time.monotonic() + 1)
+    assert "COMPLETE" not in states(current)
+
+
+def test_a_database_that_is_away_for_a_while_is_waited_for(storage, monkeypatch):
+    monkeypatch.setattr(storage_module, "PAUSE_S", 0.0)
+    said = []
+    current = opened(storage, say=said.append)
+    away = iter([True] * 5)
+    commit = sqlalchemy.orm.Session.commit
+
+    def failing(session):
+        if next(away, False):
+            raise sqlalchemy.exc.OperationalError("SELECT 1", {}, Exception("server closed"))
+        commit(session)
+
+    monkeypatch.setattr(sqlalchemy.orm.Session, "commit", failing)
+    assert len(run(current, 3)) == 3
+    assert len([line for line in said if "server closed" in line]) == 1
+
+
+def test_a_database_that_stays_away_is_an_error(storage, monkeypatch):
+    monkeypatch.setattr(storage_module, "PAUSE_S", 0.0)
+    monkeypatch.setattr(storage_module, "PATIENCE_S", 0.0)
+    current = opened(storage)
+
+    def failing(session):
+        raise sqlalchemy.exc.OperationalError("SELECT 1", {}, Exception("server closed"))
+
+    monkeypatch.setattr(sqlalchemy.orm.Session, "commit", failing)
+    with pytest.raises(StorageInternalError) as caught:
+        run(current, 3)
+    assert storage_module.reason(caught.value) == "(builtins.Exception) server closed"
+
+
+def test_a_study_that_is_gone_is_not_begun_anew(storage):
+    run(opened(storage), 2)
+    Path(storage.removeprefix("sqlite:///")).write_bytes(b"")
+    with pytest.raises(InputError, match="holds no study any more"):
+        opened(storage, new=False)
+
+
+def test_a_missing_driver_is_named(monkeypatch):
+    with pytest.raises(InputError, match=r"MySQLdb is not installed"):
+        opened("mysql://user:secret@host/study")
+    with pytest.raises(InputError) as caught:
+        opened("mysql://user:secret@host/study")
+    assert "secret" not in str(caught.value)
+
+
+# What goes wrong
+
+
+def test_one_failed_training_does_not_end_the_study():
+    scorers = iter([score, score, lambda _: failed(TrainingError("the loss is nan"))])
+    current = opened()
+    ids = run(current, 6, lambda arch: next(scorers, score)(arch))
+    assert len(set(ids)) == 6
+    assert states(current).count("FAIL") == 1
+
+
+def test_trainings_that_fail_one_after_the_other_end_the_study():
+    current = opened()
+    with pytest.raises(TrainingError, match="the loss is nan"):
+        run(current, 6, lambda _: failed(TrainingError("the loss is nan")), at_once=2)
+    assert set(states(current)) == {"FAIL"}
+
+
+def interrupt(_):
+    raise KeyboardInterrupt
+
+
+INTERRUPTED = {
+    "future": {"submit": lambda _: failed(KeyboardInterrupt())},
+    "report": {"report": interrupt},
+    "submit": {"submit": interrupt},
+    "worker": {"submit": lambda _: failed(RuntimeError("the pool is broken"))},
+}
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+@pytest.mark.parametrize("arguments", INTERRUPTED.values(), ids=INTERRUPTED.keys())
+def test_an_interrupt_leaves_no_trial_running_and_the_study_can_go_on(arguments, at_once):
+    current = opened()
+    run(current, 2)
+    with pytest.raises((KeyboardInterrupt, RuntimeError)):
+        run(current, 9, at_once=at_once, **arguments)
+    assert "RUNNING" not in states(current)
+    assert len(set(run(current, 9))) == 9
+
+
+def test_an_interrupt_of_the_first_trial_does_not_lose_the_published_network(storage):
+    with pytest.raises(KeyboardInterrupt):
+        run(opened(storage), 3, interrupt)
+    assert SPACE.decode({}).id in run(opened(storage), 3)
+
+
+def test_an_unknown_sampler_is_refused():
+    with pytest.raises(InputError, match="known: tpe, random"):
+        opened(sampler="grid")

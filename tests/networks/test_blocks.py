@@ -1,0 +1,181 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ghostnas.ir.graph import Activation, Builder, Concat, Conv, Narrow, weight_shapes
+from ghostnas.networks.blocks import GhostBlock, MBConv, make_divisible
+
+
+def build(block, channels=16, size=8, stride=None):
+    builder = Builder((channels, size, size))
+    block.build(builder, 0, "b", stride)
+    return builder.build()
+
+
+def ops(graph):
+    return {node.name: node.op for node in graph.nodes}
+
+
+def weights(graph):
+    return {key: shape for node in graph.nodes for key, shape in weight_shapes(node).items()}
+
+
+@pytest.mark.parametrize(
+    ("value", "divisor", "expected"),
+    [(16, 4, 16), (8.8, 4, 8), (10, 4, 12), (22, 16, 32), (1, 4, 4), (20.8, 4, 20), (18, 8, 24)],
+)
+def test_make_divisible(value, divisor, expected):
+    assert make_divisible(value, divisor) == expected
+
+
+@given(value=st.floats(0.1, 2000), divisor=st.integers(1, 64))
+def test_make_divisible_never_takes_off_more_than_a_tenth(value, divisor):
+    rounded = make_divisible(value, divisor)
+    assert rounded % divisor == 0
+    assert 0.9 * value <= rounded <= value + divisor
+
+
+def test_a_ghost_block_of_stride_1_that_keeps_its_width_is_two_ghost_modules_and_a_sum():
+    graph = build(GhostBlock(hidden_channels=48, out_channels=16))
+    convs = {node.name: node.op for node in graph.nodes if isinstance(node.op, Conv)}
+    assert convs == {
+        "b.ghost1.primary_conv.0": Conv(in_channels=16, out_channels=24),
+        "b.ghost1.cheap_operation.0": Conv(in_channels=24, out_channels=24, kernel=3, groups=24),
+        "b.ghost2.primary_conv.0": Conv(in_channels=48, out_channels=8),
+        "b.ghost2.cheap_operation.0": Conv(in_channels=8, out_channels=8, kernel=3, groups=8),
+    }
+    relus = [node.name for node in graph.nodes if isinstance(node.op, Activation)]
+    assert relus == ["b.ghost1.primary_conv.2", "b.ghost1.cheap_operation.2"]
+    assert graph.nodes[-1].name == "b.add"
+    assert 0 in graph.nodes[-1].inputs
+
+
+def test_a_ghost_module_puts_the_convolved_maps_before_the_cheap_ones():
+    graph = build(GhostBlock(hidden_channels=48, out_channels=16))
+    concat = next(node for node in graph.nodes if isinstance(node.op, Concat))
+    assert [graph.nodes[source].name for source in concat.inputs] == [
+        "b.ghost1.primary_conv.2",
+        "b.ghost1.cheap_operation.2",
+    ]
+
+
+def test_a_ghost_block_of_stride_2_has_a_depthwise_convolution_and_a_convolved_shortcut():
+    graph = build(GhostBlock(hidden_channels=48, out_channels=24, kernel=5, stride=2))
+    named = ops(graph)
+    wide = Conv(in_channels=48, out_channels=48, kernel=5, stride=2, groups=48)
+    assert named["b.conv_dw"] == wide
+    assert named["b.shortcut.0"] == Conv(
+        in_channels=16, out_channels=16, kernel=5, stride=2, groups=16
+    )
+    assert named["b.shortcut.2"] == Conv(in_channels=16, out_channels=24)
+    assert graph.output_shape == (24, 4, 4)
+
+
+def test_a_ghost_block_that_widens_at_stride_1_has_a_shortcut_but_no_depthwise_convolution():
+    named = ops(build(GhostBlock(hidden_channels=48, out_channels=24)))
+    assert "b.shortcut.0" in named
+    assert "b.conv_dw" not in named
+
+
+@pytest.mark.parametrize(
+    ("block", "channels", "same"),
+    [
+        (GhostBlock(hidden_channels=48, out_channels=16), 16, True),
+        (GhostBlock(hidden_channels=48, out_channels=16), 12, False),
+        (GhostBlock(hidden_channels=48, out_channels=16, stride=2), 16, False),
+    ],
+)
+def test_the_kernel_changes_nothing_exactly_where_the_shortcut_is_the_identity(
+    block, channels, same
+):
+    other = GhostBlock(
+        hidden_channels=block.hidden_channels,
+        out_channels=block.out_channels,
+        stride=block.stride,
+        kernel=7,
+    )
+    assert block.keeps_shape(channels) is same
+    assert (build(block, channels) == build(other, channels)) is same
+
+
+def test_squeeze_excite_narrows_by_its_ratio_and_has_biases():
+    shapes = weights(build(GhostBlock(hidden_channels=72, out_channels=16, se_ratio=0.25)))
+    se = {key: shape for key, shape in shapes.items() if ".se." in key}
+    assert se == {
+        "b.se.conv_reduce.weight": (20, 72, 1, 1),
+        "b.se.conv_reduce.bias": (20,),
+        "b.se.conv_expand.weight": (72, 20, 1, 1),
+        "b.se.conv_expand.bias": (72,),
+    }
+
+
+def test_the_cheap_kernel_is_that_of_both_ghost_modules():
+    graph = build(GhostBlock(hidden_channels=48, out_channels=16, cheap_kernel=5))
+    kernels = [op.kernel for name, op in ops(graph).items() if name.endswith("operation.0")]
+    assert kernels == [5, 5]
+
+
+def test_a_ghost_ratio_that_does_not_divide_makes_too_many_maps_and_drops_the_last():
+    graph = build(GhostBlock(hidden_channels=32, out_channels=16, ghost_ratio=3))
+    named = ops(graph)
+    assert named["b.ghost1.primary_conv.0"].out_channels == 11
+    assert named["b.ghost1.cheap_operation.0"].out_channels == 22
+    assert named["b.ghost1.narrow"] == Narrow(channels=32)
+    assert "b.ghost1.narrow" not in ops(build(GhostBlock(hidden_channels=32, out_channels=16)))
+
+
+def test_a_ghost_ratio_of_1_is_a_plain_convolution():
+    graph = build(GhostBlock(hidden_channels=32, out_channels=16, ghost_ratio=1))
+    assert not any("cheap" in node.name or isinstance(node.op, Concat) for node in graph.nodes)
+    assert graph.output_shape == (16, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        GhostBlock(hidden_channels=48, out_channels=16, kernel=5, stride=2, se_ratio=0.25),
+        MBConv(hidden_channels=32, out_channels=16, kernel=5, stride=2, se_channels=8),
+    ],
+    ids=["ghost", "mbconv"],
+)
+def test_a_block_whose_stride_is_dropped_keeps_its_ops_and_weights_and_the_size(block):
+    dropped, own = build(block, stride=1), build(block)
+    assert (dropped.output_shape, own.output_shape) == ((16, 8, 8), (16, 4, 4))
+    assert weights(dropped) == weights(own)
+    assert [node.name for node in dropped.nodes] == [node.name for node in own.nodes]
+    assert {op.stride for op in ops(dropped).values() if isinstance(op, Conv)} == {1}
+
+
+def test_an_mbconv_expands_convolves_and_projects():
+    block = MBConv(
+        hidden_channels=64,
+        out_channels=24,
+        kernel=5,
+        stride=2,
+        se_channels=12,
+        activation="hard_swish",
+    )
+    graph = build(block)
+    assert [node.name.removeprefix("b.") for node in graph.nodes] == [
+        *("input", "conv_pw", "bn1", "act1", "conv_dw", "bn2", "act2"),
+        *("se.pool", "se.conv_reduce", "se.act1", "se.conv_expand", "se.gate", "se.scale"),
+        *("conv_pwl", "bn3"),
+    ]
+    named = ops(graph)
+    assert named["b.conv_dw"] == Conv(
+        in_channels=64, out_channels=64, kernel=5, stride=2, groups=64
+    )
+    assert named["b.act1"] == named["b.act2"] == Activation(kind="hard_swish")
+    assert named["b.se.conv_reduce"].out_channels == 12
+    assert graph.output_shape == (24, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "out", "stride", "expands", "adds"),
+    [(16, 16, 1, False, True), (32, 16, 1, True, True), (32, 24, 1, True, False),
+     (32, 16, 2, True, False)],
+)  # fmt: skip
+def test_an_mbconv_expands_and_adds_only_where_it_can(hidden, out, stride, expands, adds):
+    named = ops(build(MBConv(hidden_channels=hidden, out_channels=out, stride=stride)))
+    assert ("b.conv_pw" in named) is expands
+    assert ("b.add" in named) is adds

@@ -1,0 +1,242 @@
+"""`ghostnas train` in processes of its own: what it leaves, and that no end of it loses any."""
+
+import csv
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small import write_pictures
+
+from ghostnas.cli.main import main
+from ghostnas.ir import weights
+from ghostnas.ir.graph import Weights
+from ghostnas.networks import arch
+
+RECIPE = """
+epochs = 6
+batch_size = 16
+learning_rate = 0.05
+optimizer = "sgd"
+warmup = 0.1
+weight_decay = 1e-4
+crop_padding = 2
+ema = 0.9
+dropout = 0.1
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("train")
+    write_pictures(folder)
+    (folder / "short.toml").write_text(RECIPE)
+    return folder
+
+
+def command(place: Path, out: Path, *more: str) -> list[str]:
+    return [
+        *("train", "ghostnet", "--width", "0.1", "--recipe", str(place / "short.toml")),
+        *("--data", f"folder:{place / 'pictures'}", "--device", "cpu", "--threads", "1"),
+        *("--out", str(out), *more),
+    ]
+
+
+@pytest.fixture(scope="module")
+def result(place: Path) -> dict:
+    ran = subprocess.run(
+        [sys.executable, "-m", "ghostnas", *command(place, place / "run"), "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "pictures a second" in ran.stderr
+    return json.loads(ran.stdout)
+
+
+def test_the_folder_holds_the_network_its_weights_and_its_curve(place: Path, result: dict) -> None:
+    run = place / "run"
+    network = arch.load(run / "arch.json")
+    assert network.id == result["id"]
+    assert network.classes == 2
+    assert network.resolution == result["resolution"]
+    kept = weights.preprocessing_of(run / "model.safetensors")
+    assert len(kept.classes) == 2
+    rows = list(csv.DictReader((run / "curve.csv").read_text().splitlines()))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+    seconds = [float(row["seconds"]) for row in rows]
+    assert seconds == sorted(seconds)
+    assert float(rows[-1]["seconds"]) <= result["seconds"]
+    assert json.loads((run / "result.json").read_text()) == result
+    assert 0 <= result["test_accuracy"] <= 1
+    assert result["accuracy"] is None  # no pictures were held out from the training
+    assert result["test_pictures"] > 0
+    assert float(rows[-1]["accuracy"]) == pytest.approx(result["test_accuracy"], abs=1e-4)
+
+
+def test_a_finished_training_is_not_begun_again(
+    place: Path, result: dict, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (place / "run" / "model.safetensors").read_bytes()
+    assert main(command(place, place / "run")) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main(["train", "--resume", "--out", str(place / "run"), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (place / "run" / "model.safetensors").read_bytes() == before
+    assert again["test_accuracy"] == result["test_accuracy"]
+    assert again["seconds"] == pytest.approx(result["seconds"], abs=2.0)
+
+
+def test_a_network_for_smaller_pictures_stays_the_same_when_it_goes_on(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = command(place, tmp_path / "run", "--resolution", "8", "--epochs", "1", "--json")
+    assert main(small) == 0
+    begun = json.loads(capsys.readouterr().out)
+    weights_before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    assert main(["train", "--resume", "--out", str(tmp_path / "run"), "--json"]) == 0
+    resumed = json.loads(capsys.readouterr().out)
+    assert begun["resolution"] == resumed["resolution"] == 8
+    assert (begun["id"], begun["macs"]) == (resumed["id"], resumed["macs"])
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == weights_before
+
+
+def test_other_pictures_and_damaged_files_are_refused_when_it_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = write_pictures(tmp_path)
+    (tmp_path / "short.toml").write_text(RECIPE)
+    run = tmp_path / "run"
+    assert main(command(tmp_path, run, "--epochs", "1")) == 0
+    resume = ["train", "--resume", "--out", str(run)]
+    kept = (run / "curve.csv").read_bytes()
+    (run / "curve.csv").write_text("epoch,step\n1,2\n")
+    capsys.readouterr()
+    assert main(resume) == 2
+    assert "no curve of a training" in capsys.readouterr().err
+    (run / "curve.csv").write_bytes(kept)
+    (pictures / "dark" / "0.png").unlink()
+    assert main(resume) == 2
+    assert "other pictures than when the training" in capsys.readouterr().err
+    text = (run / "train.toml").read_text()
+    (run / "train.toml").write_text(text.replace("seed = 0", "seed = 'a'"))
+    assert main(resume) == 2
+    assert "is damaged: seed = 'a'" in capsys.readouterr().err
+
+
+def test_what_is_wrong_is_said_before_a_folder_is_made(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = command(place, tmp_path / "out")
+    wrong = {
+        "unknown network": (["train", "gostnet", *good[4:]], "unknown network"),
+        "unknown recipe": ([*good, "--recipe", "slow"], "unknown recipe"),
+        "missing data": ([*good, "--data", f"folder:{tmp_path / 'none'}"], "no folder"),
+        "missing teacher": ([*good, "--teacher", str(tmp_path / "none.onnx")], "none.onnx"),
+        "missing weights": ([*good, "--init", str(tmp_path / "none.pth")], "none.pth"),
+        "no data": (["train", "ghostnet", "--out", str(tmp_path / "out")], "--data"),
+        "no network": (["train", "--data", "synthetic", "--out", str(tmp_path / "out")], "ARCH"),
+        "nothing to resume": (["train", "--resume", "--out", str(tmp_path / "out")], "no training"),
+    }
+    for name, (arguments, told) in wrong.items():
+        assert main(arguments) == 2, name
+        said = capsys.readouterr().err
+        assert told in said, name
+        assert said.count("\n") == 1, name
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_begins_from_anothers_weights_and_learns_from_it(
+    place: Path, result: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(place / "run" / "model.safetensors")
+    teacher = tmp_path / "teacher"
+    teacher.mkdir()
+    shutil.copy(place / "run" / "arch.json", teacher)
+    known = weights.preprocessing_of(place / "run" / "model.safetensors")
+    renamed = replace(known, classes=("cat", "dog"))
+    weights.save(weights.load(Path(model)), teacher / "model.safetensors", preprocessing=renamed)
+    more = ["--init", model, "--teacher", str(teacher), "--epochs", "1", "--json"]
+    assert main(command(place, tmp_path / "student", *more)) == 0
+    output = capsys.readouterr()
+    assert model in output.err  # what was taken is said
+    assert f"teacher {teacher}: calls its classes cat, dog, where the data say" in output.err
+    assert json.loads(output.out)["epochs"] == 1
+
+
+def test_a_teacher_teaches_the_same_in_every_format(
+    place: Path, result: dict, tmp_path: Path
+) -> None:
+    teacher = place / "run"
+    assert main(["export", str(teacher), "--dtype", "fp32", "--out", str(tmp_path / "export")]) == 0
+    exported = [tmp_path / "export" / f"model.{kind}" for kind in ("pt2", "onnx", "tflite")]
+
+    def taught_by(model: Path) -> Weights:
+        out = tmp_path / f"by{model.suffix}"
+        assert main(command(place, out, "--teacher", str(model), "--epochs", "2")) == 0
+        return weights.load(out / "model.safetensors")
+
+    by_folder = taught_by(teacher)
+    for model in exported:
+        for key, values in taught_by(model).items():
+            np.testing.assert_allclose(values, by_folder[key], rtol=1e-3, atol=1e-3, err_msg=key)
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ghostnas", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_ten_kills_at_any_moment_change_no_bit(place: Path, tmp_path: Path) -> None:
+    epochs = ["--epochs", "60"]
+    process = start(command(place, tmp_path / "whole", *epochs))
+    wait_for(tmp_path / "whole" / "train.toml", process)
+    began = time.monotonic()
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    length = time.monotonic() - began
+    expected = weights.load(tmp_path / "whole" / "model.safetensors")
+    rng = random.Random(0)
+    killed = 0
+    while killed < 10:
+        out = tmp_path / f"killed{killed}"
+        process = start(command(place, out, *epochs, "--checkpoint-every", "0s"))
+        wait_for(out / "train.toml", process)
+        time.sleep(rng.uniform(0, 1.5) * length)
+        if process.poll() is not None:  # it was through: once more, for a shorter time
+            process.communicate()
+            shutil.rmtree(out)
+            continue
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        killed += 1
+        assert not (out / "result.json").exists()
+        resumed = start(["train", "--resume", "--out", str(out)])
+        _, errors = resumed.communicate()
+        assert resumed.returncode == 0, errors
+        found = weights.load(out / "model.safetensors")
+        for key, array in expected.items():
+            np.testing.assert_array_equal(array, found[key], err_msg=f"{killed}: {key}")
+        curve = [
+            row["epoch"] for row in csv.DictReader((out / "curve.csv").read_text().split("\n"))
+        ]
+        assert curve == [str(epoch) for epoch in range(1, 61)]
