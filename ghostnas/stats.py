@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from ghostnas.arrays import Array
 from ghostnas.errors import InputError
-from ghostnas.ir.graph import Array
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import flatbuffers
 import numpy as np
 
+from ghostnas.arrays import Array
 from ghostnas.backends import tflite_writer
 from ghostnas.backends.quantization import quantize
 from ghostnas.devices import runner
@@ -31,7 +32,6 @@ from ghostnas.ir.graph import (
     Activation,
     Add,
     Affine,
-    Array,
     BatchNorm,
     Concat,
     Conv,

@@ -37,12 +37,12 @@ import numpy as np
 import torch
 
 from ghostnas import stats
+from ghostnas.arrays import Array
 from ghostnas.data import datasets
 from ghostnas.devices.journal import Journal
 from ghostnas.errors import GhostnasError, InputError, TrainingError
 from ghostnas.files import locked, write_whole
 from ghostnas.ir import cost
-from ghostnas.ir.graph import Array
 from ghostnas.nas import budget, zero_cost
 from ghostnas.nas.evaluators import SCORED_PICTURES, score_untrained
 from ghostnas.networks import space

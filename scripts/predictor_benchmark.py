@@ -25,11 +25,12 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
+from ghostnas.arrays import Array
 from ghostnas.devices import op_counts, op_models, table_check
 from ghostnas.devices.emulated import LINE_BYTES, features
 from ghostnas.devices.emulator import Counts, Emulator, count_each
 from ghostnas.errors import GhostnasError, InputError
-from ghostnas.ir.graph import Array, Input
+from ghostnas.ir.graph import Input
 from ghostnas.latency.op_signature import OpSignature, signatures, weight_count
 from ghostnas.networks import classics
 

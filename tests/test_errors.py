@@ -4,7 +4,7 @@ import pytest
 
 from ghostnas.data import datasets
 from ghostnas.errors import InputError, did_you_mean
-from ghostnas.latency import summary, table
+from ghostnas.latency import table
 from ghostnas.networks import space, zoo
 from ghostnas.training import recipe
 
@@ -33,7 +33,7 @@ def test_what_is_like_none_gets_no_suggestion(name: str) -> None:
     ("find", "name", "meant"),
     [
         (table.load, "pixel4", "pixel4-cpu1-fp32"),
-        (summary.find, "gostnet", "ghostnet"),
+        (zoo.find, "gostnet", "ghostnet"),
         (zoo.named, "mobilenetv3", "mobilenetv3-large"),
         (space.load, "gostnet", "ghostnet"),
         (recipe.load, "cifar-shrt", "cifar-short"),

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from ghostnas.arrays import Array
 from ghostnas.errors import InputError
 from ghostnas.files import read_bytes
 from ghostnas.ir import checksum, weights
-from ghostnas.ir.graph import Array
 from ghostnas.ir.preprocessing import CHANNELS, IMAGENET, Preprocessing, from_json
 
 # Names of the texts that an exported file holds.

@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from ghostnas.arrays import Array
 from ghostnas.ir.fusion import fold
 from ghostnas.ir.graph import (
     Activation,
     ActivationKind,
     Add,
     Affine,
-    Array,
     AvgPool,
     Concat,
     Conv,

@@ -17,11 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from ghostnas.arrays import Array
 from ghostnas.errors import InputError, short
 from ghostnas.files import read_bytes
 from ghostnas.ir import weights
-from ghostnas.ir.graph import BATCH_NORM_EPS, Array, Dense, Graph, weight_shapes
+from ghostnas.ir.graph import BATCH_NORM_EPS, Dense, Graph, weight_shapes
 from ghostnas.ir.preprocessing import Preprocessing
+from ghostnas.networks import zoo
+from ghostnas.networks.arch import Arch, lower
 
 # Where training scripts put the weights in a checkpoint; an average of them comes first, as it is
 # what was published.
@@ -188,6 +191,39 @@ def preprocessing_of(path: Path) -> Preprocessing | None:
     if content[8:9] != b"{":
         return None
     return weights.parse_preprocessing(content, str(path))
+
+
+def find_with_weights(
+    name: str, width: float | None, resolution: int | None, file: Path | None
+) -> tuple[Arch, Mapping[str, Array], Preprocessing | None]:
+    """The network, its weights, and what they expect of a picture where their file says so.
+
+    The weights are those of `file`, of a training's folder, or those that a search exported. At
+    another `resolution` they run with the strides that they were trained with.
+
+    Raises:
+        InputError: as `find`, or there are no weights, or they are another network's, or as many
+            strides as they were trained with would not run at this resolution.
+    """
+    folder = Path(name)
+    arch = zoo.find(name, width)
+    if resolution is not None and resolution != arch.resolution:
+        other = zoo.find(name, width, resolution)
+        if other.dropped_strides != arch.dropped_strides:
+            raise InputError(
+                f"{name}: its weights are of {arch.resolution} px with {arch.dropped_strides} "
+                f"strides dropped, and {other.dropped_strides} would be at {resolution} px, which "
+                "is another network; train that one: ghostnas train ... --resolution "
+                f"{resolution}"
+            )
+        arch = other
+    if file is None and folder.is_dir() and name not in zoo.ZOO:
+        searched = (folder / "best.json").exists()
+        file = (folder / "export" if searched else folder) / "model.safetensors"
+    if file is None:
+        known = ".safetensors or .pth"
+        raise InputError(f"{name} has no weights of its own; name a {known} file by --weights")
+    return arch, read(file, lower(arch)), preprocessing_of(file)
 
 
 def _tensors(content: bytes, path: Path) -> dict[str, Array]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import flatbuffers
 import numpy as np
 
-from ghostnas.ir.graph import Array
+from ghostnas.arrays import Array
 
 INT8, INT32 = np.dtype(np.int8).num, np.dtype(np.int32).num
 NO_RANGE, RANGE_OF_DEAD = 1e-6, 0.1  # the latter keeps all scales within what XNNPACK computes

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ghostnas.ir.graph import Array
+from ghostnas.arrays import Array
 
 STDERR = 2
 NEWS = b"INFO: "  # how LiteRT begins a line that nobody needs to act on

@@ -15,6 +15,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from ghostnas.arrays import Array
 from ghostnas.backends import tflite_runtime
 from ghostnas.errors import GhostnasError
 from ghostnas.ir.fusion import fold
@@ -23,7 +24,6 @@ from ghostnas.ir.graph import (
     ActivationKind,
     Add,
     Affine,
-    Array,
     AvgPool,
     Concat,
     Conv,

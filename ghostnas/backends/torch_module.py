@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from ghostnas.arrays import Array
 from ghostnas.backends.torch_depthwise import DepthwiseConv2d
 from ghostnas.backends.torch_pointwise import PointwiseConv2d
 from ghostnas.errors import InputError
@@ -19,7 +20,6 @@ from ghostnas.ir.graph import (
     ActivationKind,
     Add,
     Affine,
-    Array,
     AvgPool,
     BatchNorm,
     Concat,

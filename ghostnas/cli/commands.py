@@ -19,6 +19,7 @@ from ghostnas.errors import InputError
 
 if TYPE_CHECKING:
     from ghostnas.devices.bench import Bench
+    from ghostnas.latency.table import Origin, Timing
 
 NETWORKS = 100  # that are measured whole for a table
 WORKERS = 2  # processes, where none are asked for and there are as many CPUs
@@ -90,22 +91,24 @@ def _check_names(given: Mapping[str, Any]) -> None:
 
 def show(args: Namespace) -> Result:
     from ghostnas.latency import summary
+    from ghostnas.networks import zoo
 
     if args.confidence is not None and args.target is None:
         raise InputError("--confidence is of a latency: name its --target")
-    arch = summary.find(args.arch, args.width, args.resolution)
+    arch = zoo.find(args.arch, args.width, args.resolution)
     return summary.describe(arch, args.target, args.confidence), summary.text
 
 
 def export(args: Namespace) -> Result:
     from ghostnas.deployment import bundle
     from ghostnas.deployment import export as export_module
+    from ghostnas.devices import table_build
     from ghostnas.nas import report
 
     _check_folder(args.out)
     dtypes = bundle.parse_dtypes(args.dtype)
     formats = bundle.parse_formats(args.format) if args.format else bundle.offering(dtypes)
-    order = export_module.Order(
+    order = export_module.ExportRequest(
         network=args.arch,
         formats=formats,
         dtypes=dtypes,
@@ -119,15 +122,18 @@ def export(args: Namespace) -> Result:
     )
     with ExitStack() as stack:
 
-        def bench_of(dtype: str) -> Bench:
-            return stack.enter_context(_bench(args, dtype, args.threads))
+        def time_model(model: bytes, dtype: str) -> tuple[Timing | str, Origin]:
+            bench = stack.enter_context(_bench(args, dtype, args.threads))
+            return table_build.time_model(bench, model)
 
-        result = export_module.hand_over(order, args.out, bench_of if args.measure else None, _say)
+        result = export_module.export_network(
+            order, args.out, time_model if args.measure else None, _say
+        )
     return result, report.exported
 
 
 def train(args: Namespace) -> Result:
-    from ghostnas.latency import summary
+    from ghostnas.networks import zoo
     from ghostnas.training import recipe, run
     from ghostnas.training.run import Machine
     from ghostnas.training.settings import Settings
@@ -154,11 +160,9 @@ def train(args: Namespace) -> Result:
         batch_size=args.batch_size,
         resolution=args.resolution,
     )
-    arch = summary.find(args.arch, args.width)
+    arch = zoo.find(args.arch, args.width)
     if args.resolution is not None and args.resolution > arch.resolution:
-        arch = summary.find(
-            args.arch, args.width, args.resolution
-        )  # a training only makes it smaller
+        arch = zoo.find(args.arch, args.width, args.resolution)  # a training only makes it smaller
     settings = Settings(
         data=args.data,
         recipe_name=recipe_name,
@@ -272,8 +276,8 @@ def calibrate_table(args: Namespace) -> Result:
 def import_table(args: Namespace) -> Result:
     from ghostnas.devices import table_import
     from ghostnas.files import locked_file, read_text
-    from ghostnas.latency import summary
     from ghostnas.latency import table as latency_table
+    from ghostnas.networks import zoo
     from ghostnas.networks.arch import lower
 
     text, out = read_text(args.file), _table_file(args.out)
@@ -283,7 +287,7 @@ def import_table(args: Namespace) -> Result:
     elif args.arch is None:
         raise InputError("a profile needs --arch ARCH, the network that it was taken of")
     else:
-        arch = summary.find(args.arch, args.width, args.resolution)
+        arch = zoo.find(args.arch, args.width, args.resolution)
         rows = table_import.from_profile(text, lower(arch), str(args.file))
     table = latency_table.Table(name=out.stem, origin=origin, rows=rows)
     with locked_file(out):

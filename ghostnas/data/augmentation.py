@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ghostnas.errors import InputError
-from ghostnas.ir.graph import Array
+from ghostnas.arrays import Array
 from ghostnas.data.randaugment import GREY, HIGHEST_MAGNITUDE, OPERATIONS, apply_operations
 
 Shard = tuple[int, int]  # this process's number, and how many there are

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ghostnas.data.augmentation import ResizedCrop, draw_parts, parts
 from ghostnas.errors import InputError, TrainingError
-from ghostnas.ir.graph import Array
+from ghostnas.arrays import Array
 from ghostnas.data.images import Box, PictureFiles, decode_crop, decode_square
 
 JOB_PICTURES = 32  # decoded by one process at a time

@@ -6,6 +6,9 @@ transparency is dropped. Scaling is bilinear over all pixels that a new one cove
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from itertools import islice
+
 import struct
 import warnings
 from collections.abc import Callable
@@ -17,7 +20,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ghostnas.errors import InputError
-from ghostnas.ir.graph import Array
+from ghostnas.arrays import Array
 from ghostnas.ir.preprocessing import Preprocessing
 
 # Only these are tried on a file: Pillow knows others that start programs, as EPS does Ghostscript.
@@ -44,6 +47,7 @@ TURNS = {
 LIES_ON_ITS_SIDE = 5  # and so do all orientations above it
 
 Box: TypeAlias = tuple[float, float, float, float]
+NAMED = 5  # of the images that could not be read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
@@ -224,3 +228,11 @@ def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"is no picture of a known kind ({', '.join(FORMATS)})"
     return " ".join(f"is damaged: {error or type(error).__name__}".split())
+
+
+def skipped_lines(reasons: Collection[str]) -> list[str]:
+    """Lines on images that could not be read: the first ones by name, and how many."""
+    lines = [f"skipped {reason}" for reason in islice(reasons, NAMED)]
+    if len(reasons) > NAMED:
+        lines.append(f"skipped {len(reasons)} images in all")
+    return lines

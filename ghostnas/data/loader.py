@@ -29,7 +29,7 @@ from ghostnas.data.augmentation import (
 )
 from ghostnas.data.decoding import decoded, jobs_of
 from ghostnas.errors import InputError
-from ghostnas.ir.graph import Array
+from ghostnas.arrays import Array
 from ghostnas.data.images import Pictures, Source
 from ghostnas.ir.preprocessing import Preprocessing
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ghostnas.ir.graph import Array
+from ghostnas.arrays import Array
 
 GREY = 128  # fills what a geometric operation leaves empty
 OPERATIONS = (

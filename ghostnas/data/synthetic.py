@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ghostnas.ir.graph import Array
+from ghostnas.arrays import Array
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 

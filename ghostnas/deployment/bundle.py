@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ghostnas import __version__
+from ghostnas.arrays import Array
 from ghostnas.backends import (
     onnx_writer,
     quantization,
@@ -40,7 +41,7 @@ from ghostnas.errors import ExportError, InputError, short
 from ghostnas.files import read_bytes, read_text, write_whole
 from ghostnas.ir import checksum, cost, weights
 from ghostnas.ir.fusion import fold
-from ghostnas.ir.graph import Array, Graph, Weights
+from ghostnas.ir.graph import Graph, Weights
 from ghostnas.ir.preprocessing import Preprocessing
 from ghostnas.networks.arch import Arch, load, lower, to_json
 

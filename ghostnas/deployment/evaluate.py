@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ghostnas.arrays import Array
 from ghostnas.backends.model_file import ModelFile, check_classes, doubts, open_model
 from ghostnas.errors import InputError
-from ghostnas.ir.graph import Array
 from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus
 
 if TYPE_CHECKING:

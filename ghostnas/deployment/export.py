@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ghostnas.arrays import Array
+from ghostnas.backends import pretrained
 from ghostnas.backends.model_file import class_mismatch, other_names
 from ghostnas.data import datasets
 from ghostnas.data.images import Dataset
@@ -16,28 +19,26 @@ from ghostnas.deployment.bundle import MANIFEST, export, from_manifest
 from ghostnas.deployment.evaluate import Evaluation, of_dataset
 from ghostnas.deployment.model_card import HOLDS_FOR, Latency, Origin
 from ghostnas.deployment.verify import Exported
-from ghostnas.devices import table_build
-from ghostnas.devices.bench import Bench
-from ghostnas.errors import InputError
+from ghostnas.errors import InputError, short
 from ghostnas.files import read_text, write_whole
-from ghostnas.ir.graph import Array
 from ghostnas.ir.preprocessing import IMAGENET, Preprocessing
-from ghostnas.latency import summary
 from ghostnas.latency import table as latency_table
 from ghostnas.latency.predictor import Predictor
-from ghostnas.latency.table import Table
+from ghostnas.latency.table import Origin as TableOrigin
+from ghostnas.latency.table import Table, Timing
 from ghostnas.networks.arch import Arch
-from ghostnas.training.settings import read
 
 MOST_TEST_IMAGES = 10_000  # that accuracies are taken on where no number is asked for
-ROUND_RUNS = 4  # of a network in one turn; the first finds its weights cold and does not count
 LATENCIES = "latency.json"
 COMPARED = ("core", "threads")  # of a table and a device, where a latency can be held to the other
 Say = Callable[[str], None]
+# Times a .tflite model of a dtype on a device: its timing, or why it was refused, and the origin
+# that a table of that device would have.
+TimeModel = Callable[[bytes, str], tuple[Timing | str, TableOrigin]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class ExportRequest:
     """What is asked for.
 
     Attributes:
@@ -61,24 +62,24 @@ class Order:
     targets: Sequence[str] = ()
 
 
-def hand_over(
-    order: Order, folder: Path, bench_of: Callable[[str], Bench] | None, say: Say
+def export_network(
+    order: ExportRequest, folder: Path, time_model: TimeModel | None, say: Say
 ) -> dict[str, Any]:
     """Export into `folder`; what is returned lists the files and their latencies.
 
     Args:
-        bench_of: a bench for models of a dtype, on which each .tflite is timed.
+        time_model: times each .tflite on a device.
 
     Raises:
         InputError: something that is named cannot be found or does not fit.
         ExportError: a file could not be proven; none is kept.
-        DeviceError: the bench failed; the files are kept.
+        DeviceError: the device failed; the files are kept.
     """
     tables = [latency_table.load(target) for target in order.targets]
     _check_tables(order, tables)
-    if bench_of is not None and "tflite" not in order.formats:
+    if time_model is not None and "tflite" not in order.formats:
         raise InputError("--measure times .tflite files: add tflite to --format")
-    arch, values, expected = summary.find_with_weights(
+    arch, values, expected = pretrained.find_with_weights(
         order.network, order.width, order.resolution, order.weights_file
     )
     if expected is None:
@@ -110,7 +111,7 @@ def hand_over(
         say=say,
     )
     measured: list[dict[str, Any]] = []
-    if bench_of is not None:
+    if time_model is not None:
         for each in exported:
             if each.format == "tflite":
                 own = [
@@ -118,14 +119,14 @@ def hand_over(
                     for table, found in predicted
                     if each.dtype in HOLDS_FOR[table.origin.dtype]
                 ]
-                measured.append(_measured(each, bench_of, own))
+                measured.append(_measured(each, time_model, own))
         earlier = _measured_before(folder, {each["file"] for each in measured})
         write_whole(folder / LATENCIES, json.dumps([*earlier, *measured], indent=1).encode())
     files = [each.to_json() for each in exported]
     return {"id": arch.id, "files": files, "latency": measured}
 
 
-def _check_tables(order: Order, tables: Sequence[Table]) -> None:
+def _check_tables(order: ExportRequest, tables: Sequence[Table]) -> None:
     for target, table in zip(order.targets, tables, strict=True):
         holds_for = HOLDS_FOR[table.origin.dtype]
         if set(holds_for).isdisjoint(order.dtypes):
@@ -136,21 +137,19 @@ def _check_tables(order: Order, tables: Sequence[Table]) -> None:
 
 
 def _evaluation(
-    order: Order, dataset: Dataset | None, arch: Arch, expected: Preprocessing, say: Say
+    order: ExportRequest, dataset: Dataset | None, arch: Arch, expected: Preprocessing, say: Say
 ) -> Evaluation | None:
     """The test images of the data, or of those that a training's folder names."""
     if order.test_images == 0:
         return None
     spec = order.data
     if dataset is None and order.weights_file is None:
-        settings_file = Path(order.network) / "train.toml"
-        if settings_file.exists():
-            spec = read(settings_file)[0].data
-            try:
-                dataset = datasets.load(spec)
-            except InputError as error:
-                say(f"no accuracy is claimed: {error}")
-                return None
+        spec = _data_of_training(Path(order.network))
+        try:
+            dataset = datasets.load(spec) if spec else None
+        except InputError as error:
+            say(f"no accuracy is claimed: {error}")
+            return None
     if dataset is None:
         say("no accuracy is claimed: name labelled images by --data to have the files run on them")
         return None
@@ -167,8 +166,19 @@ def _evaluation(
     return of_dataset(dataset, spec, limit)
 
 
+def _data_of_training(folder: Path) -> str:
+    """The data that a training's folder names; empty if it is none."""
+    settings_file = folder / "train.toml"
+    if not settings_file.exists():
+        return ""
+    try:
+        return str(tomllib.loads(read_text(settings_file))["data"])
+    except (tomllib.TOMLDecodeError, KeyError) as error:
+        raise InputError(f"{settings_file}: is damaged: {short(error)}") from error
+
+
 def _calibration(
-    order: Order, dataset: Dataset, arch: Arch, expected: Preprocessing
+    order: ExportRequest, dataset: Dataset, arch: Arch, expected: Preprocessing
 ) -> Array | None:
     """Training images as the network takes them, (n, 3, height, width), if int8 is asked for."""
     if "int8" not in order.dtypes:
@@ -177,20 +187,19 @@ def _calibration(
 
 
 def _measured(
-    exported: Exported, bench_of: Callable[[str], Bench], predicted: Sequence[tuple[Table, float]]
+    exported: Exported, time_model: TimeModel, predicted: Sequence[tuple[Table, float]]
 ) -> dict[str, Any]:
-    """A .tflite file's own time on the bench, beside what the tables that hold for it say.
+    """A .tflite file's own time on the device, beside what the tables that hold for it say.
 
     The two are compared where the table is of a core of the same name, with as many threads.
     """
     # Float16 weights are taken to float32 when the file is loaded.
-    bench = bench_of("fp32" if exported.dtype == "fp16" else exported.dtype)
-    timing = bench.time([exported.path.read_bytes()], ROUND_RUNS).timings[0]
+    dtype = "fp32" if exported.dtype == "fp16" else exported.dtype
+    timing, here = time_model(exported.path.read_bytes(), dtype)
     found: dict[str, Any] = {"file": str(exported.path), "dtype": exported.dtype}
     if isinstance(timing, str):
         return {**found, "refused": timing}
-    here = table_build.origin_of(bench)
-    found |= {**timing._asdict(), "core": bench.cores[0].name, "threads": here.threads}
+    found |= {**timing._asdict(), "core": here.core, "threads": here.threads}
     alike = [
         all(getattr(table.origin, key) == getattr(here, key) for key in COMPARED)
         for table, _ in predicted
@@ -217,7 +226,7 @@ def _measured_before(folder: Path, anew: Collection[str]) -> list[dict[str, Any]
         return []
 
 
-def _origin(order: Order) -> Origin:
+def _origin(order: ExportRequest) -> Origin:
     """What a search or a training told of its network and weights."""
     network = Path(order.network).stem + (f" {order.width:g}x" if order.width else "")
     if order.weights_file is not None:

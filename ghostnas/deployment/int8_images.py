@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ghostnas.arrays import Array
 from ghostnas.backends.torch_module import net_of
 from ghostnas.data.images import Source, subset
 from ghostnas.data.loader import normaliser, test_batches
 from ghostnas.errors import InputError
-from ghostnas.ir.graph import Array, Graph, Weights
+from ghostnas.ir.graph import Graph, Weights
 from ghostnas.ir.preprocessing import Preprocessing
 
 # Of 256 images of CIFAR-10-JPEG 9 made maps of a MobileNetV3 0.5x after 5 short epochs 22 to 195

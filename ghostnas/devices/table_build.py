@@ -151,6 +151,11 @@ def origin_of(bench: Bench) -> Origin:
     )
 
 
+def time_model(bench: Bench, model: bytes) -> tuple[Timing | str, Origin]:
+    """A .tflite model's timing, or why it was refused, and the origin of a table of this bench."""
+    return bench.time([model], BURST).timings[0], origin_of(bench)
+
+
 def measure_networks(
     bench: Bench, wanted: Sequence[Arch], journal: Journal, use: str, say: Say
 ) -> list[MeasuredNetwork]:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from ghostnas.arrays import Array
 from ghostnas.devices import table_build
 from ghostnas.devices.bench import Bench
 from ghostnas.devices.journal import Journal
 from ghostnas.devices.table_build import MeasuredNetwork, Say
 from ghostnas.errors import InputError
 from ghostnas.ir import cost
-from ghostnas.ir.graph import Array
 from ghostnas.latency import calibration
 from ghostnas.latency import table as latency_table
 from ghostnas.latency.op_costs import OpCosts

@@ -16,13 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ghostnas.arrays import Array
 from ghostnas.ir.graph import (
     BATCH_NORM_EPS,
     Activation,
     ActivationKind,
     Add,
     Affine,
-    Array,
     AvgPool,
     BatchNorm,
     Conv,

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias, assert_never
+from typing import Literal, NamedTuple, TypeAlias, assert_never
 
 import numpy as np
-import numpy.typing as npt
+
+from ghostnas.arrays import Array
 
 Shape: TypeAlias = tuple[int, ...]
-Array: TypeAlias = npt.NDArray[Any]
 Weights: TypeAlias = Mapping[str, Array]
 Nonlinearity: TypeAlias = Literal["relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid"]
 ActivationKind: TypeAlias = Literal["none"] | Nonlinearity

@@ -6,13 +6,13 @@ from typing import assert_never
 
 import numpy as np
 
+from ghostnas.arrays import Array
 from ghostnas.ir.graph import (
     BATCH_NORM_EPS,
     Activation,
     ActivationKind,
     Add,
     Affine,
-    Array,
     AvgPool,
     BatchNorm,
     Concat,

@@ -11,10 +11,11 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save as serialize
 
+from ghostnas.arrays import Array
 from ghostnas.errors import InputError, short
 from ghostnas.files import read_bytes, write_whole
 from ghostnas.ir import checksum
-from ghostnas.ir.graph import Array, Weights
+from ghostnas.ir.graph import Weights
 from ghostnas.ir.preprocessing import Preprocessing, from_json
 
 PREPROCESSING = "preprocessing"  # its key in the file's metadata

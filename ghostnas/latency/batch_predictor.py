@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ghostnas.ir.graph import Array
+from ghostnas.arrays import Array
 from ghostnas.latency.op_costs import OpCosts, Sums
 from ghostnas.latency.predictor import Predictor
 from ghostnas.networks.space import Space, SpacePart, Value

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ghostnas.arrays import Array
 from ghostnas.errors import InputError
-from ghostnas.ir.graph import Array
 from ghostnas.latency.op_costs import Sums
 from ghostnas.latency.table import Correction
 

@@ -27,7 +27,7 @@ import numpy as np
 from scipy.optimize import nnls
 from scipy.spatial import cKDTree
 
-from ghostnas.ir.graph import Array
+from ghostnas.arrays import Array
 from ghostnas.latency.op_signature import NONLINEARITIES, OpSignature, weight_count
 
 # Rows and channels of XNNPACK's matrix kernels: NEON float32 and int8, AVX2, AVX-512.

@@ -68,7 +68,7 @@ class Candidate:
         }
 
 
-class Judge:
+class Constraints:
     """What networks cost on the target, and how far they use up the budgets.
 
     With a `confidence`, a latency counts with the upper end of its interval. Bytes are those of
@@ -88,21 +88,21 @@ class Judge:
             name: Predictor(table.load(name), confidence or CONFIDENCE) for name in sorted(names)
         }
         self.dtype = self._predictors[target].table.origin.dtype
-        self._strains: dict[Arch, float] = {}
+        self._utilizations: dict[Arch, float] = {}
 
-    def strain(self, arch: Arch) -> float:
+    def utilization(self, arch: Arch) -> float:
         """The largest share of a budget that `arch` uses up; over 1 is over budget."""
-        if arch not in self._strains:
+        if arch not in self._utilizations:
             counted = cost.count(lower(arch), self.dtype)
 
             def latency_ms(target: str | None) -> float:
                 predicted = self._predictors[target or self._target].predict(arch)
                 return predicted.high_ms if self._careful else predicted.latency_ms
 
-            self._strains[arch] = max(
+            self._utilizations[arch] = max(
                 budget.amount(each, counted, latency_ms) / each.limit for each in self.budgets
             )
-        return self._strains[arch]
+        return self._utilizations[arch]
 
     def cost_of(self, arch: Arch) -> tuple[Cost, Prediction]:
         return cost.count(lower(arch), self.dtype), self._predictors[self._target].predict(arch)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from itertools import islice
 from typing import Any
 
 from ghostnas.stats import Summary, percent
 
 WIDTH, HEIGHT, MARGIN = 640, 320, 48
 LEFT = 96  # of the axis, so that the longest number beside it fits
-NAMED = 5  # of the images that could not be read
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; color: #222; }
 table { border-collapse: collapse; } td, th { padding: .2rem .8rem; text-align: right; }
@@ -54,14 +52,6 @@ def text(result: Mapping[str, Any]) -> str:
         f"{result['run']}/report.html: {_trials_text(result)}, {result['seconds'] / 60:.1f} minutes"
     )
     return "\n".join(lines)
-
-
-def skipped(reasons: Collection[str]) -> list[str]:
-    """Lines on images that could not be read: the first ones by name, and how many."""
-    lines = [f"skipped {reason}" for reason in islice(reasons, NAMED)]
-    if len(reasons) > NAMED:
-        lines.append(f"skipped {len(reasons)} images in all")
-    return lines
 
 
 def files(exported: Sequence[Mapping[str, Any]]) -> str:

@@ -20,7 +20,7 @@ from ghostnas.files import write_whole
 from ghostnas.ir import weights
 from ghostnas.ir.graph import Weights
 from ghostnas.nas import report
-from ghostnas.nas.constraints import Candidate, Judge
+from ghostnas.nas.constraints import Candidate, Constraints
 from ghostnas.nas.settings import Settings
 from ghostnas.nas.study import ScoredArch
 from ghostnas.networks.arch import Arch, lower, to_json
@@ -59,11 +59,11 @@ def weights_path(folder: Path, arch: Arch, seed: int) -> Path:
     return folder / "weights" / f"{arch.id}-{seed}.safetensors"
 
 
-def trial_rows(done: Sequence[ScoredArch], judge: Judge) -> list[dict[str, Any]]:
+def trial_rows(done: Sequence[ScoredArch], constraints: Constraints) -> list[dict[str, Any]]:
     """A row a trial, by its number in the study: its score and its deployment's costs."""
     rows = []
     for each in done:
-        counted, predicted = judge.cost_of(each.arch)
+        counted, predicted = constraints.cost_of(each.arch)
         rows.append(
             {
                 "trial": each.trial,

@@ -19,11 +19,11 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from ghostnas.data import datasets
+from ghostnas.data import datasets, images
 from ghostnas.errors import BudgetError, InputError, did_you_mean
 from ghostnas.files import locked, read_text, write_whole
-from ghostnas.nas import evaluators, report, results, storage, study
-from ghostnas.nas.constraints import Accuracies, Candidate, Judge
+from ghostnas.nas import evaluators, results, storage, study
+from ghostnas.nas.constraints import Accuracies, Candidate, Constraints
 from ghostnas.nas.evaluators import SCORERS, TRAIN, EvaluatorPool, Score
 from ghostnas.nas.results import Outcome
 from ghostnas.nas.settings import CHANGEABLE, Settings, read, to_text
@@ -92,7 +92,9 @@ class _Prepared:
                 f"known: {', '.join(SCORERS)}"
             )
         on_cuda(settings.device)  # or it is said before a folder is made
-        self.judge = Judge(settings.target, settings.budgets, settings.confidence or None)
+        self.constraints = Constraints(
+            settings.target, settings.budgets, settings.confidence or None
+        )
         searched = space.load(settings.space)
         self.dataset = datasets.load(settings.data)
         self.split = splits.split(self.dataset, self.recipe)
@@ -104,8 +106,10 @@ class _Prepared:
         self.space = proxy_network.deployed_space(
             searched, settings.deploy, settings.resolution, self.split
         )
-        self.smallest = study.find_smallest(self.space, self.judge.strain)
-        self.judge.cost_of(self.space.decode(self.smallest))  # the target's table knows its ops
+        self.smallest = study.find_smallest(self.space, self.constraints.utilization)
+        self.constraints.cost_of(
+            self.space.decode(self.smallest)
+        )  # the target's table knows its ops
 
     def remembered(self) -> dict[str, Any]:
         """What the study refuses to go on with if it is another."""
@@ -134,7 +138,7 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
     from others again, and export it.
     """
     settings = prepared.settings
-    for line in report.skipped(prepared.dataset.skipped):
+    for line in images.skipped_lines(prepared.dataset.skipped):
         say(line)
     with locked(folder):
         url = settings.storage or f"sqlite:///{folder.resolve()}/study.db"
@@ -144,7 +148,7 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
             settings.sampler,
             settings.seed,
             prepared.space,
-            prepared.judge.strain,
+            prepared.constraints.utilization,
             prepared.smallest,
             private=not settings.storage,
             new=not (folder / SETTINGS_FILE).exists(),
@@ -225,7 +229,7 @@ class _Run:
         done = study.finished(self._study)
         if not done:
             raise BudgetError("no trial finished in the time given; raise --timeout")
-        rows = results.trial_rows(done, prepared.judge)
+        rows = results.trial_rows(done, prepared.constraints)
         results.write_trials(self._folder, rows)
         entrants = self._entrants(done)
         first = settings.seed + 1
@@ -234,7 +238,7 @@ class _Run:
         )
         candidates = []
         for name, trial, arch in entrants:
-            counted, predicted = prepared.judge.cost_of(arch)
+            counted, predicted = prepared.constraints.cost_of(arch)
             candidates.append(
                 Candidate(
                     name=name,
@@ -262,20 +266,22 @@ class _Run:
             for score in scores
             for line in score.skipped
         }
-        for line in report.skipped(skipped):
+        for line in images.skipped_lines(skipped):
             self._say(line)
         failed = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.FAIL,))
         found = Outcome(
             winner=next(each for each in candidates if each.arch.id == winner.arch.id),
             candidates=tuple(candidates),
             trials=tuple(rows),
-            infeasible=sum(prepared.judge.strain(each.arch) > 1 for each in done),
+            infeasible=sum(prepared.constraints.utilization(each.arch) > 1 for each in done),
             failed=sum("error" in each.user_attrs for each in failed),
             used_up=self._used_up,
             skipped=len(prepared.dataset.skipped) + len(skipped),
             seconds=self._elapsed.keep(),
         )
-        return results.conclude(settings, prepared.split, prepared.judge.dtype, self._folder, found)
+        return results.conclude(
+            settings, prepared.split, prepared.constraints.dtype, self._folder, found
+        )
 
     def _entrants(self, done: Sequence[ScoredArch]) -> list[tuple[str, int | None, Arch]]:
         """The best trials, each another network, and plain GhostNet; a trial that is plain
@@ -357,7 +363,7 @@ class _Progress:
         best = max(self._done, key=lambda each: each.score)
         trials = self._prepared.settings.trials
         pace = (time.monotonic() - self._began) / (len(self._done) - self._before)
-        counted, predicted = self._prepared.judge.cost_of(scored.arch)
+        counted, predicted = self._prepared.constraints.cost_of(scored.arch)
         left = _minutes(pace * max(0, trials - len(self._done)))
         self._say(
             f"{len(self._done)}/{trials} trials: trial {scored.trial} has {self._text(scored)}, "
@@ -378,7 +384,7 @@ def _baseline(prepared: _Prepared) -> list[tuple[str, int | None, Arch]]:
         arch = ghostnet(width, resolution, searched.classes)
         if searched.drop_strides:
             arch = fit_to(arch, resolution=resolution, classes=searched.classes)
-        if prepared.judge.strain(arch) <= 1:
+        if prepared.constraints.utilization(arch) <= 1:
             return [(f"GhostNet {width:g}x", None, arch)]
     return []
 

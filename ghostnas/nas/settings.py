@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 import tomllib
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
-import ghostnas
 from ghostnas import records
 from ghostnas.errors import InputError
 from ghostnas.files import toml_value
 from ghostnas.training.proxy_network import PUBLISHED
-
-PACKAGES = ("torch", "optuna", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
+from ghostnas.versions import versions_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +56,6 @@ def to_text(settings: Settings) -> str:
     for key, value in dataclasses.asdict(settings).items():
         lines.append(f"{key} = {toml_value(value)}")
     return "\n".join([*lines, "", versions_text()]) + "\n"
-
-
-def versions_text() -> str:
-    """The versions that this process runs with, as a table of TOML."""
-    lines = ["[versions]", f"ghostnas = {toml_value(ghostnas.__version__)}"]
-    lines += [f"python = {toml_value(platform.python_version())}"]
-    lines += [f"{name} = {toml_value(version(name))}" for name in PACKAGES]
-    return "\n".join(lines)
 
 
 def read(path: Path) -> Settings:

@@ -35,7 +35,7 @@ from ghostnas.networks.space import Space, Value
 
 Params: TypeAlias = dict[str, Value]
 # How far a network uses up its budgets: 1 is exactly at the tightest of them, more is over.
-Strain: TypeAlias = Callable[[Arch], float]
+Utilization: TypeAlias = Callable[[Arch], float]
 # Starts scoring a network and returns at once; the future holds its score.
 Submit: TypeAlias = Callable[[Arch], "Future[float]"]
 
@@ -92,11 +92,16 @@ class WithinBudget(BaseSampler):
     """
 
     def __init__(
-        self, inner: BaseSampler, space: Space, strain: Strain, smallest: Params, seed: int
+        self,
+        inner: BaseSampler,
+        space: Space,
+        utilization: Utilization,
+        smallest: Params,
+        seed: int,
     ) -> None:
         self._inner = inner
         self._space = space
-        self._strain = strain
+        self._utilization = utilization
         self._smallest = smallest
         self._rng = random.Random(seed)
         self._all: dict[str, Params] | None = None
@@ -121,7 +126,7 @@ class WithinBudget(BaseSampler):
             params = self._draw()
             params.update(self._inner.sample_relative(study, trial, inner_space))
             arch = self._space.decode(params)
-            if self._strain(arch) <= 1 and arch.id not in tried:
+            if self._utilization(arch) <= 1 and arch.id not in tried:
                 return params
         for _ in range(SHRUNK_PROPOSALS):
             params = self._made_to_fit(self._draw())
@@ -157,7 +162,7 @@ class WithinBudget(BaseSampler):
         names = list(self._space.choices)
         self._rng.shuffle(names)
         for name in names:
-            if self._strain(self._space.decode(params)) <= 1:
+            if self._utilization(self._space.decode(params)) <= 1:
                 break
             params = {**params, name: self._smallest[name]}
         return params
@@ -176,7 +181,7 @@ class WithinBudget(BaseSampler):
             for options in itertools.product(*choices.values()):
                 params = dict(zip(choices, options, strict=True))
                 arch = self._space.decode(params)
-                if self._strain(arch) <= 1:
+                if self._utilization(arch) <= 1:
                     self._all.setdefault(arch.id, params)
         left = [params for arch_id, params in self._all.items() if arch_id not in tried]
         if not left:
@@ -184,20 +189,20 @@ class WithinBudget(BaseSampler):
         return self._rng.choice(left)
 
 
-def find_smallest(space: Space, strain: Strain) -> Params:
-    """The parameters of least strain that changing one number after the other leads to.
+def find_smallest(space: Space, utilization: Utilization) -> Params:
+    """The parameters of least utilization that changing one number after the other leads to.
 
     Raises:
         BudgetError: even that network is over the budget.
     """
     params: Params = {name: options[0] for name, options in space.choices.items()}
-    best, before = strain(space.decode(params)), float("inf")
+    best, before = utilization(space.decode(params)), float("inf")
     while best < before:
         before = best
         for name, options in space.choices.items():
             for option in options:
                 candidate = {**params, name: option}
-                amount = strain(space.decode(candidate))
+                amount = utilization(space.decode(candidate))
                 if amount < best:
                     params, best = candidate, amount
     if best > 1:
@@ -214,7 +219,7 @@ def open_study(
     sampler: str,
     seed: int,
     space: Space,
-    strain: Strain,
+    utilization: Utilization,
     smallest: Params,
     *,
     private: bool = True,
@@ -237,7 +242,7 @@ def open_study(
     if sampler not in SAMPLERS:
         raise InputError(f"unknown sampler {sampler!r}; known: {', '.join(SAMPLERS)}")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    within = WithinBudget(_inner(sampler, seed), space, strain, smallest, seed)
+    within = WithinBudget(_inner(sampler, seed), space, utilization, smallest, seed)
     storage = open_storage(url, say)
     try:
         if not new:
@@ -269,7 +274,7 @@ def open_study(
             study.tell(left.number, state=TrialState.FAIL)
     begun = (TrialState.COMPLETE, TrialState.WAITING, TrialState.RUNNING)
     if not study.get_trials(deepcopy=False, states=begun):
-        study.enqueue_trial(_start(space, strain, smallest))
+        study.enqueue_trial(_start(space, utilization, smallest))
     storage.patient = True
     return study
 
@@ -473,12 +478,12 @@ def _inner(sampler: str, seed: int) -> BaseSampler:
         )
 
 
-def _start(space: Space, strain: Strain, smallest: Params) -> Params:
+def _start(space: Space, utilization: Utilization, smallest: Params) -> Params:
     """The published network as the first proposal, at the largest alpha that the budget allows."""
     published: Params = {name: options[0] for name, options in space.choices.items()}
     for alpha in sorted(space.choices.get("alpha", ()), reverse=True):
         params = {**published, "alpha": alpha}
-        if strain(space.decode(params)) <= 1:
+        if utilization(space.decode(params)) <= 1:
             return params
-    fits = strain(space.decode(published)) <= 1
+    fits = utilization(space.decode(published)) <= 1
     return published if fits else smallest

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from ghostnas.errors import InputError, did_you_mean
-from ghostnas.networks.arch import Arch, Head, Stage, Stem
+from ghostnas.networks.arch import Arch, Head, Stage, Stem, fit_to, load
 from ghostnas.networks.blocks import GhostBlock, MBConv, make_divisible
 
 # GhostNet, table 1, by feature-map size: kernel, #exp, #out, SE; a stage starts with its stride.
@@ -126,3 +127,33 @@ def named(name: str, width: float = 1.0, resolution: int = 224, classes: int = 1
             f"unknown network {name!r}; known: {', '.join(sorted(ZOO))}{did_you_mean(name, ZOO)}"
         )
     return ZOO[name](width, resolution, classes)
+
+
+def find(name: str, width: float | None = None, resolution: int | None = None) -> Arch:
+    """The network of the zoo, of a .json file, the best one of a search's folder, or a training's.
+
+    Raises:
+        InputError: there is none of that name, or `width` is given for one that has its own.
+    """
+    path = Path(name)
+    if name in ZOO:
+        return named(name, width or 1.0, resolution or 224)
+    if width is not None:
+        raise InputError(f"--width is for the named networks: {', '.join(sorted(ZOO))}")
+    if path.is_dir():
+        held = [path / file for file in ("best.json", "arch.json") if (path / file).exists()]
+        if not held:
+            raise InputError(
+                f"{path}: holds neither a finished search (best.json) nor a training (arch.json)"
+            )
+        path = held[0]
+    elif path.suffix != ".json":
+        known = ", ".join(sorted(ZOO))
+        raise InputError(
+            f"unknown network {name!r}: {known}, a .json file or a run folder"
+            f"{did_you_mean(name, ZOO)}"
+        )
+    arch = load(path)
+    if resolution is not None:
+        arch = fit_to(arch, resolution=resolution, classes=arch.classes)
+    return arch

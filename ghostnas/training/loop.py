@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ghostnas.arrays import Array
 from ghostnas.backends.torch_module import Net, weights_of
 from ghostnas.data.augmentation import Augmentation, PaddedCrop, ResizedCrop, augment
 from ghostnas.data.images import Source
 from ghostnas.data.loader import normaliser, test_batches, train_batches
 from ghostnas.errors import InputError
-from ghostnas.ir.graph import Array, Graph, Weights
+from ghostnas.ir.graph import Graph, Weights
 from ghostnas.ir.preprocessing import Preprocessing
 from ghostnas.training import checkpoint
 from ghostnas.training.checkpoint import Keeper

@@ -13,17 +13,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from ghostnas.arrays import Array
 from ghostnas.backends import pretrained
 from ghostnas.backends.model_file import check_classes, doubts, open_model
 from ghostnas.backends.torch_module import net_of
-from ghostnas.data import datasets
+from ghostnas.data import datasets, images
 from ghostnas.data.images import PictureFiles
 from ghostnas.data.loader import normaliser
 from ghostnas.errors import InputError, TrainingError
 from ghostnas.files import locked, write_whole
 from ghostnas.ir import cost, weights
-from ghostnas.ir.graph import Array
-from ghostnas.nas import report
 from ghostnas.networks.arch import Arch, load, lower, to_json
 from ghostnas.processes import processor
 from ghostnas.training import proxy_network, splits, weight_transfer
@@ -130,7 +129,7 @@ class _Training:
         self._teacher: Teacher | None = None
         if settings.teacher:
             self._teacher = _teacher(settings.teacher, self.pictures, world.device, self._say)
-        for line in report.skipped(dataset.skipped):
+        for line in images.skipped_lines(dataset.skipped):
             self._say(line)
         if new and not proxy_network.shares_weights(
             arch, replace(self._arch, classes=arch.classes)
@@ -197,7 +196,7 @@ class _Training:
             "seconds": round(curve.seconds if curve else trained.seconds, 1),
             "hardware": _hardware(world),
         }
-        for line in report.skipped({**self._skipped, **unread}.values()):
+        for line in images.skipped_lines({**self._skipped, **unread}.values()):
             self._say(line)
         if world.first:
             path = self._folder / "model.safetensors"

@@ -9,9 +9,9 @@ from pathlib import Path
 from ghostnas import records
 from ghostnas.errors import InputError, short
 from ghostnas.files import read_text, toml_value
-from ghostnas.nas.settings import versions_text
 from ghostnas.training import recipe
 from ghostnas.training.recipe import Recipe
+from ghostnas.versions import versions_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

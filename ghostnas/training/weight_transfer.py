@@ -14,12 +14,12 @@ from typing import TypeAlias, assert_never
 import numpy as np
 import numpy.typing as npt
 
+from ghostnas.arrays import Array
 from ghostnas.errors import InputError
 from ghostnas.ir.graph import (
     Activation,
     Add,
     Affine,
-    Array,
     AvgPool,
     BatchNorm,
     Concat,

@@ -21,7 +21,7 @@ from safetensors.numpy import save as to_safetensors
 from ghostnas.backends import pretrained
 from ghostnas.errors import InputError
 from ghostnas.ir.graph import random_weights, weight_shapes
-from ghostnas.latency import summary
+from ghostnas.networks import zoo
 from ghostnas.networks.arch import Arch, Head, Stage, Stem, lower, to_json
 from ghostnas.networks.blocks import GhostBlock
 
@@ -59,7 +59,7 @@ def open_weights(path):
 
 
 def open_arch(path):
-    arch = summary.find(str(path))
+    arch = zoo.find(str(path))
     assert lower(arch).output_shape == (arch.classes,)
 
 

@@ -17,7 +17,6 @@ from ghostnas.errors import InputError
 from ghostnas.ir import weights
 from ghostnas.ir.graph import random_weights
 from ghostnas.ir.preprocessing import IMAGENET
-from ghostnas.latency import summary
 from ghostnas.networks import zoo
 from ghostnas.networks.arch import Arch, Head, Stage, Stem, lower, to_json
 from ghostnas.networks.blocks import GhostBlock
@@ -289,8 +288,8 @@ def test_weights_of_a_training_are_read_back(tmp_path, saved):
 def test_safetensors_need_no_torch(tmp_path, saved):
     weights.save(random_weights(saved[1], 0), tmp_path / "net.safetensors")
     script = (
-        "import sys; from pathlib import Path; from ghostnas import published\n"
-        f"published.read_any(Path({str(tmp_path / 'net.safetensors')!r}))\n"
+        "import sys; from pathlib import Path; from ghostnas.backends import pretrained\n"
+        f"pretrained.read_any(Path({str(tmp_path / 'net.safetensors')!r}))\n"
         "print('torch' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -311,19 +310,19 @@ def write_run(folder, arch_name, weights_name, values):
 def test_a_folder_has_a_network_weights_and_preprocessing(tmp_path, arch_name, weights_name):
     values = random_weights(lower(SMALL), 0)
     name = write_run(tmp_path, arch_name, weights_name, values)
-    arch, found, preprocessing = summary.find_with_weights(name, None, None, None)
+    arch, found, preprocessing = pretrained.find_with_weights(name, None, None, None)
     assert (arch, preprocessing) == (SMALL, IMAGENET)
     assert found.keys() == values.keys()
-    assert summary.find_with_weights(name, None, 64, None)[0].resolution == 64
+    assert pretrained.find_with_weights(name, None, 64, None)[0].resolution == 64
     with pytest.raises(InputError, match="--width is for the named networks"):
-        summary.find_with_weights(name, 0.5, None, None)
+        pretrained.find_with_weights(name, 0.5, None, None)
 
 
 def test_a_file_of_weights_goes_before_those_of_a_folder(tmp_path, saved):
     net, graph, state = saved
     name = write_run(tmp_path, "arch.json", "model.safetensors", random_weights(graph, 0))
     torch.save(state, tmp_path / "net.pth")
-    _, found, preprocessing = summary.find_with_weights(name, None, None, tmp_path / "net.pth")
+    _, found, preprocessing = pretrained.find_with_weights(name, None, None, tmp_path / "net.pth")
     assert preprocessing is None
     assert_equal_logits(net, graph, found)
 
@@ -331,10 +330,10 @@ def test_a_file_of_weights_goes_before_those_of_a_folder(tmp_path, saved):
 def test_a_named_network_takes_a_published_file_and_has_none_of_its_own(tmp_path):
     values = random_weights(lower(zoo.ghostnet(0.25)), 0)
     torch.save({k: torch.from_numpy(v) for k, v in values.items()}, tmp_path / "net.pth")
-    arch, found, _ = summary.find_with_weights("ghostnet", 0.25, None, tmp_path / "net.pth")
+    arch, found, _ = pretrained.find_with_weights("ghostnet", 0.25, None, tmp_path / "net.pth")
     assert arch == zoo.ghostnet(0.25)
     np.testing.assert_array_equal(found["bn1.bias"], values["bn1.bias"])
     with pytest.raises(InputError, match=r"of another network: .*has shape"):
-        summary.find_with_weights("ghostnet", 0.5, None, tmp_path / "net.pth")
+        pretrained.find_with_weights("ghostnet", 0.5, None, tmp_path / "net.pth")
     with pytest.raises(InputError, match="has no weights of its own"):
-        summary.find_with_weights("ghostnet", None, None, None)
+        pretrained.find_with_weights("ghostnet", None, None, None)

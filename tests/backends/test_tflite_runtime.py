@@ -5,18 +5,19 @@ import sys
 
 SCRIPT = """
 import os, sys
-from ghostnas import tflite, tflite_run, zoo
-from ghostnas.arch import lower
-from ghostnas.graph import random_weights
+from ghostnas.backends import tflite_runtime, tflite_writer
+from ghostnas.networks import zoo
+from ghostnas.networks.arch import lower
+from ghostnas.ir.graph import random_weights
 
 graph = lower(zoo.ghostnet(0.1, 32, 10))
-model = tflite.write(graph, random_weights(graph, 0))
+model = tflite_writer.write(graph, random_weights(graph, 0))
 if {direct}:
     from ai_edge_litert.interpreter import Interpreter
     Interpreter(model_content=model).allocate_tensors()
 else:
-    print(tflite_run.delegates(tflite_run.load(model)))
-with tflite_run._without_news():
+    print(tflite_runtime.delegates(tflite_runtime.load(model)))
+with tflite_runtime._without_news():
     os.write(2, b"INFO: a thing was made\\nERROR: a thing broke\\nno end of line")
 print("after", file=sys.stderr)
 """
@@ -29,7 +30,7 @@ def ran(direct, **streams):
 
 def test_news_are_left_out_and_everything_else_is_said_in_its_order():
     alone = ran(True, stderr=subprocess.PIPE).stderr
-    assert "INFO: " in alone  # else nothing is to be kept back any more: see `tflite_run`
+    assert "INFO: " in alone  # else nothing is to be kept back any more: see `tflite_runtime`
     done = ran(False, stderr=subprocess.PIPE)
     assert done.stdout == "(1, True)\n"
     assert done.stderr == "ERROR: a thing broke\nno end of lineafter\n"

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from small import SPACE, write_pictures, write_space
-from test_layers import HEAVY
+from test_light_imports import HEAVY
 
 from ghostnas import files
 from ghostnas.cli.main import _parser, main
@@ -56,7 +56,7 @@ def test_the_command_line_is_frozen() -> None:
 def test_a_commands_help_imports_nothing_heavy(command: list[str]) -> None:
     script = (
         "import sys\n"
-        "from ghostnas.cli import main\n"
+        "from ghostnas.cli.main import main\n"
         "try:\n"
         f"    main({[*command, '--help']!r})\n"
         "except SystemExit as end:\n"
@@ -179,10 +179,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_quick(patch: pytest.MonkeyPatch) -> None:
     """Only a space's own ops, and nothing timed again because the machine was busy."""
-    patch.setattr("ghostnas.op_models.ZOO_WIDTHS", ())
-    patch.setattr("ghostnas.measure.NETWORKS_A_BATCH", 12)
-    patch.setattr("ghostnas.measure.SPREAD", 99.0)
-    patch.setattr("ghostnas.measure.DRIFTED", 99.0)
+    patch.setattr("ghostnas.devices.op_models.ZOO_WIDTHS", ())
+    patch.setattr("ghostnas.devices.table_build.NETWORKS_A_BATCH", 12)
+    patch.setattr("ghostnas.devices.table_build.SPREAD", 99.0)
+    patch.setattr("ghostnas.devices.table_build.DRIFTED", 99.0)
 
 
 def of_small(folder: Path) -> list[str]:
@@ -810,7 +810,7 @@ def test_a_search_refuses_a_wrong_name_before_anything_heavy_is_imported(
 ) -> None:
     asked = ["search", "--target", "arm", "--budget", "150MFLOPs", "--out", str(tmp_path / "run")]
     script = (
-        "import sys\nfrom ghostnas.cli import main\n"
+        "import sys\nfrom ghostnas.cli.main import main\n"
         f"ended = main({[*asked, *wrong]!r})\n"
         "print(ended, *sorted({'torch', 'optuna', 'onnx', 'pandas'} & set(sys.modules)))\n"
     )

@@ -300,9 +300,9 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import numpy as np
-from ghostnas.augment import PaddedCrop
-from ghostnas.loader import train_batches
-from ghostnas.pictures import PictureFiles
+from ghostnas.data.augmentation import PaddedCrop
+from ghostnas.data.loader import train_batches
+from ghostnas.data.images import PictureFiles
 paths = tuple(sorted(Path(sys.argv[1]).glob("*.png")))
 files = PictureFiles(paths=paths, labels=np.arange(len(paths)))
 batches = train_batches(

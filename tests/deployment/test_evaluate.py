@@ -176,7 +176,7 @@ def test_workers_end_with_a_parent_that_is_killed(folder, spec, tmp_path):
     script.write_text(
         "import os, signal\n"
         "from pathlib import Path\n"
-        "from ghostnas.evaluate import evaluate\n"
+        "from ghostnas.deployment.evaluate import evaluate\n"
         "def die(line):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "if __name__ == '__main__':\n"

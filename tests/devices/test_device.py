@@ -370,7 +370,7 @@ def test_a_missing_program_says_what_to_install(
 
 def test_a_command_ends_with_the_program_that_waits_for_it(tmp_path: Path) -> None:
     script = (
-        "from ghostnas.device import open_device\n"
+        "from ghostnas.devices.device import open_device\n"
         "with open_device('local') as device:\n"
         f"    device.run(['sh', '-c', 'echo $$ >{tmp_path}/number; sleep 60; :'], timeout_s=60)\n"
     )

@@ -21,7 +21,7 @@ LARGE = [{"text": "x" * 2000} for _ in range(100)]
 WRITER = """
 import sys
 from pathlib import Path
-from ghostnas.journal import Journal
+from ghostnas.devices.journal import Journal
 
 journal = Journal(Path(sys.argv[1]), {"of": "a test"})
 at = len(journal.entries)

@@ -8,7 +8,7 @@ from ghostnas.ir import cost
 from ghostnas.latency import table
 from ghostnas.latency.predictor import Predictor
 from ghostnas.latency.table import Correction
-from ghostnas.nas.constraints import Accuracies, Candidate, Judge
+from ghostnas.nas.constraints import Accuracies, Candidate, Constraints
 from ghostnas.nas.settings import Settings, read, to_text
 from ghostnas.networks import space, zoo
 from ghostnas.networks.arch import lower
@@ -40,72 +40,74 @@ def between(low, high):
 
 def test_a_strain_is_the_largest_share_of_a_budget():
     tight, loose = f"{MACS / 2e6:.6f}MFLOPs", f"{PREDICTION.latency_ms * 4:.6f}ms"
-    assert Judge("cortex-a76", [loose]).strain(ARCH) == pytest.approx(0.25, rel=1e-4)
-    assert Judge("cortex-a76", [tight, loose]).strain(ARCH) == pytest.approx(2, rel=1e-4)
-    assert Judge("cortex-a76", [loose, tight]).strain(ARCH) == pytest.approx(2, rel=1e-4)
+    assert Constraints("cortex-a76", [loose]).utilization(ARCH) == pytest.approx(0.25, rel=1e-4)
+    assert Constraints("cortex-a76", [tight, loose]).utilization(ARCH) == pytest.approx(2, rel=1e-4)
+    assert Constraints("cortex-a76", [loose, tight]).utilization(ARCH) == pytest.approx(2, rel=1e-4)
 
 
 def test_with_a_confidence_a_latency_budget_holds_at_the_upper_end():
     limit = between(PREDICTION.latency_ms, PREDICTION.high_ms)
-    plain, careful = Judge("cortex-a76", [limit]), Judge("cortex-a76", [limit], 0.9)
-    assert plain.strain(ARCH) < 1 < careful.strain(ARCH)
+    plain, careful = Constraints("cortex-a76", [limit]), Constraints("cortex-a76", [limit], 0.9)
+    assert plain.utilization(ARCH) < 1 < careful.utilization(ARCH)
     share = PREDICTION.high_ms / PREDICTION.latency_ms
-    assert careful.strain(ARCH) / plain.strain(ARCH) == pytest.approx(share)
+    assert careful.utilization(ARCH) / plain.utilization(ARCH) == pytest.approx(share)
 
 
 def test_what_a_careful_judge_lets_pass_is_within_the_budget_at_its_upper_end(calibrated):
     searched, rng = space.load("ghostnet"), random.Random(0)
     archs = [searched.decode(searched.sample(rng)) for _ in range(40)]
-    judge = Judge(calibrated, ["20ms"], 0.8)
+    constraints = Constraints(calibrated, ["20ms"], 0.8)
     predictor = Predictor(table.load(calibrated), 0.8)
-    passed = [judge.strain(arch) <= 1 for arch in archs]
+    passed = [constraints.utilization(arch) <= 1 for arch in archs]
     assert passed == [predictor.predict(arch).high_ms <= 20 for arch in archs]
     assert 0 < sum(passed) < sum(predictor.predict(arch).latency_ms <= 20 for arch in archs)
 
 
 def test_more_confidence_strains_a_budget_more(calibrated):
     confidences = (None, 0.1, 0.5, 0.9, 0.95)
-    strains = [Judge(calibrated, ["20ms"], each).strain(ARCH) for each in confidences]
-    assert strains == sorted(set(strains))
+    utilizations = [
+        Constraints(calibrated, ["20ms"], each).utilization(ARCH) for each in confidences
+    ]
+    assert utilizations == sorted(set(utilizations))
 
 
 def test_a_confidence_holds_on_a_budgets_own_target_too(calibrated):
     prediction = Predictor(table.load(calibrated)).predict(ARCH)
     limit = f"{between(prediction.latency_ms, prediction.high_ms)}@{calibrated}"
-    assert Judge("cortex-a76", [limit]).strain(ARCH) < 1
-    assert Judge("cortex-a76", [limit], 0.9).strain(ARCH) > 1
-    assert Judge("cortex-a76", ["99ms", limit], 0.9).strain(ARCH) > 1
+    assert Constraints("cortex-a76", [limit]).utilization(ARCH) < 1
+    assert Constraints("cortex-a76", [limit], 0.9).utilization(ARCH) > 1
+    assert Constraints("cortex-a76", ["99ms", limit], 0.9).utilization(ARCH) > 1
 
 
 def test_a_confidence_leaves_other_budgets_as_they_are():
     for confidence in (None, 0.9):
-        judge = Judge("cortex-a76", [f"{MACS / 1e6:.6f}MFLOPs"], confidence)
-        assert judge.strain(ARCH) == pytest.approx(1, rel=1e-6)
+        constraints = Constraints("cortex-a76", [f"{MACS / 1e6:.6f}MFLOPs"], confidence)
+        assert constraints.utilization(ARCH) == pytest.approx(1, rel=1e-6)
 
 
 def test_costs_are_those_of_the_target_at_the_confidence(calibrated):
-    counted, predicted = Judge(calibrated, ["20ms@arm"], None).cost_of(ARCH)
+    counted, predicted = Constraints(calibrated, ["20ms@arm"], None).cost_of(ARCH)
     assert counted == cost.count(lower(ARCH))
     assert predicted == Predictor(table.load(calibrated)).predict(ARCH)
-    _, wider = Judge(calibrated, ["20ms"], 0.95).cost_of(ARCH)
+    _, wider = Constraints(calibrated, ["20ms"], 0.95).cost_of(ARCH)
     assert wider.latency_ms == predicted.latency_ms
     assert wider.high_ms > predicted.high_ms
 
 
 def test_a_confidence_that_a_table_does_not_allow_is_refused_at_once(calibrated):
     with pytest.raises(InputError, match="calibrated on no networks"):
-        Judge("cortex-a76", ["20ms"], 0.95)
+        Constraints("cortex-a76", ["20ms"], 0.95)
     with pytest.raises(InputError, match="calibrated on no networks"):
-        Judge(calibrated, ["20ms@cortex-a76"], 0.95)
+        Constraints(calibrated, ["20ms@cortex-a76"], 0.95)
     with pytest.raises(InputError, match=r"they allow 0\.99"):
-        Judge(calibrated, ["20ms"], 0.999)
+        Constraints(calibrated, ["20ms"], 0.999)
 
 
 def test_a_judge_needs_a_budget_and_known_targets():
     with pytest.raises(InputError, match="at least one --budget"):
-        Judge("cortex-a76", [])
+        Constraints("cortex-a76", [])
     with pytest.raises(InputError, match="unknown target 'amr'"):
-        Judge("cortex-a76", ["20ms@amr"])
+        Constraints("cortex-a76", ["20ms@amr"])
 
 
 def test_a_judged_network_as_json():
@@ -131,10 +133,10 @@ def test_a_judged_network_as_json():
 def test_bytes_are_of_the_targets_dtype():
     graph = lower(ARCH)
     for target, dtype in (("pixel4-cpu1-fp32", "fp32"), ("pixel4-cpu1-int8", "int8")):
-        counted, _ = Judge(target, ["6MB"]).cost_of(ARCH)
+        counted, _ = Constraints(target, ["6MB"]).cost_of(ARCH)
         assert counted == cost.count(graph, dtype)
         share = counted.model_bytes / 6e6
-        assert Judge(target, ["6MB"]).strain(ARCH) == pytest.approx(share)
+        assert Constraints(target, ["6MB"]).utilization(ARCH) == pytest.approx(share)
     whole = cost.count(graph)
     assert 0.25 * whole.model_bytes < counted.model_bytes < 0.4 * whole.model_bytes
     assert counted.peak_activation_bytes * 4 == whole.peak_activation_bytes

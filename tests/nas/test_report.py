@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from ghostnas.data import images
 from ghostnas.nas import report
 
 FILE = {"file": "run/export/model.onnx", "bytes": 5_200_000, "difference_from_torch": 3e-6}
@@ -67,9 +68,12 @@ def result(**changed: Any) -> dict[str, Any]:
 
 def test_the_first_pictures_that_were_left_out_are_named() -> None:
     reasons = [f"{number}.png: is damaged" for number in range(6)]
-    assert report.skipped([]) == []
-    assert report.skipped(reasons[:5]) == [f"skipped {reason}" for reason in reasons[:5]]
-    assert report.skipped(reasons)[4:] == ["skipped 4.png: is damaged", "skipped 6 images in all"]
+    assert images.skipped_lines([]) == []
+    assert images.skipped_lines(reasons[:5]) == [f"skipped {reason}" for reason in reasons[:5]]
+    assert images.skipped_lines(reasons)[4:] == [
+        "skipped 4.png: is damaged",
+        "skipped 6 images in all",
+    ]
 
 
 def trial(number: int, **changed: Any) -> dict[str, Any]:

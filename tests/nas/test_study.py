@@ -71,7 +71,7 @@ def macs(arch):
     return cost.count(lower(arch)).macs
 
 
-def strain_of(limit):
+def utilization_of(limit):
     return lambda arch: macs(arch) / limit
 
 
@@ -96,9 +96,11 @@ def opened(
     storage="sqlite:///:memory:", *, limit=LOOSE, sampler="random", seed=0, settings=SETTINGS,
     searched=SPACE, **others,
 ):  # fmt: skip
-    strain = strain_of(limit)
-    smallest = study.find_smallest(searched, strain)
-    return study.open_study(storage, settings, sampler, seed, searched, strain, smallest, **others)
+    utilization = utilization_of(limit)
+    smallest = study.find_smallest(searched, utilization)
+    return study.open_study(
+        storage, settings, sampler, seed, searched, utilization, smallest, **others
+    )
 
 
 def run(opened_study, trials, submit=score, searched=SPACE, at_once=1, **others):
@@ -212,19 +214,19 @@ def test_the_first_proposal_is_the_published_network_at_the_largest_alpha_that_f
 
 def test_where_the_published_network_fits_at_no_alpha_the_first_proposal_is_the_smallest():
     (first,) = run(opened(limit=TIGHTEST), 1)
-    assert first == SPACE.decode(study.find_smallest(SPACE, strain_of(TIGHTEST))).id
+    assert first == SPACE.decode(study.find_smallest(SPACE, utilization_of(TIGHTEST))).id
 
 
 def test_the_smallest_network_is_smaller_than_random_ones():
-    strain = strain_of(LOOSE)
-    smallest = strain(SPACE.decode(study.find_smallest(SPACE, strain)))
+    utilization = utilization_of(LOOSE)
+    smallest = utilization(SPACE.decode(study.find_smallest(SPACE, utilization)))
     rng = random.Random(0)
-    assert all(smallest <= strain(SPACE.decode(SPACE.sample(rng))) for _ in range(200))
+    assert all(smallest <= utilization(SPACE.decode(SPACE.sample(rng))) for _ in range(200))
 
 
 def test_an_impossible_budget_is_refused_with_how_much_is_needed():
     with pytest.raises(BudgetError, match=r"space small.*needs 5\.09e\+04 times"):
-        study.find_smallest(SPACE, strain_of(1))
+        study.find_smallest(SPACE, utilization_of(1))
 
 
 @pytest.mark.parametrize("sampler", study.SAMPLERS)

@@ -40,7 +40,7 @@ PROBE = """
 import sys, torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from ghostnas.distributed import join, synchronise
+from ghostnas.training.distributed import join, synchronise
 
 def probe(world):
     torch.manual_seed(0)
@@ -81,7 +81,7 @@ def test_batch_norm_over_two_processes_is_that_of_one(tmp_path: Path) -> None:
 AUTOCAST = """
 import torch
 from torch import nn
-from ghostnas.distributed import join, synchronise
+from ghostnas.training.distributed import join, synchronise
 
 with join("cpu") as world:
     torch.manual_seed(0)
