@@ -1,3 +1,79 @@
-"""ghostnas: for one device and one budget, the GhostNet that learns best, trained and exported."""
+"""ghostnas: for one device and one budget, the best GhostNet, trained and exported.
+
+What the commands do, as functions of Python: `search`, `train`, `evaluate`, `export`, `show`,
+`predict_latency`, `build_table`, `check_table`, `calibrate_table`, `import_table`, `list_targets`,
+`load_network`, `load_space`, `load_data`. Each is loaded when it is first asked for; importing
+ghostnas loads neither torch nor Optuna nor a runtime.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ghostnas.api import (
+        build_table,
+        calibrate_table,
+        check_table,
+        evaluate,
+        export,
+        import_table,
+        list_targets,
+        load_data,
+        load_network,
+        load_space,
+        predict_latency,
+        search,
+        show,
+        train,
+    )
+    from ghostnas.errors import GhostnasError
+    from ghostnas.ir.graph import Graph
+    from ghostnas.latency.predictor import Prediction
+    from ghostnas.networks.arch import Arch
+    from ghostnas.networks.space import Space
+    from ghostnas.training.recipe import Recipe
 
 __version__ = "0.1.0"
+__all__ = [
+    "Arch",
+    "GhostnasError",
+    "Graph",
+    "Prediction",
+    "Recipe",
+    "Space",
+    "build_table",
+    "calibrate_table",
+    "check_table",
+    "evaluate",
+    "export",
+    "import_table",
+    "list_targets",
+    "load_data",
+    "load_network",
+    "load_space",
+    "predict_latency",
+    "search",
+    "show",
+    "train",
+]
+_TYPES = {
+    "Arch": "ghostnas.networks.arch",
+    "GhostnasError": "ghostnas.errors",
+    "Graph": "ghostnas.ir.graph",
+    "Prediction": "ghostnas.latency.predictor",
+    "Recipe": "ghostnas.training.recipe",
+    "Space": "ghostnas.networks.space",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The verb or type of this name, imported when it is first asked for (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(_TYPES.get(name, "ghostnas.api")), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ghostnas.errors import InputError
 from ghostnas.arrays import Array
 from ghostnas.data.randaugment import GREY, HIGHEST_MAGNITUDE, OPERATIONS, apply_operations
+from ghostnas.errors import InputError
 
 Shard = tuple[int, int]  # this process's number, and how many there are
 WHOLE: Shard = (0, 1)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ghostnas.data.images import Pictures
 from ghostnas.errors import InputError
 from ghostnas.files import read_text
-from ghostnas.data.images import Pictures
 
 PIXEL_BYTES = 3 * 32 * 32
 CIFAR10_FOLDER = "cifar-10-batches-bin"

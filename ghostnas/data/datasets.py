@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from ghostnas.data import synthetic
-from ghostnas.ir import preprocessing
 from ghostnas.data.cifar import read_cifar10, read_cifar100
-from ghostnas.errors import InputError, did_you_mean
 from ghostnas.data.image_folder import ClassFolders, read_folder, read_imagenet
 from ghostnas.data.images import Dataset, PictureFiles, Pictures, Source, decode_square, subset
+from ghostnas.errors import InputError, did_you_mean
+from ghostnas.ir import preprocessing
 from ghostnas.ir.preprocessing import Preprocessing
 
 __all__ = ["Dataset", "PictureFiles", "Pictures", "Source", "check", "load", "subset", "usages"]

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ghostnas.data.augmentation import ResizedCrop, draw_parts, parts
-from ghostnas.errors import InputError, TrainingError
 from ghostnas.arrays import Array
+from ghostnas.data.augmentation import ResizedCrop, draw_parts, parts
 from ghostnas.data.images import Box, PictureFiles, decode_crop, decode_square
+from ghostnas.errors import InputError, TrainingError
 
 JOB_PICTURES = 32  # decoded by one process at a time
 JOBS_AHEAD = 4  # a process

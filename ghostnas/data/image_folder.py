@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ghostnas.errors import InputError
-from ghostnas.files import is_utf8
 from ghostnas.data.images import (
     SUFFIXES,
     PictureFiles,
@@ -22,6 +20,8 @@ from ghostnas.data.images import (
     short_side,
     subset,
 )
+from ghostnas.errors import InputError
+from ghostnas.files import is_utf8
 
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 TEST_SHARE = 0.2

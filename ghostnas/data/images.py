@@ -6,21 +6,19 @@ transparency is dropped. Scaling is bilinear over all pixels that a new one cove
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from itertools import islice
-
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ghostnas.errors import InputError
 from ghostnas.arrays import Array
+from ghostnas.errors import InputError
 from ghostnas.ir.preprocessing import Preprocessing
 
 # Only these are tried on a file: Pillow knows others that start programs, as EPS does Ghostscript.

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ghostnas.arrays import Array
 from ghostnas.data.augmentation import (
     WHOLE,
     Crop,
@@ -28,9 +29,8 @@ from ghostnas.data.augmentation import (
     scale,
 )
 from ghostnas.data.decoding import decoded, jobs_of
-from ghostnas.errors import InputError
-from ghostnas.arrays import Array
 from ghostnas.data.images import Pictures, Source
+from ghostnas.errors import InputError
 from ghostnas.ir.preprocessing import Preprocessing
 
 STREAM = 0x10AD  # keeps these draws apart from others that the same seed makes

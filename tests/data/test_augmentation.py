@@ -18,8 +18,8 @@ from ghostnas.data.augmentation import (
     parts,
     scale,
 )
-from ghostnas.errors import InputError
 from ghostnas.data.randaugment import GREY, HIGHEST_MAGNITUDE, OPERATIONS, apply_operations
+from ghostnas.errors import InputError
 
 EVERYTHING = Augmentation(flip=True, randaugment=3, magnitude=15, cutout=6)
 

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from ghostnas.data import datasets, image_folder
-from ghostnas.ir import preprocessing
-from ghostnas.errors import InputError
 from ghostnas.data.images import PictureFiles, Pictures
+from ghostnas.errors import InputError
+from ghostnas.ir import preprocessing
 
 
 def empty(path):

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from ghostnas.data import images as images_module
-from ghostnas.errors import InputError
 from ghostnas.data.images import PictureFiles, Pictures, decode_crop, decode_square, subset
+from ghostnas.errors import InputError
 
 # Files of every kind
 

@@ -12,9 +12,9 @@ from PIL import Image
 
 from ghostnas.data import decoding, loader
 from ghostnas.data.augmentation import PaddedCrop, ResizedCrop
-from ghostnas.errors import InputError, TrainingError
-from ghostnas.data.loader import train_batches
 from ghostnas.data.images import PictureFiles, Pictures, decode_square
+from ghostnas.data.loader import train_batches
+from ghostnas.errors import InputError, TrainingError
 
 COUNT = 50
 CROPS = [PaddedCrop(0), PaddedCrop(2), ResizedCrop(0.3)]

@@ -1,0 +1,687 @@
+"""What ghostnas does, as functions: a verb for each command, which takes what the command takes, by
+the same names, and returns what ``--json`` prints. ``import ghostnas`` offers all of them.
+
+Modules that load torch, Optuna or a runtime are imported by the verb that needs them. Errors are
+`ghostnas.GhostnasError`, with the sentence that the command line prints. `progress` is called with
+a line for people now and then.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ghostnas.errors import InputError
+from ghostnas.progress import Say, silent
+
+if TYPE_CHECKING:
+    from ghostnas.data.images import Dataset
+    from ghostnas.devices.bench import Bench
+    from ghostnas.ir.graph import Graph
+    from ghostnas.latency.predictor import Prediction
+    from ghostnas.latency.table import Origin, Timing
+    from ghostnas.networks.arch import Arch
+    from ghostnas.networks.space import Space
+
+Place: TypeAlias = str | PathLike[str]
+
+NETWORKS = 100  # that are measured whole for a table
+WORKERS = 2  # processes, where none are asked for and there are as many CPUs
+EMULATOR = Path(".emulation")
+
+
+def search(
+    *,
+    target: str | None = None,
+    budget: str | Sequence[str] | None = None,
+    out: Place | None = None,
+    resume: bool = False,
+    confidence: float | None = None,
+    space: str | None = None,
+    data: str | None = None,
+    recipe: str | None = None,
+    scorer: str | None = None,
+    trials: int | None = None,
+    timeout: float | None = None,
+    sampler: str | None = None,
+    seed: int | None = None,
+    finalists: int | None = None,
+    seeds: int | None = None,
+    workers: int | None = None,
+    device: str | None = None,
+    deploy: str | None = None,
+    resolution: int | None = None,
+    storage: str | None = None,
+    progress: Say = silent,
+) -> dict[str, Any]:
+    """Find the best network for a target under budgets; returns what ``result.json`` holds.
+
+    What is left out takes the default of ``ghostnas search``, or with `resume` what the run folder
+    `out` was started with.
+
+    >>> found = ghostnas.search(target="arm", budget="300KFLOPs", space="small.toml",
+    ...     data="folder:images", recipe="short.toml", trials=2, finalists=1, seeds=2, out="run")
+    >>> found["best"]["macs"] <= 300_000
+    True
+
+    Args:
+        budget: amounts with a unit, such as ``150MFLOPs`` or ``["20ms", "6MB"]``.
+        timeout: seconds, after which no new trial starts.
+
+    Raises:
+        InputError: something that is named is wrong.
+        BudgetError: nothing in the space meets the budgets.
+        TrainingError: most trainings fail.
+    """
+    if out is None and resume:
+        raise InputError("--resume needs --out DIR, the folder of the search to go on with")
+    folder = Path("runs") / time.strftime("%Y%m%d-%H%M%S") if out is None else Path(out)
+    _check_folder(folder)
+    _check_counts(workers=workers)
+    given: dict[str, Any] = {
+        "target": target,
+        "budgets": (budget,) if isinstance(budget, str) else tuple(budget) if budget else None,
+        "confidence": confidence,
+        "space": space,
+        "data": data,
+        "recipe": recipe,
+        "scorer": scorer,
+        "sampler": sampler,
+        "seed": seed,
+        "finalists": finalists,
+        "seeds": seeds,
+        "deploy": deploy,
+        "resolution": resolution,
+        "storage": storage,
+        "trials": trials,
+        "timeout_s": timeout,
+        "workers": workers,
+        "device": device,
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    missing = [key for key in ("target", "budgets") if key not in given]
+    if missing and not resume:
+        raise InputError(f"a search needs --{missing[0].removesuffix('s')}; see --help")
+    _check_names(given)
+    progress(f"search in {folder}: loading PyTorch, the data and the latency table")
+
+    from ghostnas.nas import run
+    from ghostnas.nas.settings import Settings
+
+    if resume:
+        return run.resume(folder, given, progress)
+    return run.start(Settings(**given), folder, progress)
+
+
+def train(
+    network: str | None = None,
+    *,
+    out: Place,
+    data: str | None = None,
+    recipe: str | None = None,
+    resume: bool = False,
+    width: float | None = None,
+    init: Place | None = None,
+    teacher: Place | None = None,
+    seed: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    resolution: int | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    workers: int | None = None,
+    checkpoint_every: float = 60.0,
+    strict: bool = False,
+    progress: Say = silent,
+) -> dict[str, Any]:
+    """Train a network in full in a folder; returns what its ``result.json`` holds.
+
+    >>> trained = ghostnas.train("run", data="folder:images", recipe="short.toml", out="full")
+    >>> 0 <= trained["test_accuracy"] <= 1
+    True
+
+    Args:
+        network: its name, a ``.json`` file or a run folder; none with `resume`.
+        checkpoint_every: seconds between two checkpoints.
+
+    Raises:
+        InputError: something that is named is wrong.
+        TrainingError: it cannot go on; the last good state is kept in `out`.
+    """
+    from ghostnas.networks import zoo
+    from ghostnas.training import recipe as recipes
+    from ghostnas.training import run
+    from ghostnas.training.run import Machine
+    from ghostnas.training.settings import Settings
+
+    folder = Path(out)
+    _check_folder(folder)
+    _check_counts(threads=threads, workers=workers)
+    machine = Machine(device=device, workers=_workers(workers), interval_s=checkpoint_every)
+    if resume:
+        settled = {  # what cannot change while a training goes on
+            "ARCH": network,
+            "--width": width,
+            "--data": data,
+            "--recipe": recipe,
+            "--init": init,
+            "--teacher": teacher,
+            "--seed": seed,
+            "--epochs": epochs,
+            "--batch-size": batch_size,
+            "--resolution": resolution,
+            "--strict": strict or None,
+            "--threads": threads,
+        }
+        if given := [name for name, value in settled.items() if value is not None]:
+            raise InputError(f"--resume goes on with the training in --out; leave {given[0]} out")
+        return run.resume(machine, folder, progress)
+    if network is None or data is None:
+        raise InputError(f"a training needs {'ARCH' if network is None else '--data'}")
+    recipe_name = recipe or "cifar"
+    how = recipes.change(
+        recipes.load(recipe_name), epochs=epochs, batch_size=batch_size, resolution=resolution
+    )
+    arch = zoo.find(network, width)
+    if resolution is not None and resolution > arch.resolution:
+        arch = zoo.find(network, width, resolution)  # a training only makes it smaller
+    settings = Settings(
+        data=data,
+        recipe_name=recipe_name,
+        seed=seed or 0,
+        init=str(Path(init).resolve()) if init else "",
+        teacher=str(Path(teacher).resolve()) if teacher else "",
+        strict=strict,
+        threads=threads or 0,
+    )
+    return run.start(arch, how, settings, machine, folder, progress)
+
+
+def evaluate(
+    model: Place,
+    *,
+    data: str,
+    workers: int | None = None,
+    limit: int | None = None,
+    strict: bool = False,
+    progress: Say = silent,
+) -> dict[str, Any]:
+    """Accuracy of a model file on a dataset's test images, run by the file's own runtime.
+
+    >>> found = ghostnas.evaluate("files/model.onnx", data="folder:images", workers=1)
+    >>> 0 <= found["top1"] <= 1
+    True
+
+    Raises:
+        InputError: model or data cannot be read, or do not fit each other.
+    """
+    from ghostnas.deployment import evaluate as evaluation
+
+    _check_counts(workers=workers)
+    return evaluation.evaluate(
+        Path(model), data, workers=_workers(workers), limit=limit, strict=strict, say=progress
+    )
+
+
+def export(
+    network: str,
+    *,
+    out: Place,
+    format: str | Sequence[str] | None = None,
+    dtype: str | Sequence[str] = "fp32",
+    width: float | None = None,
+    resolution: int | None = None,
+    weights: Place | None = None,
+    data: str = "",
+    calibration: int = 256,
+    test_images: int | None = None,
+    target: str | Sequence[str] = (),
+    measure: bool = False,
+    threads: int = 1,
+    device: str = "local",
+    cores: str = "big",
+    rounds: int = 30,
+    python: str | None = None,
+    benchmark_model: str | None = None,
+    emulator: Place = EMULATOR,
+    progress: Say = silent,
+) -> dict[str, Any]:
+    """Write a network's files, each run in its own runtime and held against PyTorch.
+
+    >>> found = ghostnas.export("run", format="onnx,tflite", data="folder:images", out="files")
+    >>> [file["format"] for file in found["files"]]
+    ['onnx', 'tflite']
+
+    Args:
+        format: of ``torch``, ``onnx``, ``tflite``; all that offer one of the dtypes if none is
+            named.
+        dtype: of ``fp32``, ``fp16``, ``int8``.
+        target: latency tables to predict with.
+        measure: whether each .tflite is timed on `device`.
+
+    Raises:
+        InputError: something that is named cannot be found or does not fit.
+        ExportError: a file is not what it should be; none is kept.
+        DeviceError: the device failed; the files are kept.
+    """
+    from ghostnas.deployment import bundle
+    from ghostnas.deployment import export as exporting
+    from ghostnas.devices import table_build
+
+    folder = Path(out)
+    _check_folder(folder)
+    dtypes = bundle.parse_dtypes(_joined(dtype))
+    formats = bundle.parse_formats(_joined(format)) if format else bundle.offering(dtypes)
+    request = exporting.ExportRequest(
+        network=network,
+        formats=formats,
+        dtypes=dtypes,
+        width=width,
+        resolution=resolution,
+        weights_file=Path(weights) if weights else None,
+        data=data,
+        calibration_pictures=calibration,
+        test_images=test_images,
+        targets=(target,) if isinstance(target, str) else tuple(target),
+    )
+    with ExitStack() as stack:
+
+        def time_model(model: bytes, dtype: str) -> tuple[Timing | str, Origin]:
+            opened = _bench(
+                device, dtype, threads, cores, rounds, python, benchmark_model, emulator
+            )
+            return table_build.time_model(stack.enter_context(opened), model)
+
+        return exporting.export_network(request, folder, time_model if measure else None, progress)
+
+
+def show(
+    network: str,
+    *,
+    target: str | None = None,
+    width: float | None = None,
+    resolution: int | None = None,
+    confidence: float | None = None,
+) -> dict[str, Any]:
+    """Counts of a network and, for a target, its latency with the range that it may lie in.
+
+    >>> ghostnas.show("ghostnet", width=0.5)["macs"]
+    42328152
+
+    Raises:
+        InputError: there is no such network or target.
+    """
+    from ghostnas.latency import summary
+    from ghostnas.networks import zoo
+
+    if confidence is not None and target is None:
+        raise InputError("--confidence is of a latency: name its --target")
+    return summary.describe(zoo.find(network, width, resolution), target, confidence)
+
+
+def predict_latency(
+    network: str | Arch | Graph, target: str, *, confidence: float | None = None
+) -> Prediction:
+    """The latency of a network on a target, in milliseconds, with an interval.
+
+    >>> predicted = ghostnas.predict_latency("ghostnet", "arm")
+    >>> predicted.low_ms < predicted.latency_ms < predicted.high_ms
+    True
+
+    Args:
+        target: a name of `list_targets`, or the path of a table's .csv file.
+        confidence: of the interval; 0.9 if left out.
+
+    Raises:
+        InputError: there is no such network or target, or its table allows no such confidence.
+        MissingOpError: the table has nothing that an op could be predicted from.
+    """
+    from ghostnas.latency import table
+    from ghostnas.latency.predictor import CONFIDENCE, Predictor
+
+    found = load_network(network) if isinstance(network, str) else network
+    return Predictor(table.load(target), confidence or CONFIDENCE).predict(found)
+
+
+def build_table(
+    *,
+    out: Place,
+    device: str = "local",
+    space: str = "ghostnet",
+    dtype: str = "fp32",
+    threads: int = 1,
+    ops: int = 4000,
+    networks: int | None = None,
+    cores: str = "big",
+    rounds: int = 30,
+    python: str | None = None,
+    benchmark_model: str | None = None,
+    emulator: Place = EMULATOR,
+    progress: Say = silent,
+) -> dict[str, Any]:
+    """Measure the ops of a space and some of its networks on a device, and write a latency table.
+
+    >>> built = ghostnas.build_table(out="here.csv", space="small.toml", ops=120, networks=10,
+    ...     rounds=2)
+    >>> built["ops"] > 50
+    True
+
+    Args:
+        out: the table's .csv file; an earlier table of the same setting there is added to.
+        networks: measured whole; 100 if left out, none on an emulated device.
+
+    Raises:
+        InputError: something that is named is wrong.
+        DeviceError: the device failed; what was measured until then is kept.
+    """
+    from ghostnas.devices import table_build
+    from ghostnas.devices.emulated import SCHEME
+    from ghostnas.files import locked_file
+    from ghostnas.networks import space as spaces
+
+    file = _table_file(out)
+    if networks is None:  # an emulator says of a network only what it says of its ops
+        networks = 0 if device.startswith(SCHEME) else NETWORKS
+    opened = _bench(device, dtype, threads, cores, rounds, python, benchmark_model, emulator)
+    with locked_file(file), opened as bench:
+        searched = spaces.load(space)
+        built = table_build.build(bench, searched, file, ops=ops, networks=networks, say=progress)
+    return {
+        "table": str(file),
+        "ops": len(built.table.rows),
+        "measured": built.measured,
+        "refused": {str(op): reason for op, reason in built.refused.items()},
+        "networks": built.networks,
+        "seconds": round(built.seconds, 1),
+        "writing_s": round(built.writing_s, 1),
+        "thrown_away": built.thrown_away,
+    }
+
+
+def check_table(
+    target: Place,
+    *,
+    device: str = "local",
+    space: str = "ghostnet",
+    networks: int = 50,
+    seed: int = 2,
+    cores: str = "big",
+    rounds: int = 30,
+    python: str | None = None,
+    benchmark_model: str | None = None,
+    emulator: Place = EMULATOR,
+    progress: Say = silent,
+) -> dict[str, Any]:
+    """Hold a table of one's own against networks that it has not seen, measured on its device.
+
+    >>> checked = ghostnas.check_table("here.csv", space="small.toml", networks=10, rounds=2)
+    >>> 0 <= checked["coverage"] <= 1
+    True
+
+    Raises:
+        InputError: the device's setting is not the table's; the difference is named.
+        DeviceError: the device failed; what was measured until then is kept.
+    """
+    from ghostnas.devices import table_check
+    from ghostnas.files import locked_file
+    from ghostnas.latency import table
+    from ghostnas.networks import space as spaces
+
+    file = _table_file(target)
+    origin = table.load(str(file)).origin
+    opened = _bench(
+        device, origin.dtype, origin.threads, cores, rounds, python, benchmark_model, emulator
+    )
+    with locked_file(file), opened as bench:
+        searched = spaces.load(space)
+        checked = table_check.check(
+            bench, file, searched, networks=networks, seed=seed, say=progress
+        )
+    return {"table": str(file), **checked}
+
+
+def calibrate_table(
+    target: str,
+    *,
+    out: Place,
+    device: str = "local",
+    space: str = "ghostnet",
+    networks: int = 20,
+    cores: str = "big",
+    rounds: int = 30,
+    python: str | None = None,
+    benchmark_model: str | None = None,
+    emulator: Place = EMULATOR,
+    progress: Say = silent,
+) -> dict[str, Any]:
+    """Carry a table to another device of its kind, by a few networks that are measured there.
+
+    >>> carried = ghostnas.calibrate_table("here.csv", space="small.toml", networks=10, rounds=2,
+    ...     out="there.csv")
+    >>> carried["networks"]
+    10
+
+    Raises:
+        InputError: the device is of another architecture, dtype or number of threads.
+        DeviceError: the device failed; what was measured until then is kept.
+    """
+    from ghostnas.devices import table_check
+    from ghostnas.files import locked_file
+    from ghostnas.latency import table
+    from ghostnas.networks import space as spaces
+
+    known, file = table.load(str(target)), _table_file(out)
+    origin = known.origin
+    opened = _bench(
+        device, origin.dtype, origin.threads, cores, rounds, python, benchmark_model, emulator
+    )
+    with locked_file(file), opened as bench:
+        searched = spaces.load(space)
+        carried = table_check.calibrate(
+            bench, known, searched, file, networks=networks, say=progress
+        )
+    return {"table": str(file), "ops": len(carried.rows), "networks": networks}
+
+
+def import_table(
+    file: Place,
+    *,
+    origin: Place,
+    out: Place,
+    format: str = "csv",
+    network: str | None = None,
+    width: float | None = None,
+    resolution: int | None = None,
+) -> dict[str, Any]:
+    """A table from latencies that were measured elsewhere.
+
+    >>> imported = ghostnas.import_table("rows.csv", origin="origin.toml", out="phone.csv")
+    >>> imported["imported"]
+    1
+
+    Args:
+        format: ``csv``, or ``benchmark-model`` for the op profile of TFLite's benchmark_model...
+        network: ... which was taken of this network.
+
+    Raises:
+        InputError: a file is missing or damaged; the line is named.
+    """
+    from ghostnas.devices import table_import
+    from ghostnas.files import locked_file, read_text
+    from ghostnas.latency import table as tables
+    from ghostnas.networks import zoo
+    from ghostnas.networks.arch import lower
+
+    text, path = read_text(Path(file)), _table_file(out)
+    about = table_import.origin_from_toml(read_text(Path(origin)), str(origin))
+    if format == "csv":
+        rows = table_import.from_csv(text, str(file))
+    elif network is None:
+        raise InputError("a profile needs --arch ARCH, the network that it was taken of")
+    else:
+        arch = zoo.find(network, width, resolution)
+        rows = table_import.from_profile(text, lower(arch), str(file))
+    table = tables.Table(name=path.stem, origin=about, rows=rows)
+    with locked_file(path):
+        if path.exists():
+            table = tables.join([table, tables.load(str(path))])
+        tables.save(table, path)
+    return {"table": str(path), "ops": len(table.rows), "imported": len(rows)}
+
+
+def list_targets() -> list[dict[str, Any]]:
+    """The targets that ship, with the origin of each one's table.
+
+    >>> "arm" in [target["target"] for target in ghostnas.list_targets()]
+    True
+    """
+    from ghostnas.latency import table as tables
+
+    rows = []
+    for name, table_name in tables.targets().items():
+        table = tables.load(name)
+        origin = table.origin
+        rows.append(
+            {
+                "target": name,
+                "table": table_name,
+                "ops": len(table.rows),
+                "device": origin.device,
+                "core": origin.core,
+                "clock_mhz": origin.clock_mhz,
+                "threads": origin.threads,
+                "dtype": origin.dtype,
+                "method": origin.method,
+                "date": origin.date,
+            }
+        )
+    return rows
+
+
+def load_network(name: str, *, width: float | None = None, resolution: int | None = None) -> Arch:
+    """A network by its name, from a ``.json`` file or from a run folder.
+
+    >>> ghostnas.load_network("ghostnet", resolution=160).resolution
+    160
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    from ghostnas.networks import zoo
+
+    return zoo.find(name, width, resolution)
+
+
+def load_space(name: str) -> Space:
+    """A search space by the name of a shipped one, or from a ``.toml`` file.
+
+    >>> ghostnas.load_space("ghostnet").decode({}) == ghostnas.load_network("ghostnet")
+    False
+
+    The space shares its numbers over groups of blocks, so that its first network is only nearly
+    the published one.
+
+    Raises:
+        InputError: there is none of that name, or the file is damaged.
+    """
+    from ghostnas.networks import space
+
+    return space.load(name)
+
+
+def load_data(spec: str, *, strict: bool = False) -> Dataset:
+    """A dataset by its kind and folder, such as ``cifar10:DIR``.
+
+    >>> ghostnas.load_data("folder:images").classes
+    ('bright', 'dark')
+
+    Raises:
+        InputError: the kind is unknown, or the files are missing or damaged.
+    """
+    from ghostnas.data import datasets
+
+    return datasets.load(spec, strict)
+
+
+@contextmanager
+def _bench(
+    device: str,
+    dtype: str,
+    threads: int,
+    cores: str,
+    rounds: int,
+    python: str | None,
+    benchmark_model: str | None,
+    emulator: Place,
+) -> Iterator[Bench]:
+    from ghostnas.devices.bench import DeviceBench, Setting
+    from ghostnas.devices.device import open_device
+    from ghostnas.devices.emulated import SCHEME, EmulatedBench
+
+    setting = Setting(
+        dtype=dtype,
+        threads=threads,
+        cores=cores,
+        rounds=rounds,
+        python=python or (sys.executable if device == "local" else "python3"),
+        benchmark_model=benchmark_model,
+    )
+    if device.startswith(SCHEME):
+        yield EmulatedBench(device.removeprefix(SCHEME), setting, Path(emulator))
+        return
+    with open_device(device) as opened:
+        yield DeviceBench(opened, setting)
+
+
+def _check_names(given: dict[str, Any]) -> None:
+    """Refuse what a search is asked for wrongly, before torch and Optuna take seconds to load."""
+    from ghostnas.data import datasets
+    from ghostnas.latency import table
+    from ghostnas.nas import budget
+    from ghostnas.networks import space
+    from ghostnas.training import recipe
+
+    budgets = [budget.parse(text) for text in given.get("budgets", ())]
+    targets = [given.get("target"), *(each.target for each in budgets)]
+    for target in dict.fromkeys(each for each in targets if each is not None):
+        table.load(target)
+    for key, look_at in (("space", space.load), ("recipe", recipe.load), ("data", datasets.locate)):
+        if key in given:
+            look_at(given[key])
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse an --out that is a file or lies below one."""
+    for path in (out, *out.parents):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path}: is a file, not a folder; name another --out")
+
+
+def _check_counts(**counts: int | None) -> None:
+    """Refuse more threads or processes than this machine has CPUs for."""
+    from ghostnas.processes import check_count
+
+    for name, count in counts.items():
+        if count is not None:
+            check_count(f"--{name}", count)
+
+
+def _workers(given: int | None) -> int:
+    from ghostnas.processes import usable_cpus
+
+    return min(WORKERS, usable_cpus()) if given is None else given
+
+
+def _table_file(path: Place) -> Path:
+    if Path(path).suffix != ".csv":
+        raise InputError(f"{path}: a table's file ends in .csv")
+    return Path(path)
+
+
+def _joined(names: str | Sequence[str]) -> str:
+    return names if isinstance(names, str) else ",".join(names)

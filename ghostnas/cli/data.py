@@ -1,0 +1,58 @@
+"""``ghostnas data``: list, get and check."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ghostnas.cli.options import Result, add_strict, command, say
+
+
+def list_data(args: Namespace) -> Result:
+    from ghostnas.data import datasets
+
+    rows = [{"data": name, "is": what} for name, what in datasets.usages().items()]
+    return {"data": rows}, lambda r: "\n".join(f"{d['data']:16} {d['is']}" for d in r["data"])
+
+
+def get_data(args: Namespace) -> Result:
+    from ghostnas.data import download
+
+    download.get(args.kind, args.folder, say)
+    spec = f"{args.kind}:{args.folder}"
+    return {"data": spec}, lambda r: f"use it as --data {r['data']}"
+
+
+def check_data(args: Namespace) -> Result:
+    from ghostnas.data import datasets
+
+    return datasets.check(args.data, args.strict, say), _data_text
+
+
+def _data_text(result: Mapping[str, Any]) -> str:
+    lines = [f"{result['name']}: {result['classes']} classes, {result['resolution']} px"]
+    for name in ("train", "test"):
+        few, many = result[name]["fewest"], result[name]["most"]
+        lines.append(
+            f"{name}: {result[name]['pictures']} pictures, {few['pictures']} ({few['class']}) to "
+            f"{many['pictures']} ({many['class']}) a class"
+        )
+    for name in ("mean", "std"):
+        lines.append(f"{name}: {', '.join(f'{value:.4f}' for value in result[name])}")
+    return "\n".join([*lines, *(f"skipped {line}" for line in result["skipped"])])
+
+
+def add(subcommands: Any) -> None:
+    data = subcommands.add_parser("data", help="datasets")
+    actions = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    command(actions, "list", list_data, "the kinds of data and how they are named")
+    get = command(actions, "get", get_data, "download a dataset")
+    get.add_argument(
+        "kind", choices=("cifar10", "cifar100"), metavar="KIND", help="cifar10 or cifar100"
+    )
+    get.add_argument("folder", type=Path, metavar="DIR")
+    checked = command(actions, "check", check_data, "read a dataset and describe it")
+    checked.add_argument("data", metavar="DATA", help="see: ghostnas data list")
+    add_strict(checked)

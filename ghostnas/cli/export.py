@@ -1,0 +1,69 @@
+"""``ghostnas export``."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from ghostnas import api
+from ghostnas.cli.options import (
+    Result,
+    add_arch,
+    add_device,
+    command,
+    count,
+    device_options,
+    positive,
+    say,
+)
+
+
+def run(args: Namespace) -> Result:
+    found = api.export(
+        args.arch,
+        out=args.out,
+        format=args.format,
+        dtype=args.dtype,
+        width=args.width,
+        resolution=args.resolution,
+        weights=args.weights,
+        data=args.data or "",
+        calibration=args.calibration,
+        test_images=args.test_images,
+        target=args.target or (),
+        measure=args.measure,
+        threads=args.threads,
+        progress=say,
+        **device_options(args),
+    )
+
+    from ghostnas.nas import report
+
+    return found, report.exported
+
+
+def add(subcommands: Any) -> None:
+    export = command(subcommands, "export", run, "write a network's files, each checked")
+    add_arch(export)
+    export.add_argument("--format", help="torch,onnx,tflite (those that offer the dtype)")
+    export.add_argument("--dtype", default="fp32", help="fp32,fp16,int8 (fp32)")
+    export.add_argument(
+        "--weights", type=Path, metavar="FILE", help=".safetensors or .pth, of the authors or timm"
+    )
+    export.add_argument(
+        "--data", help="calibrates int8 by its training images, gives accuracies by its test images"
+    )
+    export.add_argument(
+        "--calibration", type=positive, default=256, metavar="N", help="images (256)"
+    )
+    export.add_argument(
+        "--test-images", type=count, metavar="N", help="0 for no accuracies (all, at most 10000)"
+    )
+    export.add_argument("--out", type=Path, required=True, metavar="DIR")
+    export.add_argument(
+        "--target", action="append", help="a latency table, to predict with; may be repeated"
+    )
+    export.add_argument("--measure", action="store_true", help="time each .tflite on the device")
+    export.add_argument("--threads", type=positive, default=1, metavar="N", help="(1)")
+    add_device(export)

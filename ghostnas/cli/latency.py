@@ -1,0 +1,180 @@
+"""``ghostnas latency``: list, predict, build, check, calibrate and import."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ghostnas import api
+from ghostnas.cli import show
+from ghostnas.cli.options import (
+    Result,
+    add_arch,
+    add_confidence,
+    add_device,
+    add_space,
+    command,
+    count,
+    device_options,
+    positive,
+    resolution,
+    say,
+    seed,
+    width,
+)
+
+
+def list_targets(args: Namespace) -> Result:
+    return {"targets": api.list_targets()}, _targets_text
+
+
+def build_table(args: Namespace) -> Result:
+    built = api.build_table(
+        out=args.out,
+        space=args.space,
+        dtype=args.dtype,
+        threads=args.threads,
+        ops=args.ops,
+        networks=args.networks,
+        progress=say,
+        **device_options(args),
+    )
+    return built, _built_text
+
+
+def check_table(args: Namespace) -> Result:
+    checked = api.check_table(
+        args.target,
+        space=args.space,
+        networks=args.networks,
+        seed=args.seed,
+        progress=say,
+        **device_options(args),
+    )
+    return checked, _checked_text
+
+
+def calibrate_table(args: Namespace) -> Result:
+    carried = api.calibrate_table(
+        args.target,
+        out=args.out,
+        space=args.space,
+        networks=args.networks,
+        progress=say,
+        **device_options(args),
+    )
+    return carried, lambda r: f"{r['table']}: {r['ops']} ops, by {r['networks']} networks"
+
+
+def import_table(args: Namespace) -> Result:
+    imported = api.import_table(
+        args.file,
+        origin=args.origin,
+        out=args.out,
+        format=args.format,
+        network=args.arch,
+        width=args.width,
+        resolution=args.resolution,
+    )
+    return imported, lambda r: f"{r['table']}: {r['ops']} ops, {r['imported']} of them imported now"
+
+
+def how_to_resume(args: Namespace) -> str:
+    return "; what was measured is kept, go on with the same command"
+
+
+def _targets_text(result: Mapping[str, Any]) -> str:
+    return "\n".join(
+        f"{each['target']:24} {each['ops']:6} ops  {each['core']} at {each['clock_mhz']} MHz, "
+        f"{each['threads']} thread, {each['dtype']}; {each['device']}; {each['method']}, "
+        f"{each['date']}"
+        for each in result["targets"]
+    )
+
+
+def _built_text(result: Mapping[str, Any]) -> str:
+    lines = [
+        f"{result['table']}: {result['ops']} ops, {result['measured']} of them measured now, and "
+        f"{result['networks']} networks, in {result['seconds']:.0f} s"
+    ]
+    if refused := result["refused"]:
+        op, reason = next(iter(refused.items()))
+        lines.append(f"{len(refused)} ops were refused, such as {op}: {reason}")
+    return "\n".join(lines)
+
+
+def _checked_text(result: Mapping[str, Any]) -> str:
+    def line(name: str, found: Mapping[str, float]) -> str:
+        return (
+            f"{name:6} mean error {100 * found['mape']:5.2f} %, within 5 %: "
+            f"{100 * found['within_5']:3.0f} %, within 10 %: {100 * found['within_10']:3.0f} %, "
+            f"Spearman {found['spearman']:.3f}, Kendall {found['kendall']:.3f}"
+        )
+
+    lines = [
+        f"{result['networks']} networks that {result['table']} has not seen",
+        line("table", result),
+        line("FLOPs", result["flops"]),
+        f"the {100 * result['confidence']:.0f} % interval held {100 * result['coverage']:.0f} % "
+        "of them",
+    ]
+    if (drift := result["drift"]) is not None:
+        lines.append(
+            f"the device is {100 * abs(drift):.1f} % {'slower' if drift > 0 else 'quicker'} than "
+            "it was when the table was built"
+        )
+    return "\n".join(lines)
+
+
+def add(subcommands: Any) -> None:
+    parser = subcommands.add_parser("latency", help="latency tables and predictions")
+    actions = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    command(actions, "list", list_targets, "the targets and where their tables are from")
+    predict = command(actions, "predict", show.run, "a network's latency on a target")
+    add_arch(predict)
+    predict.add_argument("--target", required=True, help="name or file of a latency table")
+    add_confidence(predict)
+
+    build = command(actions, "build", build_table, "measure a table on a device", how_to_resume)
+    build.add_argument("--dtype", choices=("fp32", "int8"), default="fp32")
+    build.add_argument("--threads", type=positive, default=1, metavar="N", help="(1)")
+    build.add_argument("--ops", type=positive, default=4000, metavar="N", help="at most (4000)")
+    build.add_argument(
+        "--networks", type=count, metavar="N", help="measured whole (100; none if emulated)"
+    )
+    build.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
+    add_space(build)
+    add_device(build)
+
+    check = command(actions, "check", check_table, "hold a table against its device", how_to_resume)
+    check.add_argument("--target", required=True, metavar="FILE.csv")
+    check.add_argument("--networks", type=positive, default=50, metavar="N", help="fresh ones (50)")
+    check.add_argument("--seed", type=seed, default=2, metavar="N", help="they are drawn from (2)")
+    add_space(check)
+    add_device(check)
+
+    calibrate = command(
+        actions,
+        "calibrate",
+        calibrate_table,
+        "carry a table to a device of its kind",
+        how_to_resume,
+    )
+    calibrate.add_argument("--target", required=True, help="name or file of the table")
+    calibrate.add_argument("--networks", type=positive, default=20, metavar="N", help="(20)")
+    calibrate.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
+    add_space(calibrate)
+    add_device(calibrate)
+
+    imported = command(actions, "import", import_table, "a table measured elsewhere")
+    imported.add_argument("file", type=Path, metavar="FILE")
+    imported.add_argument("--format", choices=("csv", "benchmark-model"), default="csv")
+    imported.add_argument("--arch", metavar="ARCH", help="the network of a profile")
+    imported.add_argument("--width", type=width, metavar="A", help="of a named network (1.0)")
+    imported.add_argument("--resolution", type=resolution, metavar="R", help="in pixels")
+    imported.add_argument(
+        "--origin", type=Path, required=True, metavar="FILE.toml", help="device, threads, dtype ..."
+    )
+    imported.add_argument("--out", type=Path, required=True, metavar="FILE.csv")

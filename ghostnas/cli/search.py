@@ -1,0 +1,91 @@
+"""``ghostnas search``."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from ghostnas import api
+from ghostnas.cli.options import (
+    Result,
+    add_confidence,
+    command,
+    positive,
+    resolution,
+    say,
+    seconds,
+    seed,
+)
+
+OPTIONS = (
+    *("target", "budget", "out", "resume", "confidence", "space", "data", "recipe", "scorer"),
+    *("trials", "timeout", "sampler", "seed", "finalists", "seeds", "workers", "device"),
+    *("deploy", "resolution", "storage"),
+)
+
+
+def run(args: Namespace) -> Result:
+    if args.out is None and not args.resume:
+        args.out = Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    found = api.search(**{name: getattr(args, name) for name in OPTIONS}, progress=say)
+
+    from ghostnas.nas import report
+
+    return found, report.text
+
+
+def how_to_resume(args: Namespace) -> str:
+    return f"; what is done is kept, go on with: ghostnas search --resume --out {args.out}"
+
+
+def add(subcommands: Any) -> None:
+    search = command(
+        subcommands, "search", run, "find the best network under budgets", how_to_resume
+    )
+    search.add_argument("--target", help="name of a latency table, see: ghostnas latency list")
+    search.add_argument(
+        "--budget",
+        action="append",
+        metavar="AMOUNT",
+        help="150MFLOPs, 20ms, 5Mparams, 6MB, 4MBpeak or 20ms@TARGET; may be repeated",
+    )
+    add_confidence(search)
+    search.add_argument("--space", help="a shipped space's name or a .toml file (ghostnet)")
+    search.add_argument("--data", help="what to train on, see: ghostnas data list (synthetic)")
+    search.add_argument("--recipe", help="how each network is trained: a name or a .toml (quick)")
+    search.add_argument("--scorer", help="train, or one that trains nothing, like synflow (train)")
+    search.add_argument("--trials", type=positive, metavar="N", help="networks to train (6)")
+    search.add_argument("--timeout", type=seconds, metavar="T", help="90s, 30m, 2h: no new trial")
+    search.add_argument("--sampler", choices=("tpe", "random"), help="how networks are proposed")
+    search.add_argument("--seed", type=seed, metavar="N", help="all randomness flows from it (0)")
+    search.add_argument(
+        "--finalists", type=positive, metavar="K", help="trained anew to find the best of (3)"
+    )
+    search.add_argument(
+        "--seeds",
+        type=positive,
+        metavar="K",
+        help="trainings of each finalist, and as many of the winner (3)",
+    )
+    search.add_argument("--workers", type=positive, metavar="N", help="trainings at once (2)")
+    search.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        help="that trains; auto is CUDA if there (auto)",
+    )
+    search.add_argument(
+        "--deploy",
+        choices=("published", "data"),
+        help="what budgets, latency and files mean: the network at the published 224 px, or at the "
+        "data's own size (published)",
+    )
+    search.add_argument(
+        "--resolution", type=resolution, metavar="R", help="of the deployment, instead of 224 px"
+    )
+    search.add_argument("--storage", metavar="URL", help="of the Optuna study (in the run folder)")
+    search.add_argument(
+        "--out", type=Path, metavar="DIR", help="the run folder (a new one in runs)"
+    )
+    search.add_argument("--resume", action="store_true", help="go on with the search in --out")

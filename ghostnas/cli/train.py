@@ -1,0 +1,81 @@
+"""``ghostnas train``."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ghostnas import api
+from ghostnas.cli.options import (
+    Result,
+    add_strict,
+    command,
+    count,
+    positive,
+    say,
+    seconds,
+    seed,
+    training_resolution,
+    width,
+)
+
+OPTIONS = (
+    *("out", "data", "recipe", "resume", "width", "init", "teacher", "seed", "epochs"),
+    *("batch_size", "resolution", "device", "threads", "workers", "checkpoint_every", "strict"),
+)
+
+
+def run(args: Namespace) -> Result:
+    options = {name: getattr(args, name) for name in OPTIONS}
+    return api.train(args.arch, **options, progress=say), to_text
+
+
+def to_text(result: Mapping[str, Any]) -> str:
+    held_out = result["accuracy"]
+    chosen = "" if held_out is None else f", {held_out:.1%} of those held out from training"
+    return (
+        f"{result['run']}/model.safetensors: {result['test_accuracy']:.2%} of "
+        f"{result['test_pictures']} test pictures{chosen}; {result['epochs']} epochs of "
+        f"{result['train_pictures']} pictures at {result['resolution']} px in "
+        f"{result['seconds'] / 60:.1f} minutes on {result['hardware']}, seed {result['seed']}"
+    )
+
+
+def how_to_resume(args: Namespace) -> str:
+    return f"; go on with: ghostnas train --resume --out {args.out}"
+
+
+def add(subcommands: Any) -> None:
+    parser = command(subcommands, "train", run, "train a network in full", how_to_resume)
+    parser.add_argument(
+        "arch",
+        metavar="ARCH",
+        nargs="?",
+        help="ghostnet, mobilenetv3-large, a .json file or a run folder; none with --resume",
+    )
+    parser.add_argument("--width", type=width, metavar="A", help="of a named network (1.0)")
+    parser.add_argument("--data", help="what to train on, see: ghostnas data list")
+    parser.add_argument("--recipe", help="a name or a .toml file (cifar)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--resume", action="store_true", help="go on with the training in --out")
+    parser.add_argument("--init", type=Path, metavar="FILE", help="weights to begin with")
+    parser.add_argument("--teacher", type=Path, metavar="MODEL", help="whose answers are learned")
+    parser.add_argument("--seed", type=seed, metavar="N", help="all randomness flows from it (0)")
+    parser.add_argument("--epochs", type=positive, metavar="N", help="(the recipe's)")
+    parser.add_argument(
+        "--batch-size", type=positive, metavar="N", help="with the rate in proportion to it"
+    )
+    parser.add_argument(
+        "--resolution", type=training_resolution, metavar="R", help="of pictures, in pixels"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--threads", type=positive, metavar="N", help="of the CPU (PyTorch's)")
+    parser.add_argument(
+        "--workers", type=count, metavar="N", help="processes that decode pictures (2)"
+    )
+    parser.add_argument(
+        "--checkpoint-every", type=seconds, default="60s", metavar="T", help="(60s)"
+    )
+    add_strict(parser)
