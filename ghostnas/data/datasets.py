@@ -16,6 +16,7 @@ from ghostnas.data.images import Dataset, PictureFiles, Pictures, Source, decode
 from ghostnas.errors import InputError, did_you_mean
 from ghostnas.ir import preprocessing
 from ghostnas.ir.preprocessing import Preprocessing
+from ghostnas.progress import Say, silent
 
 __all__ = ["Dataset", "PictureFiles", "Pictures", "Source", "check", "load", "subset", "usages"]
 
@@ -71,9 +72,7 @@ def usages() -> dict[str, str]:
     return {f"{kind}:DIR" if needs else kind: what for kind, (needs, what, _) in KINDS.items()}
 
 
-def check(
-    spec: str, strict: bool = False, say: Callable[[str], None] = lambda line: None
-) -> dict[str, Any]:
+def check(spec: str, strict: bool = False, say: Say = silent) -> dict[str, Any]:
     """What a dataset holds, every picture decoded once: counts, classes, resolution, and all
     `skipped` files with the reason. With files, `say` hears how far it is.
 
@@ -103,7 +102,7 @@ def check(
     }
 
 
-def _damaged(source: Source, strict: bool, say: Callable[[str], None]) -> dict[int, str]:
+def _damaged(source: Source, strict: bool, say: Say) -> dict[int, str]:
     """By its index, each file that cannot be decoded, and why."""
     if isinstance(source, Pictures):
         return {}

@@ -18,6 +18,7 @@ from pathlib import Path
 from ghostnas.data.cifar import CIFAR10_FOLDER, CIFAR100_FOLDER
 from ghostnas.errors import InputError
 from ghostnas.files import locked
+from ghostnas.progress import Say
 
 TIMEOUT_S = 30
 CHUNK_BYTES = 1 << 18
@@ -50,7 +51,7 @@ ARCHIVES = {
 }
 
 
-def get(name: str, folder: Path, say: Callable[[str], None], url: str | None = None) -> Path:
+def get(name: str, folder: Path, say: Say, url: str | None = None) -> Path:
     """Fetch a dataset, and give the folder inside `folder` that holds it, whole or not at all.
 
     What a broken connection left, in a ``.part`` file, is gone on with. `url` is another place
@@ -82,7 +83,7 @@ def get(name: str, folder: Path, say: Callable[[str], None], url: str | None = N
     return target
 
 
-def _fetch(url: str, part: Path, say: Callable[[str], None]) -> None:
+def _fetch(url: str, part: Path, say: Say) -> None:
     """Complete the file, over as many connections as it takes while each brings something."""
     for _ in range(CONNECTIONS):
         before = _bytes_of(part)
@@ -96,7 +97,7 @@ def _fetch(url: str, part: Path, say: Callable[[str], None]) -> None:
     raise InputError(f"{url}: ended after {now} of {total} bytes; run the same again to go on")
 
 
-def _continue(url: str, part: Path, say: Callable[[str], None]) -> int | None:
+def _continue(url: str, part: Path, say: Say) -> int | None:
     """Append what one connection brings; the bytes of the whole file, None if nobody says."""
     have = _bytes_of(part)
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
@@ -126,7 +127,7 @@ def _copy(
     part: Path,
     have: int,
     total: int | None,
-    say: Callable[[str], None],
+    say: Say,
 ) -> None:
     """Until the answer ends; a connection that breaks is one that ends."""
     said = LINES * have // total if total else 0

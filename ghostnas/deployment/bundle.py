@@ -30,7 +30,6 @@ from ghostnas.deployment.verify import (
     TOLERANCES,
     Accuracy,
     Exported,
-    Say,
     Written,
     as_export_error,
     hold_out,
@@ -44,6 +43,7 @@ from ghostnas.ir.fusion import fold
 from ghostnas.ir.graph import Graph, Weights
 from ghostnas.ir.preprocessing import Preprocessing
 from ghostnas.networks.arch import Arch, load, lower, to_json
+from ghostnas.progress import Say, silent
 
 HALF_MAX = float(np.finfo(np.float16).max)
 MANIFEST, CARD, ARCH_FILE = "export.json", "README.md", "arch.json"
@@ -108,7 +108,7 @@ def export(
     origin: Origin | None = None,
     name: str = "model",
     replace_other: bool = False,
-    say: Say = lambda line: None,
+    say: Say = silent,
 ) -> list[Exported]:
     """Write weights, architecture, README and a file for each format and dtype into `folder`.
 

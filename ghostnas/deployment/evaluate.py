@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -24,6 +24,7 @@ from ghostnas.arrays import Array
 from ghostnas.backends.model_file import ModelFile, check_classes, doubts, open_model
 from ghostnas.errors import InputError
 from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus
+from ghostnas.progress import Say, silent
 
 if TYPE_CHECKING:
     from ghostnas.data.images import Dataset, Source
@@ -33,7 +34,6 @@ TOP = 5
 BATCH = 50
 SHARES_A_WORKER = 8  # so that progress can be told, and that none waits long for the last
 SEED = 0  # of the pictures that a limit leaves
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +130,7 @@ def evaluate(
     limit: int | None = None,
     batch_size: int = BATCH,
     strict: bool = False,
-    say: Say = lambda line: None,
+    say: Say = silent,
 ) -> dict[str, Any]:
     """Top-1 and, with 5 classes or more, top-5 accuracy, 0 to 1, of a model file.
 

@@ -27,11 +27,11 @@ from ghostnas.latency.predictor import Predictor
 from ghostnas.latency.table import Origin as TableOrigin
 from ghostnas.latency.table import Table, Timing
 from ghostnas.networks.arch import Arch
+from ghostnas.progress import Say
 
 MOST_TEST_IMAGES = 10_000  # that accuracies are taken on where no number is asked for
 LATENCIES = "latency.json"
 COMPARED = ("core", "threads")  # of a table and a device, where a latency can be held to the other
-Say = Callable[[str], None]
 # Times a .tflite model of a dtype on a device: its timing, or why it was refused, and the origin
 # that a table of that device would have.
 TimeModel = Callable[[bytes, str], tuple[Timing | str, TableOrigin]]

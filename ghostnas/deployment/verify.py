@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,13 +20,13 @@ from ghostnas.ir.fusion import deploy
 from ghostnas.ir.graph import Concat, Conv, Dense, GlobalPool, Graph, Weights
 from ghostnas.ir.preprocessing import Preprocessing
 from ghostnas.processes import processor, usable_cpus
+from ghostnas.progress import Say, silent
 
 RANDOM_IMAGES = 3  # that prove a file where none are given
 PROOF_IMAGES = 32  # at most of those that calibrate nothing and are not labelled
 MOST_HELD_OUT = 128  # of the images for int8, which then are judged by and calibrate nothing
 POINT = 0.01  # of accuracy, that a file may lose
 ONE_SIDED_95 = 1.645  # standard errors
-Say = Callable[[str], None]
 
 
 class Tolerance(NamedTuple):
@@ -153,7 +153,7 @@ def prove(
     values: Weights,
     images: Array | Evaluation,
     preprocessing: Preprocessing,
-    say: Say = lambda line: None,
+    say: Say = silent,
 ) -> tuple[list[Exported], Accuracy | None]:
     """Each file as a user would open it, held against torch on the same images.
 

@@ -30,9 +30,9 @@ from ghostnas.latency.table import Origin, Table, Timing
 from ghostnas.networks import arch as archs
 from ghostnas.networks.arch import Arch
 from ghostnas.networks.space import Space
+from ghostnas.progress import Say, duration
 
 Key = TypeVar("Key")
-Say = Callable[[str], None]
 
 OPS_A_BATCH = 128  # about as many as a network has: weights are then as cold as they are there
 NETWORKS_A_BATCH = 4
@@ -288,7 +288,7 @@ class _Timer:
             done += len(chosen)
             left_s = (time.monotonic() - start) / done * (len(keys) - done)
             name = "ops" if kind == "op" else "networks"
-            self._say(f"{done} of {len(keys)} {name}, {_duration(left_s)} left")
+            self._say(f"{done} of {len(keys)} {name}, {duration(left_s)} left")
 
     def _write_batch(
         self, keys: Sequence[Key], model_of: Callable[[Key], bytes]
@@ -346,7 +346,3 @@ def _spread(row: Timing | str) -> float:
 
 def _row(value: Any) -> Timing | str:
     return value if isinstance(value, str) else Timing(*value)
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -13,7 +13,7 @@ from ghostnas.arrays import Array
 from ghostnas.devices import table_build
 from ghostnas.devices.bench import Bench
 from ghostnas.devices.journal import Journal
-from ghostnas.devices.table_build import MeasuredNetwork, Say
+from ghostnas.devices.table_build import MeasuredNetwork
 from ghostnas.errors import InputError
 from ghostnas.ir import cost
 from ghostnas.latency import calibration
@@ -23,6 +23,7 @@ from ghostnas.latency.predictor import CONFIDENCE, Predictor
 from ghostnas.latency.table import Table, Timing
 from ghostnas.networks.arch import lower
 from ghostnas.networks.space import Space
+from ghostnas.progress import Say
 
 
 def check(

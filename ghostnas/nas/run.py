@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from contextlib import suppress
 from pathlib import Path
@@ -31,13 +31,13 @@ from ghostnas.nas.study import ScoredArch
 from ghostnas.networks import space
 from ghostnas.networks.arch import Arch, fit_to
 from ghostnas.networks.zoo import ghostnet
+from ghostnas.progress import Say, duration
 from ghostnas.training import proxy_network, recipe, splits
 from ghostnas.training.distributed import on_cuda
 from ghostnas.training.recipe import Recipe
 
 BASELINE_WIDTHS = [width / 20 for width in range(40, 1, -1)]
 SETTINGS_FILE, ELAPSED_FILE = "search.toml", "elapsed.json"
-Say = Callable[[str], None]
 
 
 def start(settings: Settings, folder: Path, say: Say) -> dict[str, Any]:
@@ -320,7 +320,7 @@ class _Run:
             score = known[running[future]] = future.result()
             self._elapsed.keep()
             arch_id, seed = running[future]
-            left = _minutes((time.monotonic() - began) / count * (len(running) - count))
+            left = duration((time.monotonic() - began) / count * (len(running) - count))
             self._say(
                 f"{count}/{len(running)} trainings {purpose}: {arch_id}, seed {seed}: "
                 f"{score.accuracy:.1%} on validation images; {left} left"
@@ -364,7 +364,7 @@ class _Progress:
         trials = self._prepared.settings.trials
         pace = (time.monotonic() - self._began) / (len(self._done) - self._before)
         counted, predicted = self._prepared.constraints.cost_of(scored.arch)
-        left = _minutes(pace * max(0, trials - len(self._done)))
+        left = duration(pace * max(0, trials - len(self._done)))
         self._say(
             f"{len(self._done)}/{trials} trials: trial {scored.trial} has {self._text(scored)}, "
             f"{counted.macs / 1e6:.1f} MFLOPs, {predicted.latency_ms:.1f} ms; best is trial "
@@ -415,7 +415,3 @@ def _numbers(how: Recipe) -> dict[str, Any]:
     """A recipe's numbers as a study keeps them: an edited file of the same name is another."""
     values = json.loads(json.dumps(dataclasses.asdict(how)))
     return {f"recipe.{key}": value for key, value in values.items()}
-
-
-def _minutes(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"

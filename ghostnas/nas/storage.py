@@ -18,13 +18,13 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from ghostnas.errors import InputError
+from ghostnas.progress import Say
 
 HEARTBEAT_S, GRACE_S = 15, 120  # a trial that was not heard of for so long is its process's no more
 PATIENCE_S = 150.0
 PAUSE_S = 1.0
 OPENINGS = 4  # two processes that make the tables at one time disturb each other
 OPENING_PAUSE_S = 0.5
-Say = Callable[[str], None]
 Result = TypeVar("Result")
 Method = TypeVar("Method", bound=Callable[..., Any])
 

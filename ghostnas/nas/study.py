@@ -32,6 +32,7 @@ from ghostnas.errors import BudgetError, InputError, TrainingError
 from ghostnas.nas.storage import GRACE_S, Heartbeat, PatientStorage, open_storage, reason, shown
 from ghostnas.networks.arch import Arch, from_json, to_json
 from ghostnas.networks.space import Space, Value
+from ghostnas.progress import Say, silent
 
 Params: TypeAlias = dict[str, Value]
 # How far a network uses up its budgets: 1 is exactly at the tightest of them, more is over.
@@ -224,7 +225,7 @@ def open_study(
     *,
     private: bool = True,
     new: bool = True,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = silent,
 ) -> optuna.Study:
     """The study in the storage of a URL, made there if there is none; it remembers `settings`.
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ghostnas.errors import InputError
 from ghostnas.files import read_text, write_whole
+from ghostnas.progress import Say, duration
 from ghostnas.training.loop import Progress
 
 SPOKEN_EVERY_S = 10.0
-Say = Callable[[str], None]
 
 
 class Curve:
@@ -64,7 +63,7 @@ class Curve:
                 f"epoch {progress.epoch}, step {progress.step}/{progress.steps}: loss "
                 f"{progress.mean_loss:.3f}, {progress.train_accuracy:.1%} in training{held_out}; "
                 f"{progress.images_per_second:.0f} pictures a second, "
-                f"{_clock(progress.seconds_left)} left"
+                f"{duration(progress.seconds_left)} left"
             )
 
     def _add(self, progress: Progress) -> None:
@@ -105,7 +104,3 @@ def _tensorboard(folder: Path) -> Any:
     except ImportError:
         return None
     return SummaryWriter(str(folder / "tensorboard"))
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"

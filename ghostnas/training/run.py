@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from ghostnas.files import locked, write_whole
 from ghostnas.ir import cost, weights
 from ghostnas.networks.arch import Arch, load, lower, to_json
 from ghostnas.processes import processor
+from ghostnas.progress import Say
 from ghostnas.training import proxy_network, splits, weight_transfer
 from ghostnas.training.checkpoint import INTERVAL_S, Keeper
 from ghostnas.training.distributed import World, join
@@ -37,7 +37,6 @@ from ghostnas.training.splits import Split
 
 CURVE_POINTS = 40  # accuracies on held-out pictures along a training
 CHECKPOINT = "checkpoint.safetensors"
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
