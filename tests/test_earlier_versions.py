@@ -1,0 +1,54 @@
+"""Run folders and tables that an earlier version wrote are still opened and gone on with."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from small import write_pictures
+
+from ghostnas.cli.main import main
+from ghostnas.latency import table
+
+EARLIER = Path(__file__).parent / "golden" / "earlier"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(EARLIER, tmp_path / "earlier")
+    folder = tmp_path / "earlier"
+    write_pictures(folder).rename(folder / "images")
+    settings = folder / "full" / "train.toml"
+    settings.write_text(settings.read_text().replace("IMAGES", str(folder / "images")))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_a_search_is_shown_exported_and_gone_on_with(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = json.loads((place / "run" / "result.json").read_text())
+    assert main(["show", "run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == before["best"]["id"]
+    assert main(["export", "run", "--format", "onnx", "--out", "files"]) == 0
+    capsys.readouterr()
+    assert main(["search", "--resume", "--out", "run", "--trials", "3", "--json"]) == 0
+    after = json.loads(capsys.readouterr().out)
+    assert after["trials"] == 3
+    assert before["best"]["id"] in (place / "run" / "trials.csv").read_text()
+
+
+def test_a_training_is_gone_on_with_and_exported(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = json.loads((place / "full" / "result.json").read_text())
+    assert main(["train", "--resume", "--out", "full", "--workers", "0", "--json"]) == 0
+    after = json.loads(capsys.readouterr().out)
+    assert after["test_accuracy"] == before["test_accuracy"]
+    assert after["id"] == before["id"]
+    assert main(["export", "full", "--format", "tflite", "--out", "files"]) == 0
+
+
+def test_a_table_is_read_as_it_was(place: Path) -> None:
+    [(op, timing)] = table.load("phone.csv").rows.items()
+    assert (op.op, op.out_channels, timing.median_ms) == ("conv", 120, 0.2)
