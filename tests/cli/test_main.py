@@ -783,12 +783,16 @@ def test_bad_input_gets_one_line_that_says_what_is_right(
 
 
 def readme_commands() -> list[str]:
-    """The ghostnas commands of README.md's shell blocks, continued lines joined; torchrun's too."""
-    blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """The ghostnas commands in shell blocks of README.md, CONTRIBUTING.md and docs, each once,
+    continued lines joined; torchrun's too.
+    """
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    text = "\n".join(page.read_text() for page in pages)
+    blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", text, re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     lines = [line.split("#")[0].strip() for line in lines]
     lines = [re.sub(r"^torchrun .* -m (?=ghostnas )", "", line) for line in lines]
-    return [line for line in lines if line.startswith("ghostnas ")]
+    return list(dict.fromkeys(line for line in lines if line.startswith("ghostnas ")))
 
 
 @pytest.mark.parametrize(
