@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ghostnas import records
 from ghostnas.errors import InputError, did_you_mean
 from ghostnas.files import read_text, shipped, toml_value
 
@@ -20,12 +21,6 @@ SHARES = (  # below 1
 MAY_BE_ZERO = {
     *("weight_decay", "crop_padding", "cutout", "randaugment", "clip_norm"),
     *("validation_pictures", "first_resolution", "randaugment_magnitude", *SHARES),
-}
-KINDS = {
-    "bool": "true or false",
-    "int": "a whole number",
-    "float": "a number",
-    "tuple": "a list of numbers",
 }
 HIGHEST = {"randaugment_magnitude": 30}
 SMALLEST_FIRST_RESOLUTION = 8  # from there it grows in steps of 8
@@ -183,31 +178,9 @@ def to_text(recipe: Recipe) -> str:
 
 
 def from_table(found: Mapping[str, Any]) -> Recipe:
-    """A recipe from the keys and values of a file.
+    """A recipe from the keys and values of a file; whole numbers may stand for others.
 
     Raises:
         InputError: a key is unknown or missing, or a value out of range.
     """
-    kinds = {field.name: str(field.type) for field in fields(Recipe)}
-    values: dict[str, Any] = {}
-    for key, value in found.items():
-        if key not in kinds:
-            raise InputError(f"unknown key {key!r}; known: {', '.join(kinds)}")
-        values[key] = _value(key, kinds[key], value)
-    if missing := [key for key in ("epochs", "batch_size", "learning_rate") if key not in values]:
-        raise InputError(f"needs {missing[0]}")
-    return Recipe(**values)
-
-
-def _value(key: str, kind: str, value: Any) -> Any:
-    """The value as the field takes it; TOML tells whole numbers, numbers and strings apart."""
-    if kind.startswith("tuple"):
-        if isinstance(value, list) and all(type(each) in (int, float) for each in value):
-            return tuple(map(float, value))
-    elif kind == "float":
-        if type(value) in (int, float):
-            return float(value)
-    elif type(value) is {"bool": bool, "int": int, "int | None": int}.get(kind, str):
-        return value
-    needed = next((text for name, text in KINDS.items() if kind.startswith(name)), "a string")
-    raise InputError(f"{key} = {toml_value(value)}: needs {needed}")
+    return records.from_table(Recipe, found, whole="converted")
