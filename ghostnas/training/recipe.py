@@ -31,13 +31,13 @@ class Recipe:
     """How a network is trained.
 
     Attributes:
-        train_pictures: how many of the training pictures are used; None for all.
+        train_pictures: how many of the training images are used; None for all.
         validation_pictures: how many others of them choose between networks.
-        test_pictures: how many of the test pictures a final score is taken on; None for all.
+        test_pictures: how many of the test images a final score is taken on; None for all.
         classes: how many classes are used, drawn at random; None for all.
-        epochs: passes over the pictures used.
+        epochs: passes over the images used.
         batch_size: of a step, all processes together.
-        resolution: pixels of the pictures; None for the network's, or the data's if smaller.
+        resolution: pixels of the images; None for the network's, or the data's if smaller.
         first_resolution: pixels in the first epoch, from which they grow to `resolution` in equal
             steps by three quarters of the epochs; 0 for no growth.
         optimizer: SGD with Nesterov's momentum, or AdamW.
@@ -47,11 +47,11 @@ class Recipe:
         weight_decay: of kernels and dense layers, none of biases and batch norms.
         clip_norm: the longest gradient; 0 for any.
         ema: weight of the past in the moving average of weights that is the result; 0 for none.
-        crop_padding: pictures move by up to so many pixels...
+        crop_padding: images move by up to so many pixels...
         crop_smallest: ... or a part of at least this share of the area is cut out and scaled.
         flip: whether half of them are mirrored left to right.
         cutout: side of a square that is blanked, in pixels (DeVries and Taylor, 2017).
-        randaugment: how many operations of RandAugment change a picture (Cubuk et al., 2020).
+        randaugment: how many operations of RandAugment change an image (Cubuk et al., 2020).
         randaugment_magnitude: how strongly, 0 to 30.
         dropout: before the classifier.
         distill_weight: of the teacher's answers in the loss, where there is a teacher.
