@@ -95,23 +95,20 @@ def card(
     Args:
         files: a row a file, as ``export.json`` holds them.
     """
-    return (
-        _templates()
-        .get_template("card.md.j2")
-        .render(
-            arch=arch,
-            counts=counts,
-            files=files,
-            origin=origin,
-            latencies=_latencies(files, origin),
-            how_it_computes=_how_it_computes,
-            accuracies=_accuracies(files),
-            proofs=_proofs(files),
-            known=preprocessing is not None,
-            used=assumed(preprocessing),
-            preprocessing_file=PREPROCESSING_FILE,
-            packages=PACKAGES,
-        )
+    template = _templates().get_template("card.md.j2")
+    return template.render(
+        arch=arch,
+        counts=counts,
+        files=files,
+        origin=origin,
+        latencies=_latencies(files, origin),
+        how_it_computes=_how_it_computes,
+        accuracies=_accuracies(files),
+        proofs=_proofs(files),
+        known=preprocessing is not None,
+        used=assumed(preprocessing),
+        preprocessing_file=PREPROCESSING_FILE,
+        packages=PACKAGES,
     )
 
 

@@ -19,20 +19,17 @@ LEFT = 96  # of the axis, so that the longest number beside it fits
 
 def page(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
     """The page of a run's result and its trials' rows, as ``templates/report.html.j2`` has it."""
-    return (
-        _templates()
-        .get_template("report.html.j2")
-        .render(
-            result=result,
-            budgets=", ".join(result["budgets"]),
-            verdict=_verdict(result),
-            trials=_trials_text(result),
-            roles=_roles(result),
-            networks=_networks(result),
-            accuracy=_accuracy,
-            chart=_chart(trials, result["best"]["id"], result["scorer"]),
-            files=files(result["exported"]).splitlines(),
-        )
+    template = _templates().get_template("report.html.j2")
+    return template.render(
+        result=result,
+        budgets=", ".join(result["budgets"]),
+        verdict=_verdict(result),
+        trials=_trials_text(result),
+        roles=_roles(result),
+        networks=_networks(result),
+        accuracy=_accuracy,
+        chart=_chart(trials, result["best"]["id"], result["scorer"]),
+        files=files(result["exported"]).splitlines(),
     )
 
 

@@ -63,7 +63,7 @@ class Head:
 class Arch:
     """A whole network, at the resolution (pixels, square) and number of classes it runs with.
 
-    `dropped_strides` counts the strides of 2, from the stem on, that run as 1 for small pictures.
+    `dropped_strides` counts the strides of 2, from the stem on, that run as 1 for small images.
     """
 
     stem: Stem
@@ -172,9 +172,9 @@ def _add_head(graph: Builder, x: int, head: Head, name: str, classes: int) -> No
 
 
 def fit_to(arch: Arch, *, resolution: int, classes: int) -> Arch:
-    """The same network for other pictures: all weights but the classifier's fit both.
+    """The same network for other images: all weights but the classifier's fit both.
 
-    Where the pictures are small, strides are dropped from the stem on, until the last map keeps at
+    Where the images are small, strides are dropped from the stem on, until the last map keeps at
     least 4x4.
     """
     strides = [arch.stem.stride, *(stage.blocks[0].stride for stage in arch.stages)]
