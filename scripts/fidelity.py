@@ -50,8 +50,7 @@ from ghostnas.networks.arch import Arch, lower, to_json
 from ghostnas.networks.zoo import ghostnet
 from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus
 from ghostnas.stats import kendall, percent, summary
-from ghostnas.training import recipe, splits
-from ghostnas.training.loop import train
+from ghostnas.training import loop, recipe, splits
 from ghostnas.training.recipe import Recipe
 
 LONG = "long training"
@@ -203,8 +202,15 @@ def carry_out(task: Task) -> tuple[float, float]:
     else:
         graph = lower(splits.fit(task.arch, found))
         held_out = found.test if task.score == LONG else found.validation
-        how, preprocessing = task.recipe, found.preprocessing
-        value = train(graph, found.train, held_out, how, task.seed, preprocessing).accuracy
+        training = loop.Task(
+            graph=graph,
+            train=found.train,
+            held_out=held_out,
+            recipe=task.recipe,
+            seed=task.seed,
+            preprocessing=found.preprocessing,
+        )
+        value = loop.train(training).accuracy
     return value, time.process_time() - began
 
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-HEAVY = {"torch", "ai_edge_litert", "optuna", "onnx", "onnxruntime", "pandas"}
+HEAVY = {"torch", "ai_edge_litert", "optuna", "onnx", "onnxruntime", "pandas", "jinja2"}
 
 
 def test_help_imports_nothing_heavy():

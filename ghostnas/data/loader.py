@@ -1,14 +1,15 @@
-"""Batches of pictures for a network, from memory or from files that other processes decode.
+"""Batches of images for a network, from memory or from files that other processes decode.
 
-Which pictures, how they are cut and in which order depends on the seed alone: neither on the number
+Which images, how they are cut and in which order depends on the seed alone: neither on the number
 of processes that decode or train, nor on where a training was resumed.
 """
 
-# ruff: noqa: PT028 (test_batches gives batches of test pictures, and is no test)
+# ruff: noqa: PT028 (test_batches gives batches of test images, and is no test)
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import tee
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -34,7 +35,7 @@ from ghostnas.errors import InputError
 from ghostnas.ir.preprocessing import Preprocessing
 
 STREAM = 0x10AD  # keeps these draws apart from others that the same seed makes
-TEST_MARGIN = 0.875  # a test picture's part of its short side, for pictures in files
+TEST_MARGIN = 0.875  # a test image's part of its short side, for images in files
 _on_device: WeakKeyDictionary[Pictures, dict[torch.device, Tensor]] = WeakKeyDictionary()
 
 
@@ -59,8 +60,8 @@ def train_batches(
 
     Args:
         order: indices into `source`, in the order of the epoch.
-        batch_size: pictures of a step, all processes together.
-        crop: how each picture is cut; a `PaddedCrop` of 0 takes all of it, or of a file the middle.
+        batch_size: images of a step, all processes together.
+        crop: how each image is cut; a `PaddedCrop` of 0 takes all of it, or of a file the middle.
         seed: with the number of a batch the origin of all its random numbers.
         shard: this process's rank and how many there are; each gets an equal run of every batch.
         workers: processes that decode files; 0 for this one.
@@ -77,28 +78,26 @@ def train_batches(
     rank, world = shard
     whole = min(batch_size, len(order))
     if not whole or whole % world:
-        raise InputError(f"a batch of {whole} pictures cannot be shared by {world} processes")
+        raise InputError(f"a batch of {whole} images cannot be shared by {world} processes")
     mine = slice(whole // world * rank, whole // world * (rank + 1))
     device = torch.device(device)
-    # Each batch's members and random numbers, twice: files are decoded before they are moved.
-    numbers = range(first, max(1, len(order) // batch_size))
-    ahead, now = (
-        (
-            (order[number * batch_size :][:whole], np.random.default_rng([STREAM, *seed, number]))
-            for number in numbers
-        )
-        for _ in range(2)
+    batches = (  # each one's members and the origin of its random numbers
+        (order[number * batch_size :][:whole], np.random.default_rng([STREAM, *seed, number]))
+        for number in range(first, max(1, len(order) // batch_size))
     )
     if isinstance(source, Pictures):
-        return (_from_memory(source, *batch, crop, size, mine, device) for batch in now)
-    cut = crop if isinstance(crop, ResizedCrop) else None
-    jobs = (jobs_of(source, *batch, cut, size, part=mine, replace=True) for batch in ahead)
-    batches = decoded(jobs, device, workers, strict, skipped)
+        return (_from_memory(source, *batch, crop, size, mine, device) for batch in batches)
     if isinstance(crop, ResizedCrop):
-        return ((_channels_first(images), labels) for images, labels in batches)
+        jobs = (jobs_of(source, *batch, crop, size, part=mine, replace=True) for batch in batches)
+        resized = decoded(jobs, device, workers, strict, skipped)
+        return ((_channels_first(images), labels) for images, labels in resized)
+    # Files are decoded ahead of need, without random numbers, and moved in their turn.
+    ahead, now = tee(batches)
+    jobs = (jobs_of(source, *batch, None, size, part=mine, replace=True) for batch in ahead)
+    whole_images = decoded(jobs, device, workers, strict, skipped)
     return (
         (_channels_first(move(images, whole, rng, crop, mine)), labels)
-        for (images, labels), (_, rng) in zip(batches, now, strict=True)
+        for (images, labels), (_, rng) in zip(whole_images, now, strict=True)
     )
 
 
@@ -112,9 +111,9 @@ def test_batches(
     strict: bool = False,
     skipped: dict[Path, str] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """All pictures in their order, as `train_batches` gives them but for a smaller last batch.
+    """All images in their order, as `train_batches` gives them but for a smaller last batch.
 
-    Pictures in memory are scaled to `size`; of those in files the middle is taken, the short
+    Images in memory are scaled to `size`; of those in files the middle is taken, the short
     side scaled to ``size / 0.875``. A file that cannot be read is left out.
 
     Raises:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ghostnas.ir.cost import Cost
 from ghostnas.ir.preprocessing import IMAGENET, Preprocessing
@@ -87,217 +90,99 @@ def card(
     preprocessing: Preprocessing | None,
     origin: Origin,
 ) -> str:
-    """The text of README.md.
+    """The text of README.md, as ``templates/card.md.j2`` has it.
 
     Args:
         files: a row a file, as ``export.json`` holds them.
     """
-    parts = [
-        f"# {origin.network or 'A network'} ({arch.id})",
-        f"A classifier of RGB pictures into {arch.classes} classes, at {arch.resolution} x "
-        f"{arch.resolution} pixels, written by ghostnas. `arch.json` is its architecture.",
-        "## Numbers",
-        _numbers(counts, files, origin),
-        "## Files",
-        _files(files),
-        "## Pictures",
-        _pictures(preprocessing),
-        "## Use",
-        "Each of these programs runs in this folder, as it stands here, with the packages that it "
-        "names and no others; all but the last read `picture.jpg` and print its class.",
-        *(_use(row, arch.resolution) for row in files),
-    ]
-    return "\n\n".join(parts) + "\n"
+    template = _templates().get_template("card.md.j2")
+    return template.render(
+        arch=arch,
+        counts=counts,
+        files=files,
+        origin=origin,
+        latencies=_latencies(files, origin),
+        how_it_computes=_how_it_computes,
+        accuracies=_accuracies(files),
+        proofs=_proofs(files),
+        known=preprocessing is not None,
+        used=assumed(preprocessing),
+        preprocessing_file=PREPROCESSING_FILE,
+        packages=PACKAGES,
+    )
 
 
-def _numbers(counts: Cost, files: Sequence[Mapping[str, Any]], origin: Origin) -> str:
-    rows = [
-        ("parameters", f"{counts.params:,}", "counted on the architecture"),
-        (
-            "multiply-accumulates",
-            f"{counts.macs:,}",
-            "counted: convolutions and dense layers, batch norm folded",
-        ),
-        (
-            "largest maps at one time",
-            f"{counts.peak_activation_bytes / 1e6:.2f} MB",
-            "counted, in float32",
-        ),
-    ]
+def _templates() -> Environment:
+    found = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    found.filters["four_digits"] = "{:.4f}".format
+    return found
+
+
+def _latencies(
+    files: Sequence[Mapping[str, Any]], origin: Origin
+) -> list[tuple[list[str], Latency]]:
+    """Each latency that holds for files which are there, after the dtypes of these."""
     dtypes = list(dict.fromkeys(row["dtype"] for row in files if row["format"] != "safetensors"))
-    rows += [
-        (
-            f"latency as .tflite in {' or '.join(fitting)} on {each.target}",
-            f"{each.latency_ms:.2f} ms ({each.low_ms:.2f} to {each.high_ms:.2f})",
-            "predicted from a latency table, not measured",
-        )
+    fitting = (
+        ([name for name in dtypes if name in HOLDS_FOR.get(each.dtype, ())], each)
         for each in origin.latencies
-        if (fitting := [name for name in dtypes if name in HOLDS_FOR.get(each.dtype, ())])
-    ]
-    table = ["| what | number | from |", "| --- | --- | --- |"]
-    table += [f"| {what} | {number} | {source} |" for what, number, source in rows]
-    weights = origin.weights or "not told when this folder was written"
-    return "\n".join([*table, "", f"Origin of the weights: {weights}."])
+    )
+    return [(names, each) for names, each in fitting if names]
 
 
-def _files(files: Sequence[Mapping[str, Any]]) -> str:
-    table = [
-        "| file | dtype | MB | top-1 | largest difference | mean | same class | how it computes |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in files:
-        accuracy, apart = row.get("accuracy"), ["-"] * 3
-        if "same_class" in row:
-            apart = [
-                f"{row['difference_from_torch']:.1e}",
-                f"{row['mean_difference_from_torch']:.1e}",
-                f"{row['same_class']:.1%}",
-            ]
-        how = HOW_IT_COMPUTES[row["format"], row["dtype"]]
-        if (parts := row.get("xnnpack_parts")) is not None:
-            how += f"; XNNPACK takes it in {parts} part{'s' * (parts != 1)}"
-        size = f"{row['bytes'] / 1e6:.2f}"
-        top1 = "-" if accuracy is None else f"{accuracy['top1']:.2%}"
-        cells = [f"`{row['file']}`", row["dtype"], size, top1, *apart, how]
-        table.append(f"| {' | '.join(cells)} |")
-    return "\n\n".join(["\n".join(table), *_accuracies(files), *_proofs(files)])
+def _how_it_computes(row: Mapping[str, Any]) -> str:
+    how = HOW_IT_COMPUTES[row["format"], row["dtype"]]
+    if (parts := row.get("xnnpack_parts")) is not None:
+        how += f"; XNNPACK takes it in {parts} part{'s' * (parts != 1)}"
+    return how
 
 
-def _accuracies(files: Sequence[Mapping[str, Any]]) -> list[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measured:
+    """Files of which the same is said: on so many images of some data, or on some processor.
+
+    `command` measures again; None where there is none.
+    """
+
+    names: str
+    images: int
+    of: str
+    command: str | None = None
+
+
+def _accuracies(files: Sequence[Mapping[str, Any]]) -> list[_Measured]:
     """Of which images the accuracies are, and how to see each again."""
     of: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
     for row in files:
         if (accuracy := row.get("accuracy")) is not None:
             of.setdefault((accuracy["images"], accuracy["of"]), []).append(row)
-    texts = []
+    found = []
     for (images, data), rows in of.items():
-        text = (
-            f"Top-1 of {_names(rows, files)} was measured on {images:,} {data}, which calibrated "
-            "nothing, by running that very file in its own runtime."
-        )
         if (command := rows[0]["accuracy"]["command"]) is not None:
-            text += f" `{command.replace(rows[0]['file'], 'FILE', 1)}` prints it again."
-        texts.append(text)
-    unknown = "No top-1 is given: the files were not run on labelled images."
-    return texts or [unknown] * bool(files)
+            command = command.replace(rows[0]["file"], "FILE", 1)
+        found.append(_Measured(names=_names(rows, files), images=images, of=data, command=command))
+    return found
 
 
-def _proofs(files: Sequence[Mapping[str, Any]]) -> list[str]:
+def _proofs(files: Sequence[Mapping[str, Any]]) -> list[_Measured]:
     """On what the differences were taken, and where."""
     of: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
     run = [row for row in files if "same_class" in row]
     for row in run:
         images = row.get("proof_images", row.get("proof_pictures", 0))  # older exports' word
         of.setdefault((images, row.get("processor", "")), []).append(row)
-    texts = []
-    for (images, processor), rows in of.items():
-        where = f", on {processor}" if processor else ""
-        texts.append(
-            f"Differences of {_names(rows, run)} are those of the logits from PyTorch's on "
-            f"{images:,} images, as shares of the largest logit; each file was run in its own "
-            f"runtime when it was written{where}."
-        )
-    return texts
+    return [
+        _Measured(names=_names(rows, run), images=images, of=processor)
+        for (images, processor), rows in of.items()
+    ]
 
 
 def _names(rows: Sequence[Mapping[str, Any]], of: Sequence[Mapping[str, Any]]) -> str:
     if len(rows) == len(of):
         return "every file"
     return ", ".join(f"`{row['file']}`" for row in rows)
-
-
-def _pictures(preprocessing: Preprocessing | None) -> str:
-    used = assumed(preprocessing)
-    mean, std = (", ".join(f"{each:.4f}" for each in part) for part in (used.mean, used.std))
-    origin = (
-        "The weights came without a word on this: ImageNet's are assumed, and may be wrong."
-        if preprocessing is None
-        else "They are those of the training, and stand in the models' metadata too."
-    )
-    names = (
-        f"Class names, in the order of the logits, are in `{PREPROCESSING_FILE}`."
-        if used.classes
-        else "Names of the classes are not known; the programs print numbers."
-    )
-    return (
-        f"The network takes `(picture / 255 - mean) / std`, channels R, G, B, with mean ({mean}) "
-        f"and std ({std}). {origin} {names}"
-    )
-
-
-def _use(row: Mapping[str, Any], resolution: int) -> str:
-    kind, file = row["format"], row["file"]
-    lines = _SNIPPETS[kind]
-    if kind == "tflite" and row["dtype"] == "int8":
-        lines = _TFLITE_INT8
-    code = lines.strip().replace("FILE", file).replace("SIZE", str(resolution))
-    return f"`{file}`, with {PACKAGES[kind]}:\n\n```python\n{code}\n```"
-
-
-_READ = """
-about = json.loads(Path("preprocessing.json").read_text())
-picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")
-picture = ImageOps.fit(picture, (SIZE, SIZE), Image.Resampling.BILINEAR)
-"""
-_NUMPY = """
-image = (np.asarray(picture, np.float32) / 255 - about["mean"]) / about["std"]
-image = image.astype(np.float32)[None]
-"""
-_PRINT = """
-best = int(logits[0].argmax())
-print(about["classes"][best] if about["classes"] else best)
-"""
-_TORCH = f"""
-import json
-from pathlib import Path
-
-import torch
-from PIL import Image, ImageOps
-{_READ.rstrip()}
-pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(SIZE, SIZE, 3)
-image = (pixels / 255 - torch.tensor(about["mean"])) / torch.tensor(about["std"])
-model = torch.export.load("FILE").module()
-with torch.inference_mode():
-    logits = model(image.permute(2, 0, 1)[None])
-{_PRINT.strip()}
-"""
-_ONNX = f"""
-import json
-from pathlib import Path
-
-import numpy as np
-import onnxruntime
-from PIL import Image, ImageOps
-{_READ.rstrip()}
-{_NUMPY.strip()}
-session = onnxruntime.InferenceSession("FILE", providers=["CPUExecutionProvider"])
-[logits] = session.run(["logits"], {{"image": image.transpose(0, 3, 1, 2)}})
-{_PRINT.strip()}
-"""
-_TFLITE = f"""
-import json
-from pathlib import Path
-
-import numpy as np
-from ai_edge_litert.interpreter import Interpreter
-from PIL import Image, ImageOps
-{_READ.rstrip()}
-{_NUMPY.strip()}
-run = Interpreter("FILE").get_signature_runner("serving_default")
-logits = run(image=image)["logits"]
-{_PRINT.strip()}
-"""
-_TFLITE_INT8 = _TFLITE.replace(
-    "logits = run(image=image)",
-    'scale, zero = run.get_input_details()["image"]["quantization"]\n'
-    "image = np.clip(np.round(image / scale) + zero, -128, 127).astype(np.int8)\n"
-    "logits = run(image=image)",
-)
-_SAFETENSORS = """
-from safetensors.numpy import load_file
-
-weights = load_file("FILE")
-for name, array in weights.items():
-    print(name, array.shape)
-"""
-_SNIPPETS = {"torch": _TORCH, "onnx": _ONNX, "tflite": _TFLITE, "safetensors": _SAFETENSORS}

@@ -17,8 +17,9 @@ from ghostnas.devices.benchmark_model import ProfiledOp
 from ghostnas.errors import DeviceError, InputError
 from ghostnas.ir.graph import Graph
 from ghostnas.latency.op_signature import ACTIVATIONS, OPS, WINDOWED, OpSignature, signatures
-from ghostnas.latency.table import WANTED, Origin, Timing
+from ghostnas.latency.table import Origin, Timing
 
+WANTED = {str: "text", int: "a whole number", float: "a number of at least 0"}
 # What benchmark_model calls the nodes of each op, in their order: TFLite's own kernels in capitals,
 # then XNNPACK's, as LiteRT 2.3 and older versions name them. XNNPACK runs 1x1 convolutions as fully
 # connected layers. A "*" stands before nodes that may be missing.

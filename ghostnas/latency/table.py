@@ -6,21 +6,24 @@ device.
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_type_hints
 
+from ghostnas import records
 from ghostnas.errors import InputError, did_you_mean
 from ghostnas.files import read_text, shipped, toml_value, write_whole
 from ghostnas.latency.op_signature import ACTIVATIONS, OPS, OpSignature
 
+R = TypeVar("R")
+
 FORMAT = 2
 CHECK_DIGITS = 100_000
-WANTED = {str: "text", int: "a whole number", float: "a number of at least 0"}
 # What two tables must share to be used as one: all of the origin but when and how busy it was.
 SETTING = (
     *("device", "soc", "core", "clock_mhz", "governor", "threads", "runtime", "delegate"),
@@ -105,6 +108,14 @@ class Correction:
     per_megabyte_ms: float
     networks: int
     scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Extent:
+    """What a file's header says of the file: how many rows follow, and its own check digits."""
+
+    rows: int
+    check: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,8 +218,9 @@ def parse(text: str, name: str, where: str) -> Table:
     """
     lines = text.replace("\r\n", "\n").split("\n")  # splitlines would break notes at U+2028 too
     header = [line for line in lines if line.startswith("#")]
-    fields = _parse_header("\n".join(line[1:].strip() for line in header), f"{where}:1")
-    written = fields.pop("check", None)
+    comments = "\n".join(line[1:].strip() for line in header)
+    extent, origin, correction = _parse_header(comments, f"{where}:1")
+    written = extent.check
     if written != _check(0, "\n".join(line for line in header if not line.startswith("# check"))):
         raise InputError(f"{where}:1: the header was changed after the table was written")
     body = [(at, line) for at, line in enumerate(lines, 1) if line and not line.startswith("#")]
@@ -227,12 +239,10 @@ def parse(text: str, name: str, where: str) -> Table:
                 "written"
             )
         rows[signature] = timing
-    declared = fields.pop("rows")
-    if declared != len(rows):
+    if extent.rows != len(rows):
         last = body[-1][0]
-        raise InputError(f"{where}:{last}: the file ends with {len(rows)} of {declared} rows")
-    correction = fields.pop("correction", None)
-    return Table(name=name, origin=Origin(**fields), rows=rows, correction=correction)
+        raise InputError(f"{where}:{last}: the file ends with {len(rows)} of {extent.rows} rows")
+    return Table(name=name, origin=origin, rows=rows, correction=correction)
 
 
 def to_text(table: Table) -> str:
@@ -262,39 +272,33 @@ def save(table: Table, path: Path) -> None:
     write_whole(path, to_text(table).encode())
 
 
-def _parse_header(text: str, where: str) -> dict[str, Any]:
+def _parse_header(text: str, where: str) -> tuple[_Extent, Origin, Correction | None]:
     try:
         fields = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{where}: the origin in the comments is not TOML: {error}") from error
     if fields.pop("format", None) != FORMAT:
         raise InputError(f"{where}: not a latency table of format {FORMAT}")
-    correction = fields.pop("correction", None)
-    hints = {**get_type_hints(Origin), "rows": int, "check": int}
-    optional = {"notes", "sentinel_ms", "architecture"}
-    _check_fields(fields, hints, optional, f"{where}: the origin")
-    if correction is not None:
-        if not isinstance(correction, dict):
-            raise InputError(f"{where}: correction must be a table")
-        hints = get_type_hints(Correction)
-        _check_fields(correction, hints, set(), f"{where}: the correction")
-        fields["correction"] = Correction(**{**correction, "scores": tuple(correction["scores"])})
-    return fields
+    said: dict[str, Any] = {key: fields.pop(key) for key in ("rows", "check") if key in fields}
+    corrected = fields.pop("correction", None)
+    origin = _record(Origin, fields, f"{where}: the origin")
+    extent = _record(_Extent, said, f"{where}: the header")
+    if corrected is None:
+        return extent, origin, None
+    if not isinstance(corrected, dict):
+        raise InputError(f"{where}: correction must be a table")
+    return extent, origin, _record(Correction, corrected, f"{where}: the correction")
 
 
-def _check_fields(
-    fields: Mapping[str, object], hints: Mapping[str, Any], optional: set[str], where: str
-) -> None:
-    for key, value in fields.items():
-        if key not in hints:
-            raise InputError(f"{where} has an unknown key {key!r}")
-        if key == "scores":
-            if not isinstance(value, list) or not all(type(each) is float for each in value):
-                raise InputError(f"{where}: scores must be a list of numbers")
-        elif type(value) is not hints[key] or (isinstance(value, float) and value != value):
-            raise InputError(f"{where}: {key} must be {WANTED[hints[key]]}")
-    if missing := sorted(set(hints) - set(fields) - optional):
-        raise InputError(f"{where} lacks {', '.join(missing)}")
+def _record(record: type[R], values: Mapping[str, object], where: str) -> R:
+    try:
+        found = records.from_table(record, values, whole="refused")
+        for key, value in values.items():
+            if isinstance(value, float) and math.isnan(value):
+                raise records.refused(key, value, "a number")
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    return found
 
 
 def _parse_row(line: str, where: str) -> tuple[OpSignature, Timing, int]:

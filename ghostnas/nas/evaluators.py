@@ -32,7 +32,7 @@ from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus
 from ghostnas.records import from_table
 from ghostnas.training import splits
 from ghostnas.training.distributed import World, on_cuda
-from ghostnas.training.loop import HERE, Trained, evaluate, train
+from ghostnas.training.loop import HERE, Execution, Task, Trained, evaluate, train
 from ghostnas.training.proxy_network import proxy_of
 from ghostnas.training.recipe import Recipe
 from ghostnas.training.splits import Split
@@ -214,9 +214,10 @@ def _test(arch: Arch, seed: int, weights_path: Path) -> Score:
     """The score is written last and by the worker: once it is there, all of the training is."""
     graph, trained, skipped = _train(arch, seed)
     net = net_of(graph, trained.weights).to(_world.device)
+    execution = Execution(world=_world, skipped=skipped)
     score = Score(
         accuracy=trained.accuracy,
-        test_accuracy=evaluate(net, _split.test, _split.preprocessing, _world, skipped=skipped),
+        test_accuracy=evaluate(net, _split.test, _split.preprocessing, execution),
         seconds=trained.seconds,
         skipped=tuple(skipped.values()),
     )
@@ -230,14 +231,13 @@ def _train(arch: Arch, seed: int) -> tuple[Graph, Trained, dict[Path, str]]:
     """The network at the data's size, what came of its training, and the unreadable pictures."""
     graph = lower(proxy_of(arch, _split))
     skipped: dict[Path, str] = {}
-    trained = train(
-        graph,
-        _split.train,
-        _split.validation,
-        _recipe,
-        seed,
-        _split.preprocessing,
-        world=_world,
-        skipped=skipped,
+    task = Task(
+        graph=graph,
+        train=_split.train,
+        held_out=_split.validation,
+        recipe=_recipe,
+        seed=seed,
+        preprocessing=_split.preprocessing,
     )
+    trained = train(task, execution=Execution(world=_world, skipped=skipped))
     return graph, trained, skipped

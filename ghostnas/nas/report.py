@@ -2,45 +2,51 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from ghostnas.stats import Summary, percent
 
 WIDTH, HEIGHT, MARGIN = 640, 320, 48
 LEFT = 96  # of the axis, so that the longest number beside it fits
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; color: #222; }
-table { border-collapse: collapse; } td, th { padding: .2rem .8rem; text-align: right; }
-th { border-bottom: 1px solid #999; } td:first-child, th:first-child { text-align: left; }
-circle { fill: #4a78b5; } circle.best { fill: #c0392b; } text { font-size: 12px; fill: #555; }
-"""
 
 
 def page(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
-    """The page of a run's result and its trials' rows."""
-    networks = _networks(result)
-    budgets = ", ".join(result["budgets"])
-    items = [f"<li>{escape(line)}</li>" for line in files(result["exported"]).splitlines()]
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>ghostnas: {escape(budgets)}</title>
-<style>{STYLE}</style>
-<h1>Search under {escape(budgets)} for {escape(result["target"])}</h1>
-<p><strong>{escape(_verdict(result))}</strong></p>
-<p>{_trials_text(result)} on {escape(result["data"])} in {result["seconds"] / 60:.1f} minutes.
-{escape(_roles(result))}
-Accuracies are those of the proxy on test images after the search's short training, as a mean with
-its standard deviation over seeds; those of the winner and of plain GhostNet are of seeds that took
-no part in any choice. Latency is that of the deployment, predicted, with its range.</p>
-{_table(networks)}
-<h2>Trials</h2>
-{_scatter(trials, result["best"]["id"], result["scorer"])}
-<h2>Files</h2>
-<ul>{"".join(items)}</ul>
-<p>Train the network in full before it is shipped: ghostnas train {escape(result["run"])}.</p>
-</html>
-"""
+    """The page of a run's result and its trials' rows, as ``templates/report.html.j2`` has it."""
+    template = _templates().get_template("report.html.j2")
+    return template.render(
+        result=result,
+        budgets=", ".join(result["budgets"]),
+        verdict=_verdict(result),
+        trials=_trials_text(result),
+        roles=_roles(result),
+        networks=_networks(result),
+        accuracy=_accuracy,
+        chart=_chart(trials, result["best"]["id"], result["scorer"]),
+        files=files(result["exported"]).splitlines(),
+    )
+
+
+def _templates() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        finalize=_escaped,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _escaped(value: object) -> Markup:
+    """The value as HTML, quotes spelled as `html.escape` does and all pages so far have them."""
+    return value if isinstance(value, Markup) else Markup(html.escape(str(value)))
 
 
 def text(result: Mapping[str, Any]) -> str:
@@ -160,25 +166,35 @@ def _network_text(network: Mapping[str, Any]) -> str:
     )
 
 
-def _table(networks: Sequence[Mapping[str, Any]]) -> str:
-    head = ("network", "accuracy", "MFLOPs", "M params", "latency, ms")
-    rows = []
-    for each in networks:
-        cells = (
-            f"{escape(each['name'])} ({each['id']})",
-            _accuracy(each).replace("+-", "&plusmn;"),
-            f"{each['macs'] / 1e6:.1f}",
-            f"{each['params'] / 1e6:.2f}",
-            f"{each['latency_ms']:.1f} ({each['latency_low_ms']:.1f} to "
-            f"{each['latency_high_ms']:.1f})",
-        )
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    header = "".join(f"<th>{cell}</th>" for cell in head)
-    return f"<table><tr>{header}</tr>{''.join(rows)}</table>"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Point:
+    """A trial in the chart: its place in the chart's units, and what is said of it."""
+
+    x: float
+    y: float
+    best: bool
+    title: str
 
 
-def _scatter(trials: Sequence[Mapping[str, Any]], best: str, scorer: str) -> str:
-    """The score over predicted latency as an SVG, the winner in another colour."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chart:
+    """The score over predicted latency: the ends of the axes with their labels, and the trials."""
+
+    name: str
+    fastest: str
+    slowest: str
+    lowest: str
+    highest: str
+    points: tuple[_Point, ...]
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    right: int = WIDTH - MARGIN
+    top: int = MARGIN
+    bottom: int = HEIGHT - MARGIN
+
+
+def _chart(trials: Sequence[Mapping[str, Any]], best: str, scorer: str) -> _Chart:
     trained = scorer == "train"
     name, unit = ("accuracy", " %") if trained else (scorer, "")
     xs = [each["latency_ms"] for each in trials]
@@ -186,20 +202,21 @@ def _scatter(trials: Sequence[Mapping[str, Any]], best: str, scorer: str) -> str
     left, right = min(xs) * 0.95, max(xs) * 1.05
     room = 0.1 * (max(ys) - min(ys)) or 1.0
     low, high = min(ys) - room, max(ys) + room
-    points = []
-    for each, x, y in zip(trials, xs, ys, strict=True):
-        cx = LEFT + (x - left) / (right - left) * (WIDTH - LEFT - MARGIN)
-        cy = HEIGHT - MARGIN - (y - low) / (high - low) * (HEIGHT - 2 * MARGIN)
-        kind = ' class="best"' if each["id"] == best else ""
-        title = f"trial {each['trial']}: {y:.4g}{unit}, {x:.1f} ms, {each['macs'] / 1e6:.0f} MFLOPs"
-        points.append(
-            f'<circle{kind} cx="{cx:.0f}" cy="{cy:.0f}" r="5"><title>{title}</title></circle>'
+    points = (
+        _Point(
+            x=LEFT + (x - left) / (right - left) * (WIDTH - LEFT - MARGIN),
+            y=HEIGHT - MARGIN - (y - low) / (high - low) * (HEIGHT - 2 * MARGIN),
+            best=each["id"] == best,
+            title=f"trial {each['trial']}: {y:.4g}{unit}, {x:.1f} ms, "
+            f"{each['macs'] / 1e6:.0f} MFLOPs",
         )
-    base = HEIGHT - MARGIN
-    return f"""<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name} over latency">
-<path d="M{LEFT} {MARGIN}V{base}H{WIDTH - MARGIN}" fill="none" stroke="#999"/>
-<text x="{LEFT}" y="{base + 18}">{left:.1f} ms</text>
-<text x="{WIDTH - MARGIN}" y="{base + 18}" text-anchor="end">{right:.1f} ms</text>
-<text x="{LEFT - 6}" y="{base}" text-anchor="end">{low:.4g}{unit}</text>
-<text x="{LEFT - 6}" y="{MARGIN + 4}" text-anchor="end">{high:.4g}{unit}</text>
-{"".join(points)}</svg>"""
+        for each, x, y in zip(trials, xs, ys, strict=True)
+    )
+    return _Chart(
+        name=name,
+        fastest=f"{left:.1f} ms",
+        slowest=f"{right:.1f} ms",
+        lowest=f"{low:.4g}{unit}",
+        highest=f"{high:.4g}{unit}",
+        points=tuple(points),
+    )

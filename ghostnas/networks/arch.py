@@ -8,8 +8,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
+from ghostnas import records
 from ghostnas.errors import InputError, short
 from ghostnas.files import read_text
 from ghostnas.ir.graph import (
@@ -62,7 +63,7 @@ class Head:
 class Arch:
     """A whole network, at the resolution (pixels, square) and number of classes it runs with.
 
-    `dropped_strides` counts the strides of 2, from the stem on, that run as 1 for small pictures.
+    `dropped_strides` counts the strides of 2, from the stem on, that run as 1 for small images.
     """
 
     stem: Stem
@@ -171,9 +172,9 @@ def _add_head(graph: Builder, x: int, head: Head, name: str, classes: int) -> No
 
 
 def fit_to(arch: Arch, *, resolution: int, classes: int) -> Arch:
-    """The same network for other pictures: all weights but the classifier's fit both.
+    """The same network for other images: all weights but the classifier's fit both.
 
-    Where the pictures are small, strides are dropped from the stem on, until the last map keeps at
+    Where the images are small, strides are dropped from the stem on, until the last map keeps at
     least 4x4.
     """
     strides = [arch.stem.stride, *(stage.blocks[0].stride for stage in arch.stages)]
@@ -273,38 +274,33 @@ def _object(document: object, where: str) -> dict[str, Any]:
 
 
 def _record(record: type[T], document: object, where: str) -> T:
-    """An instance of a dataclass from an object with exactly its fields, each of its type."""
+    """An instance of a dataclass from an object with exactly its fields, each in its range."""
     values = _object(document, where)
-    hints = get_type_hints(record)
-    fields = {field.name: field for field in dataclasses.fields(record)}  # type: ignore[arg-type]
-    for key, value in values.items():
-        if key not in fields:
-            raise InputError(f"{where}: unknown key {_shown(key)}, known: {', '.join(fields)}")
-        lowest = 0 if fields[key].default == 0 else 1
-        _check_value(hints[key], value, f"{where}.{key}", lowest)
-        if key == "stride" and value > 2:
-            raise InputError(f"{where}.{key}: {value} is not 1 or 2")
-        if key.endswith("kernel") and value % 2 == 0:
-            raise InputError(f"{where}.{key}: {value} is not odd")
-    for key, field in fields.items():
-        if key not in values and field.default is dataclasses.MISSING:
-            raise InputError(f"{where}: {key} is missing")
-    return record(**values)
+    try:
+        found = records.from_table(record, values)
+        for field in dataclasses.fields(record):  # type: ignore[arg-type]
+            if field.name in values:
+                _check_range(field, values[field.name])
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    return found
 
 
-def _check_value(hint: Any, value: object, where: str, lowest: int) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    options = getattr(hint, "__args__", ())
-    if hint is int:
-        if not (number and isinstance(value, int) and lowest <= value <= LARGEST):
-            raise InputError(
-                f"{where}: {_shown(value)} is not a whole number from {lowest} to {LARGEST}"
-            )
-    elif hint is float:
-        if not (number and 0 <= value <= 1):  # type: ignore[operator]
-            raise InputError(f"{where}: {_shown(value)} is not a number from 0 to 1")
-    elif options and isinstance(options[0], str) and value not in options:
-        raise InputError(f"{where}: {_shown(value)} is none of {', '.join(options)}")
+def _check_range(field: dataclasses.Field[Any], value: object) -> None:
+    """Of a field's value whose type is checked: a share is from 0 to 1, a count at most LARGEST."""
+    if isinstance(field.default, float):
+        if not 0 <= value <= 1:  # type: ignore[operator]
+            raise records.refused(field.name, value, "a number from 0 to 1")
+        return
+    if not isinstance(value, int):
+        return
+    lowest = 0 if field.default == 0 else 1
+    if not lowest <= value <= LARGEST:
+        raise records.refused(field.name, value, f"a whole number from {lowest} to {LARGEST}")
+    if field.name == "stride" and value > 2:
+        raise records.refused(field.name, value, "1 or 2")
+    if field.name.endswith("kernel") and value % 2 == 0:
+        raise records.refused(field.name, value, "odd")
 
 
 def _shown(value: object) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ghostnas.arrays import Array
 from ghostnas.backends.torch_module import Net, weights_of
@@ -26,14 +27,58 @@ from ghostnas.training.learner import Learner, Teacher, memory_errors
 from ghostnas.training.recipe import Recipe
 
 EVALUATION_BATCH = 250
-GROWTH_EPOCHS = 0.75  # share of the epochs in which pictures grow from a recipe's first resolution
+GROWTH_EPOCHS = 0.75  # share of the epochs in which images grow from a recipe's first resolution
 CHECKED_EVERY = {"cpu": 1, "cuda": 20}  # steps: to look at a loss makes a GPU wait
 HERE = World(device=torch.device("cpu"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What is trained; with the number of processes, this decides every weight of the result.
+
+    Attributes:
+        held_out: images that the accuracy is taken on.
+        initial: weights to begin with; those it lacks are drawn.
+        teacher: whose answers are learned too.
+    """
+
+    graph: Graph
+    train: Source
+    held_out: Source
+    recipe: Recipe
+    seed: int
+    preprocessing: Preprocessing
+    initial: Weights | None = None
+    teacher: Teacher | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """How a task is run.
+
+    Attributes:
+        world: the processes that share each batch; all call `train` alike.
+        workers: processes that decode images which are not in memory.
+        strict: whether an image that cannot be read is an error; else another takes its place...
+        skipped: ... and it is put here with the reason.
+        keeper: where the state is kept, and read from first.
+        evaluate_every: epochs between two accuracies on the held-out images; 0 for the last alone.
+    """
+
+    world: World = HERE
+    workers: int = 0
+    strict: bool = False
+    skipped: dict[Path, str] | None = None
+    keeper: Keeper | None = None
+    evaluate_every: int = 0
+
+
+ALONE = Execution()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """A trained network's weights, its accuracy on held-out pictures (0 to 1) and its seconds."""
+    """A trained network's weights, its accuracy on held-out images (0 to 1) and its seconds."""
 
     weights: dict[str, Array]
     accuracy: float
@@ -45,7 +90,7 @@ class Progress:
     """How far a training is after a step; `epoch_done` where it was the last of its epoch.
 
     `loss` is this step's; `mean_loss` and `train_accuracy` are of the epoch so far. `accuracy` is
-    that on held-out pictures, where it was taken.
+    that on held-out images, where it was taken.
     """
 
     step: int
@@ -63,152 +108,84 @@ class Progress:
 
 
 def train(
-    graph: Graph,
-    pictures: Source,
-    held_out: Source,
-    recipe: Recipe,
-    seed: int,
-    preprocessing: Preprocessing,
+    task: Task,
     report: Callable[[Progress], None] = lambda progress: None,
-    *,
-    world: World = HERE,
-    workers: int = 0,
-    strict: bool = False,
-    skipped: dict[Path, str] | None = None,
-    initial: Weights | None = None,
-    teacher: Teacher | None = None,
-    keeper: Keeper | None = None,
-    evaluate_every: int = 0,
+    execution: Execution = ALONE,
 ) -> Trained:
-    """Train `graph` and say how it does on `held_out`.
+    """Train the task's network and say how it does on the held-out images.
 
-    All randomness flows from `seed`: a step draws from it and its own number, so that a training
+    All randomness flows from the seed: a step draws from it and its own number, so that a training
     that goes on from a checkpoint gives, on a CPU, the weights of one that was never stopped.
 
     Args:
         report: called after each step (on CUDA, each 20th and each epoch's last).
-        world: the processes that share each batch; all call this function alike.
-        workers: processes that decode pictures which are not in memory.
-        strict: whether one that cannot be read is an error; else another takes its place...
-        skipped: ... and it is put here with the reason.
-        initial: weights to begin with; those it lacks are drawn.
-        teacher: whose answers are learned too.
-        keeper: where the state is kept, and read from first.
-        evaluate_every: epochs between two accuracies on `held_out`; 0 for the last alone.
 
     Raises:
-        TrainingError: the loss is no number any more or grows, or memory does not suffice.
-        InputError: the pictures or the recipe do not fit the network or the processes.
+        TrainingError: the loss is not a finite number or grows, or memory does not suffice.
+        InputError: the images or the recipe do not fit the network or the processes.
     """
-
-    def judge(net: Net) -> float:
-        return evaluate(net, held_out, preprocessing, world, workers, strict, skipped)
-
     started = time.perf_counter()
-    steps_an_epoch = max(1, len(pictures) // recipe.batch_size)
-    steps = recipe.epochs * steps_an_epoch
-    shard = (world.rank, world.size)
-    crop, augmentation = _crop(recipe), _augmentation(recipe)
+    recipe, world, keeper = task.recipe, execution.world, execution.keeper
+    plan = _plan(task)
     accuracy: float | None = None
     with memory_errors(recipe.batch_size):
-        learner = Learner(graph, recipe, seed, preprocessing, world, initial, teacher)
-        if kept := world.from_first(keeper.read() if keeper and world.first else None):
-            learner.restore(checkpoint.from_bytes(kept, "the checkpoint"))
-        sizes = [resolution_at(recipe, graph, epoch) for epoch in range(recipe.epochs)]
-        pace = _Pace(sizes, steps_an_epoch, learner.step)
-        while learner.step < steps:
-            epoch, first = divmod(learner.step, steps_an_epoch)
-            size = sizes[epoch]
-            batches = train_batches(
-                pictures,
-                np.random.default_rng([seed, epoch]).permutation(len(pictures)),
-                batch_size=recipe.batch_size,
-                size=size,
-                crop=crop,
-                seed=(seed, epoch),
-                shard=shard,
-                device=world.device,
-                workers=workers,
-                first=first,
-                strict=strict,
-                skipped=skipped,
-            )
-            for images, labels in batches:
-                images = augment(images, augmentation, (seed, learner.step), shard)
-                rate = recipe.learning_rate * _schedule(learner.step / steps, recipe)
+        learner = _learner(task, execution)
+        clock = _Clock(plan, learner.step)
+        while learner.step < plan.steps:
+            epoch = learner.step // plan.steps_an_epoch
+            for images, labels in _batches(task, execution, plan, first=learner.step):
+                rate = recipe.learning_rate * _schedule(learner.step / plan.steps, recipe)
                 learner.learn(images, labels, rate)
-                step = learner.step
-                epoch_done = step % steps_an_epoch == 0
+                step, last = learner.step, learner.step == plan.steps
+                epoch_done = step % plan.steps_an_epoch == 0
                 if step % CHECKED_EVERY[world.device.type] and not epoch_done:
                     continue
-                loss = learner.health.check(steps)
-                mean_loss, train_accuracy = learner.health.means(world if epoch_done else HERE)
+                loss = learner.health.check(plan.steps)
+                means = learner.health.means(world if epoch_done else HERE)
                 accuracy = None
-                if step == steps or (epoch_done and due(epoch + 1, evaluate_every)):
-                    accuracy = judge(learner.result)
-                    learner.net.train()
-                report(
-                    Progress(
-                        step=step,
-                        steps=steps,
-                        epoch=epoch + 1,
-                        epoch_done=epoch_done,
-                        resolution=size,
-                        learning_rate=rate,
-                        loss=loss,
-                        mean_loss=mean_loss,
-                        train_accuracy=train_accuracy,
-                        accuracy=accuracy,
-                        images_per_second=min(recipe.batch_size, len(pictures))
-                        / pace.seconds_a_step(step),
-                        seconds_left=pace.seconds_left(step),
-                    )
-                )
+                if last or (epoch_done and due(epoch + 1, execution.evaluate_every)):
+                    accuracy = _accuracy(learner, task, execution)
+                report(_progress(plan, clock, step, rate, loss, means, accuracy))
                 if epoch_done:
                     learner.health.new_epoch()
-                if keeper is not None and world.first and (keeper.due() or step == steps):
+                if keeper is not None and world.first and (keeper.due() or last):
                     keeper.keep(learner.state())
         learner.check_weights()
         if accuracy is None:  # nothing was left to do
-            accuracy = judge(learner.result)
+            accuracy = _accuracy(learner, task, execution)
     seconds = time.perf_counter() - started
     return Trained(weights=weights_of(learner.result), accuracy=accuracy, seconds=seconds)
 
 
 def evaluate(
-    net: Net,
-    pictures: Source,
-    preprocessing: Preprocessing,
-    world: World = HERE,
-    workers: int = 0,
-    strict: bool = False,
-    skipped: dict[Path, str] | None = None,
+    net: Net, images: Source, preprocessing: Preprocessing, execution: Execution = ALONE
 ) -> float:
-    """The share of readable pictures whose class the network, in evaluation mode then, puts first.
+    """The share of readable images whose class the network, in evaluation mode then, puts first.
 
     Raises:
-        InputError: none can be read, or, with `strict`, one cannot.
+        InputError: none can be read, or, where `execution` is strict, one cannot.
     """
     net.eval()
+    world = execution.world
     normalise = normaliser(preprocessing, world.device)
-    own = pictures.take(np.arange(world.rank, len(pictures), world.size))
+    own = images.take(np.arange(world.rank, len(images), world.size))
     right = torch.zeros((), dtype=torch.int64, device=world.device)
     seen = 0
     with torch.inference_mode():
-        for images, labels in test_batches(
+        for batch, labels in test_batches(
             own,
             batch_size=EVALUATION_BATCH,
             size=net.graph.input_shape[1],
             device=world.device,
-            workers=workers,
-            strict=strict,
-            skipped=skipped,
+            workers=execution.workers,
+            strict=execution.strict,
+            skipped=execution.skipped,
         ):
-            right += (net(normalise(images)).argmax(1) == labels).sum()
+            right += (net(normalise(batch)).argmax(1) == labels).sum()
             seen += len(labels)
     right_in_all, seen_in_all = world.total(float(right), seen)
     if not seen_in_all:
-        raise InputError(f"none of the {len(pictures)} pictures to judge by can be read")
+        raise InputError(f"none of the {len(images)} images to evaluate on can be read")
     return right_in_all / seen_in_all
 
 
@@ -218,7 +195,7 @@ def due(epoch: int, every: int) -> bool:
 
 
 def resolution_at(recipe: Recipe, graph: Graph, epoch: int) -> int:
-    """Pixels of the pictures in an epoch, counted from 0; between the ends, multiples of 8."""
+    """Pixels of the images in an epoch, counted from 0; between the ends, multiples of 8."""
     last = graph.input_shape[1]
     first = min(recipe.first_resolution, last)
     growing = math.floor(recipe.epochs * GROWTH_EPOCHS)
@@ -228,29 +205,122 @@ def resolution_at(recipe: Recipe, graph: Graph, epoch: int) -> int:
     return min(last, max(first, grown)) if epoch else first
 
 
-class _Pace:
-    """How quick this process is, where a step's time goes with the pixels of its pictures.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """The steps of a training: `batch` images each, and of each epoch the `sizes` of its images."""
 
-    `sizes` are those of each epoch's pictures, `first` the step that this process began with.
+    steps_an_epoch: int
+    batch: int
+    sizes: tuple[int, ...]
+
+    @property
+    def steps(self) -> int:
+        return len(self.sizes) * self.steps_an_epoch
+
+    def pixels(self, step: int) -> float:
+        """Those of all steps before `step`, one image of each."""
+        epoch, rest = divmod(step, self.steps_an_epoch)
+        whole = self.steps_an_epoch * sum(size**2 for size in self.sizes[:epoch])
+        return whole + rest * self.sizes[epoch] ** 2 if rest else whole
+
+
+def _plan(task: Task) -> _Plan:
+    recipe, images = task.recipe, len(task.train)
+    return _Plan(
+        steps_an_epoch=max(1, images // recipe.batch_size),
+        batch=min(recipe.batch_size, images),
+        sizes=tuple(resolution_at(recipe, task.graph, epoch) for epoch in range(recipe.epochs)),
+    )
+
+
+class _Clock:
+    """How fast this process is, where a step takes time in proportion to its images' pixels.
+
+    `first` is the step that this process began with.
     """
 
-    def __init__(self, sizes: Sequence[int], steps_an_epoch: int, first: int) -> None:
-        self._sizes, self._steps_an_epoch, self._first = sizes, steps_an_epoch, first
+    def __init__(self, plan: _Plan, first: int) -> None:
+        self._plan, self._first = plan, first
         self._began = time.perf_counter()
 
     def seconds_a_step(self, step: int) -> float:
         return (time.perf_counter() - self._began) / (step - self._first)
 
     def seconds_left(self, step: int) -> float:
-        done = self._pixels(step)
-        left = self._pixels(len(self._sizes) * self._steps_an_epoch) - done
-        return (time.perf_counter() - self._began) * left / (done - self._pixels(self._first))
+        done = self._plan.pixels(step)
+        left = self._plan.pixels(self._plan.steps) - done
+        return (time.perf_counter() - self._began) * left / (done - self._plan.pixels(self._first))
 
-    def _pixels(self, step: int) -> float:
-        """Those of all steps before `step`, a picture of each."""
-        epoch, rest = divmod(step, self._steps_an_epoch)
-        whole = self._steps_an_epoch * sum(size**2 for size in self._sizes[:epoch])
-        return whole + rest * self._sizes[epoch] ** 2 if rest else whole
+
+def _progress(
+    plan: _Plan,
+    clock: _Clock,
+    step: int,
+    learning_rate: float,
+    loss: float,
+    means: tuple[float, float],
+    accuracy: float | None,
+) -> Progress:
+    """What is reported after `step`; `means` are loss and training accuracy of the epoch so far."""
+    epoch = (step - 1) // plan.steps_an_epoch
+    return Progress(
+        step=step,
+        steps=plan.steps,
+        epoch=epoch + 1,
+        epoch_done=step % plan.steps_an_epoch == 0,
+        resolution=plan.sizes[epoch],
+        learning_rate=learning_rate,
+        loss=loss,
+        mean_loss=means[0],
+        train_accuracy=means[1],
+        accuracy=accuracy,
+        images_per_second=plan.batch / clock.seconds_a_step(step),
+        seconds_left=clock.seconds_left(step),
+    )
+
+
+def _learner(task: Task, execution: Execution) -> Learner:
+    """The network as it begins: as the keeper has it, in all processes, or new."""
+    world, keeper = execution.world, execution.keeper
+    learner = Learner(
+        task.graph, task.recipe, task.seed, task.preprocessing, world, task.initial, task.teacher
+    )
+    if kept := world.from_first(keeper.read() if keeper and world.first else None):
+        learner.restore(checkpoint.from_bytes(kept, "the checkpoint"))
+    return learner
+
+
+def _batches(
+    task: Task, execution: Execution, plan: _Plan, *, first: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Augmented batches of this process from step `first` to the end of its epoch."""
+    recipe, world = task.recipe, execution.world
+    epoch, done = divmod(first, plan.steps_an_epoch)
+    shard = (world.rank, world.size)
+    batches = train_batches(
+        task.train,
+        np.random.default_rng([task.seed, epoch]).permutation(len(task.train)),
+        batch_size=recipe.batch_size,
+        size=plan.sizes[epoch],
+        crop=_crop(recipe),
+        seed=(task.seed, epoch),
+        shard=shard,
+        device=world.device,
+        workers=execution.workers,
+        first=done,
+        strict=execution.strict,
+        skipped=execution.skipped,
+    )
+    augmentation = _augmentation(recipe)
+    for step, (images, labels) in enumerate(batches, first):
+        yield augment(images, augmentation, (task.seed, step), shard), labels
+
+
+def _accuracy(learner: Learner, task: Task, execution: Execution) -> float:
+    """That of the weights so far, on the held-out images; the network then learns on."""
+    accuracy = evaluate(learner.result, task.held_out, task.preprocessing, execution)
+    learner.net.train()
+    return accuracy
 
 
 def _schedule(progress: float, recipe: Recipe) -> float:

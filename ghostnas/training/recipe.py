@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ghostnas import records
 from ghostnas.errors import InputError, did_you_mean
 from ghostnas.files import read_text, shipped, toml_value
 
@@ -21,12 +22,6 @@ MAY_BE_ZERO = {
     *("weight_decay", "crop_padding", "cutout", "randaugment", "clip_norm"),
     *("validation_pictures", "first_resolution", "randaugment_magnitude", *SHARES),
 }
-KINDS = {
-    "bool": "true or false",
-    "int": "a whole number",
-    "float": "a number",
-    "tuple": "a list of numbers",
-}
 HIGHEST = {"randaugment_magnitude": 30}
 SMALLEST_FIRST_RESOLUTION = 8  # from there it grows in steps of 8
 
@@ -36,13 +31,13 @@ class Recipe:
     """How a network is trained.
 
     Attributes:
-        train_pictures: how many of the training pictures are used; None for all.
+        train_pictures: how many of the training images are used; None for all.
         validation_pictures: how many others of them choose between networks.
-        test_pictures: how many of the test pictures a final score is taken on; None for all.
+        test_pictures: how many of the test images a final score is taken on; None for all.
         classes: how many classes are used, drawn at random; None for all.
-        epochs: passes over the pictures used.
+        epochs: passes over the images used.
         batch_size: of a step, all processes together.
-        resolution: pixels of the pictures; None for the network's, or the data's if smaller.
+        resolution: pixels of the images; None for the network's, or the data's if smaller.
         first_resolution: pixels in the first epoch, from which they grow to `resolution` in equal
             steps by three quarters of the epochs; 0 for no growth.
         optimizer: SGD with Nesterov's momentum, or AdamW.
@@ -52,11 +47,11 @@ class Recipe:
         weight_decay: of kernels and dense layers, none of biases and batch norms.
         clip_norm: the longest gradient; 0 for any.
         ema: weight of the past in the moving average of weights that is the result; 0 for none.
-        crop_padding: pictures move by up to so many pixels...
+        crop_padding: images move by up to so many pixels...
         crop_smallest: ... or a part of at least this share of the area is cut out and scaled.
         flip: whether half of them are mirrored left to right.
         cutout: side of a square that is blanked, in pixels (DeVries and Taylor, 2017).
-        randaugment: how many operations of RandAugment change a picture (Cubuk et al., 2020).
+        randaugment: how many operations of RandAugment change an image (Cubuk et al., 2020).
         randaugment_magnitude: how strongly, 0 to 30.
         dropout: before the classifier.
         distill_weight: of the teacher's answers in the loss, where there is a teacher.
@@ -183,31 +178,9 @@ def to_text(recipe: Recipe) -> str:
 
 
 def from_table(found: Mapping[str, Any]) -> Recipe:
-    """A recipe from the keys and values of a file.
+    """A recipe from the keys and values of a file; whole numbers may stand for others.
 
     Raises:
         InputError: a key is unknown or missing, or a value out of range.
     """
-    kinds = {field.name: str(field.type) for field in fields(Recipe)}
-    values: dict[str, Any] = {}
-    for key, value in found.items():
-        if key not in kinds:
-            raise InputError(f"unknown key {key!r}; known: {', '.join(kinds)}")
-        values[key] = _value(key, kinds[key], value)
-    if missing := [key for key in ("epochs", "batch_size", "learning_rate") if key not in values]:
-        raise InputError(f"needs {missing[0]}")
-    return Recipe(**values)
-
-
-def _value(key: str, kind: str, value: Any) -> Any:
-    """The value as the field takes it; TOML tells whole numbers, numbers and strings apart."""
-    if kind.startswith("tuple"):
-        if isinstance(value, list) and all(type(each) in (int, float) for each in value):
-            return tuple(map(float, value))
-    elif kind == "float":
-        if type(value) in (int, float):
-            return float(value)
-    elif type(value) is {"bool": bool, "int": int, "int | None": int}.get(kind, str):
-        return value
-    needed = next((text for name, text in KINDS.items() if kind.startswith(name)), "a string")
-    raise InputError(f"{key} = {toml_value(value)}: needs {needed}")
+    return records.from_table(Recipe, found, whole="converted")

@@ -30,7 +30,7 @@ from ghostnas.training.checkpoint import INTERVAL_S, Keeper
 from ghostnas.training.distributed import World, join
 from ghostnas.training.history import Curve
 from ghostnas.training.learner import Teacher
-from ghostnas.training.loop import Trained, evaluate, train
+from ghostnas.training.loop import Execution, Task, Trained, evaluate, train
 from ghostnas.training.recipe import Recipe
 from ghostnas.training.settings import Settings, read, to_text
 from ghostnas.training.splits import Split
@@ -111,7 +111,7 @@ class _Training:
     ) -> None:
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        self._how, self._settings, self._machine = how, settings, machine
+        self._how, self._settings = how, settings
         self._folder, self._world = folder, world
         self._say: Say = say if world.first else lambda line: None
         dataset = datasets.load(settings.data, settings.strict)
@@ -128,6 +128,14 @@ class _Training:
         self._teacher: Teacher | None = None
         if settings.teacher:
             self._teacher = _teacher(settings.teacher, self.pictures, world.device, self._say)
+        self._execution = Execution(
+            world=world,
+            workers=machine.workers,
+            strict=settings.strict,
+            skipped=self._skipped,
+            keeper=self._keeper,
+            evaluate_every=max(1, how.epochs // CURVE_POINTS),
+        )
         for line in images.skipped_lines(dataset.skipped):
             self._say(line)
         if new and not proxy_network.shares_weights(
@@ -153,24 +161,18 @@ class _Training:
             for left in self._folder.glob(f".{CHECKPOINT}.*"):  # by a kill in the middle of writing
                 left.unlink()
         curve = Curve(self._folder / "curve.csv", self._say) if world.first else None
+        task = Task(
+            graph=self._graph,
+            train=pictures.train,
+            held_out=pictures.validation if len(pictures.validation) else pictures.test,
+            recipe=how,
+            seed=settings.seed,
+            preprocessing=pictures.preprocessing,
+            initial=self._initial,
+            teacher=self._teacher,
+        )
         try:
-            trained = train(
-                self._graph,
-                pictures.train,
-                pictures.validation if len(pictures.validation) else pictures.test,
-                how,
-                settings.seed,
-                pictures.preprocessing,
-                curve or (lambda progress: None),
-                world=world,
-                workers=self._machine.workers,
-                strict=settings.strict,
-                skipped=self._skipped,
-                initial=self._initial,
-                teacher=self._teacher,
-                keeper=self._keeper,
-                evaluate_every=max(1, how.epochs // CURVE_POINTS),
-            )
+            trained = train(task, curve or (lambda progress: None), self._execution)
         except TrainingError as error:
             raise TrainingError(
                 f"{error}, in another --out; the last good state is kept in {self._folder}"
@@ -215,10 +217,7 @@ class _Training:
             net_of(self._graph, trained.weights).to(self._world.device),
             pictures.test,
             pictures.preprocessing,
-            self._world,
-            self._machine.workers,
-            self._settings.strict,
-            unread,
+            replace(self._execution, skipped=unread),
         )
         return accuracy, unread
 

@@ -39,7 +39,7 @@ def to_text(settings: Settings, how: Recipe, pictures: str) -> str:
 
 
 def read(path: Path) -> tuple[Settings, Recipe, str]:
-    """The settings, the recipe and the fingerprint of the pictures that `to_text` wrote.
+    """The settings, the recipe and the fingerprint of the images that `to_text` wrote.
 
     Raises:
         InputError: there is no such file, or it is damaged.

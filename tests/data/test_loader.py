@@ -104,15 +104,15 @@ def test_crops_are_drawn_by_seed_and_batch(source, crop):
 def test_fewer_pictures_than_a_batch_are_one_batch(source):
     ((images, labels),) = epoch(source, np.array([3, 1, 2]))
     assert (len(images), labels.tolist()) == (3, [3, 1, 2])
-    with pytest.raises(InputError, match="a batch of 3 pictures cannot be shared by 2"):
+    with pytest.raises(InputError, match="a batch of 3 images cannot be shared by 2"):
         epoch(source, np.array([3, 1, 2]), shard=(0, 2))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"shard": (0, 3)}, "a batch of 16 pictures cannot be shared by 3 processes"),
-        ({"order": np.arange(0)}, "a batch of 0 pictures"),
+        ({"shard": (0, 3)}, "a batch of 16 images cannot be shared by 3 processes"),
+        ({"order": np.arange(0)}, "a batch of 0 images"),
     ],
 )
 def test_a_batch_that_cannot_be_shared_is_refused(source, changes, message):

@@ -13,7 +13,7 @@ from ghostnas.networks.blocks import GhostBlock
 from ghostnas.networks.zoo import ghostnet
 from ghostnas.training.checkpoint import Keeper
 from ghostnas.training.learner import Health
-from ghostnas.training.loop import HERE, evaluate, resolution_at, train
+from ghostnas.training.loop import HERE, Execution, Task, evaluate, resolution_at, train
 from ghostnas.training.recipe import Recipe
 
 NET = lower(
@@ -50,8 +50,20 @@ def colours(count, seed):
 TRAIN, HELD_OUT = colours(120, 0), colours(60, 1)
 
 
-def trained(seed=0, recipe=RECIPE, report=lambda progress: None, **more):
-    return train(NET, TRAIN, HELD_OUT, recipe, seed, UNIT, report, **more)
+def task(seed=0, recipe=RECIPE, graph=NET, images=TRAIN, **more):
+    return Task(
+        graph=graph,
+        train=images,
+        held_out=HELD_OUT,
+        recipe=recipe,
+        seed=seed,
+        preprocessing=UNIT,
+        **more,
+    )
+
+
+def trained(seed=0, recipe=RECIPE, report=lambda progress: None, keeper=None, **more):
+    return train(task(seed, recipe, **more), report, Execution(keeper=keeper))
 
 
 def test_a_net_learns_to_tell_colours():
@@ -106,15 +118,8 @@ def test_weights_that_are_no_numbers_are_never_handed_out():
 
 def test_fewer_pictures_than_a_batch_are_one_batch():
     steps = []
-    train(
-        NET,
-        colours(9, 2),
-        HELD_OUT,
-        replace(RECIPE, epochs=2),
-        0,
-        UNIT,
-        lambda progress: steps.append((progress.step, progress.steps)),
-    )
+    few = task(recipe=replace(RECIPE, epochs=2), images=colours(9, 2))
+    train(few, lambda progress: steps.append((progress.step, progress.steps)))
     assert steps == [(1, 2), (2, 2)]
 
 
@@ -265,7 +270,7 @@ def test_the_time_left_counts_the_pixels_to_come():
     told = []
     recipe = replace(RECIPE, first_resolution=8)
     graph = lower(fit_to(ghostnet(0.1), resolution=16, classes=3))
-    train(graph, TRAIN, HELD_OUT, recipe, 0, UNIT, told.append)
+    train(task(recipe=recipe, graph=graph), told.append)
     pixels = [each.resolution**2 for each in told]
     assert len(set(pixels)) > 1
     for one in (told[0], told[len(told) // 2]):
@@ -298,5 +303,5 @@ def test_an_average_of_few_steps_is_not_that_of_the_start():
 
 def test_no_picture_to_judge_by_is_told():
     nothing = HELD_OUT.take(np.arange(0))
-    with pytest.raises(InputError, match="none of the 0 pictures"):
+    with pytest.raises(InputError, match="none of the 0 images"):
         evaluate(net_of(NET, trained().weights), nothing, UNIT)

@@ -38,11 +38,11 @@ def test_a_file_says_all_that_it_says_and_no_more(tmp_path):
 
 WRONG = {
     "unknown key": ("epoch = 3", "unknown key 'epoch'"),
-    "text for a number": ("weight_decay = 'much'", 'weight_decay = "much": needs a number'),
-    "fraction of a picture": ("crop_padding = 1.5", "crop_padding = 1.5: needs a whole number"),
-    "number for a truth": ("flip = 1", "flip = 1: needs true or false"),
-    "number for a list": ("milestones = 1", "milestones = 1: needs a list of numbers"),
-    "truth for a number": ("cutout = true", "cutout = true: needs a whole number"),
+    "text for a number": ("weight_decay = 'much'", 'weight_decay = "much" is not a number'),
+    "fraction of a picture": ("crop_padding = 1.5", "crop_padding = 1.5 is not a whole number"),
+    "number for a truth": ("flip = 1", "flip = 1 is not true or false"),
+    "number for a list": ("milestones = 1", "milestones = 1 is not a list of numbers"),
+    "truth for a number": ("cutout = true", "cutout = true is not a whole number"),
     "negative": ("weight_decay = -1", "weight_decay = -1.0 is out of range, which is 0 to"),
     "no pictures": ("train_pictures = 0", "train_pictures = 0 is out of range, which is 1 to"),
     "share of one": ("ema = 1", "ema = 1.0 is out of range, which is 0 to below 1"),
@@ -53,8 +53,11 @@ WRONG = {
         "31 is out of range, which is 0 to 30",
     ),
     "pictures of few pixels": ("first_resolution = 7", "which is 8 or more, or 0"),
-    "unknown schedule": ("schedule = 'exp'", "cosine, linear or steps"),
-    "unknown optimizer": ("optimizer = 'lion'", "sgd or adamw"),
+    "unknown schedule": (
+        "schedule = 'exp'",
+        'schedule = "exp" is not one of cosine, linear, steps',
+    ),
+    "unknown optimizer": ("optimizer = 'lion'", 'optimizer = "lion" is not one of sgd, adamw'),
     "steps without any": ("schedule = 'steps'", "milestones"),
     "milestones without steps": ("milestones = [0.5]", "milestones"),
     "milestone after the end": ("schedule = 'steps'\nmilestones = [1.5]", "between 0 and 1"),
@@ -78,7 +81,7 @@ def test_a_wrong_file_is_told_what_is_wrong(name, tmp_path):
 
 def test_what_is_missing_is_named(tmp_path):
     (tmp_path / "mine.toml").write_text("epochs = 2\n")
-    with pytest.raises(InputError, match="needs batch_size"):
+    with pytest.raises(InputError, match="batch_size, learning_rate are missing"):
         recipe.load(str(tmp_path / "mine.toml"))
     with pytest.raises(InputError, match="cannot be read"):
         recipe.load(str(tmp_path / "none.toml"))

@@ -129,7 +129,7 @@ def test_other_pictures_and_damaged_files_are_refused_when_it_goes_on(
     text = (run / "train.toml").read_text()
     (run / "train.toml").write_text(text.replace("seed = 0", "seed = 'a'"))
     assert main(resume) == 2
-    assert "is damaged: seed = 'a'" in capsys.readouterr().err
+    assert 'is damaged: seed = "a"' in capsys.readouterr().err
 
 
 def test_what_is_wrong_is_said_before_a_folder_is_made(
