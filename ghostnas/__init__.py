@@ -9,6 +9,8 @@ ghostnas loads neither torch nor Optuna nor a runtime.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ghostnas._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from ghostnas.api import (
         build_table,
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from ghostnas.networks.space import Space
     from ghostnas.training.recipe import Recipe
 
-__version__ = "0.1.0"
 __all__ = [
     "Arch",
     "GhostnasError",

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ghostnas import __version__
+from ghostnas._version import __version__
 from ghostnas.cli import data, evaluate, export, latency, search, show, train
 from ghostnas.cli.options import Result, is_first_process
 from ghostnas.errors import GhostnasError

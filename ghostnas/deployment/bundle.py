@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ghostnas import __version__
+from ghostnas._version import __version__
 from ghostnas.arrays import Array
 from ghostnas.backends import (
     onnx_writer,
