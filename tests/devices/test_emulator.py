@@ -1,4 +1,4 @@
-"""Ops that are really emulated: what is counted is the same each time, and what the op is."""
+"""Ops that are really emulated: counts are the same each time, and fit the op."""
 
 from pathlib import Path
 
@@ -102,7 +102,7 @@ def test_a_model_that_xnnpack_does_not_take_is_an_error_with_its_reason(parts: P
             emulator.count(wanted)
 
 
-def test_what_is_no_model_is_an_error(parts: Path) -> None:
+def test_what_is_not_a_model_is_an_error(parts: Path) -> None:
     with pytest.raises(DeviceError, match="not a readable TensorFlow Lite model"):
         Emulator("cortex-a76", parts).count([b"no model"])
 
