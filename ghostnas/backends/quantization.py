@@ -83,7 +83,7 @@ def quantize_onnx(model: bytes, images: Array) -> bytes:
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
     parsed = onnx.load_from_string(model)
-    add_pre_process_metadata(parsed)  # else it logs advice; shapes are known here anyway
+    add_pre_process_metadata(parsed)  # otherwise it logs advice; shapes are known here anyway
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         quantize_static(

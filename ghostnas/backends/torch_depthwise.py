@@ -103,6 +103,6 @@ def _gradient(
 
 
 def _repeated(x: Tensor, channels: int) -> Tensor:
-    """Each map of x repeated next to itself, `channels` maps in all."""
+    """Each map of x repeated in place, `channels` maps in all."""
     copies = channels // x.shape[1]
     return x if copies == 1 else x.repeat_interleave(copies, 1)

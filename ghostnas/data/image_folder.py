@@ -122,7 +122,7 @@ def _split_files(
     """Training files, test files where they have a folder, and the classes."""
     held_out = next((folder / name for name in TEST_FOLDERS if (folder / name).is_dir()), None)
     parted = held_out is not None or (folder / "train").is_dir()
-    if parted:  # else they are among the classes
+    if parted:  # otherwise they are among the classes
         skipped += _dead_links([folder / name for name in TEST_FOLDERS])
     train, classes = _files(folder / "train" if parted else folder, skipped)
     return train, _files(held_out, skipped, classes)[0] if held_out else None, classes

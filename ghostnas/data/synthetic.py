@@ -28,7 +28,7 @@ DISTRACTORS = 1
 
 
 def draw(pictures: int, seed: int) -> tuple[Array, Array]:
-    """Images (pictures, 32, 32, 3) uint8 and labels (pictures,) int64, as many of each class.
+    """Images (pictures, 32, 32, 3) uint8 and labels (pictures,) int64, equally many of each class.
 
     The same number and seed give the same images.
     """

@@ -141,7 +141,7 @@ DAMAGES = [cut, flipped, zeroed, full, strange, swapped]
 
 
 def opened(reader, path):
-    """Whether the file was opened, having checked its refusal and that no file was left behind."""
+    """Whether the file was opened; checks that a refusal is one line and leaves no files."""
     before = sorted(path.parent.iterdir())
     try:
         reader.open(path)

@@ -99,7 +99,7 @@ def test_a_flipped_bit_is_refused(folder, tmp_path, suffix):
 
 
 def test_a_flipped_bit_of_a_program_is_refused_or_changes_nothing(folder, tmp_path):
-    """A .pt2 is a zip archive: all that is in its files has a checksum, the padding has none."""
+    """A .pt2 is a zip archive: everything in its files has a checksum, the padding has none."""
     content = (folder / "model.pt2").read_bytes()
     images = np.random.default_rng(0).normal(size=(1, 3, 16, 16)).astype(np.float32)
     expected = open_model(folder / "model.pt2").run(images)

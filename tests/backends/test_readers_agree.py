@@ -163,9 +163,7 @@ archs = st.builds(
 @settings(max_examples=100)
 @given(arch=archs, seed=st.integers(0, 100), contrast=st.sampled_from([1.0, 20.0]))
 def test_on_networks_of_any_numbers(arch, seed, contrast):
-    assert_readers_agree(
-        arch, seed, contrast
-    )  # at 20, maps exceed relu6's and the hard ones' bounds
+    assert_readers_agree(arch, seed, contrast)  # at 20, maps exceed the bounds of relu6 and such
 
 
 class Chain(Builder):

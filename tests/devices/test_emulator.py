@@ -76,7 +76,7 @@ def test_instructions_are_those_that_the_emulated_board_counts(parts: Path) -> N
     [counted] = Emulator("cortex-a76", parts).count(models(POINT))
     assert counted.instructions == pytest.approx(2.10e6, rel=0.02)
     macs = 56 * 56 * 24 * 72
-    assert macs / 8 < counted.cycles < macs / 4  # two multiply-adds of four lanes a cycle at most
+    assert macs / 8 < counted.cycles < macs / 4  # at most two multiply-adds of four lanes per cycle
 
 
 def test_weights_are_cold_and_maps_warm(parts: Path) -> None:

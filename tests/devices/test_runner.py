@@ -217,7 +217,7 @@ def measure(
     """Models of which each run takes a microsecond more than the one before it.
 
     Args:
-        slow: what the sentinel says after the warm-up, and `then` ever after.
+        slow: what the sentinel says after the warm-up, and `then` from there on.
     """
     log: list[str] = []
     warm_up = [True] * runner.WARM_UP_ROUNDS

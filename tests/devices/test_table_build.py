@@ -38,7 +38,7 @@ WIDE, NARROW = Timing(2.0, 1.0, 3.0, 9), Timing(2.5, 2.4, 2.6, 9)
 
 
 class Watched(Device):
-    """A device that remembers how many models each job has, and is lost after so many jobs."""
+    """A device that remembers how many models each job has, and is lost after some jobs."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -120,8 +120,8 @@ def out(first: tuple[Path, Built, list[str]], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def scripted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
-    """Have the bench say so of each batch, the last for ever: how slow the sentinel was, in units
-    of the first time, and the timing of every model; or None if it is lost. Returned are the
+    """Script the bench's answer to each batch, the last for ever: how slow the sentinel was, in
+    units of the first time, and the timing of every model; or None if it is lost. Returns the
     batches' sizes.
     """
 

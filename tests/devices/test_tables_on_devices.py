@@ -1,6 +1,6 @@
 """Tables built and checked on a real ARM64 board over ssh and over real adb, lost ones too.
 
-The board's clock counts instructions, one a nanosecond, so its times can be asserted.
+The board's clock counts instructions, one per nanosecond, so its times can be asserted.
 """
 
 import json
@@ -33,7 +33,7 @@ class Place(NamedTuple):
     """A device that can be lost and brought back, and the Python there that has LiteRT.
 
     A table predicts within 0.3 % where the clock counts instructions. Over adb the times are those
-    of this very machine, which others may share: only a wrong unit or the like can be told there.
+    of this very machine, which others may share: only a wrong unit or the like can show there.
     """
 
     url: str
@@ -140,7 +140,7 @@ def test_a_build_whose_device_is_lost_resumes_where_it_was(place: Place, tmp_pat
     said: list[str] = []
     built = build(said.append)
     assert built.measured == 130
-    counted = [line for line in said if " ops," in line]  # beside how slow the device is just now
+    counted = [line for line in said if " ops," in line]  # besides how slow the device is just now
     assert f" of {130 - 40} ops" in counted[0]
     assert not Path(f"{table}.journal").exists()
     assert len(latency_table.load(str(table)).rows) == 130

@@ -134,7 +134,7 @@ def test_of_part_is_the_stem_a_block_or_the_head():
     count = len(parts(arch))
     each = [costs.of_part(arch, position) for position in range(count)]
     assert_same(op_costs.add(each), costs.of_arch(arch))
-    assert (each[0].ops, each[-1].ops) == (2, 7)  # hard-swish is an op of its own
+    assert (each[0].ops, each[-1].ops) == (2, 7)  # hard-swish is a separate op
     assert each[0].weights == 27 * arch.stem.channels
 
 
