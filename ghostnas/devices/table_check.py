@@ -119,7 +119,9 @@ def calibrate(
     for key in ("dtype", "threads"):
         ours, theirs = getattr(origin, key), getattr(table.origin, key)
         if ours != theirs:
-            raise InputError(f"table {table.name} has {key} {theirs!r}, but the device {ours!r}")
+            raise InputError(
+                f"table {table.name} has {key} {theirs!r}, but the device runs {ours!r}"
+            )
     theirs, ours = latency_table.architecture(table.origin), latency_table.architecture(origin)
     if theirs and ours and theirs != ours:
         raise InputError(

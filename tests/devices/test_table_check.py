@@ -349,7 +349,7 @@ def test_a_table_of_another_dtype_or_other_threads_is_not_carried_over(
 ) -> None:
     other = changed(table, **{key: value})
     out = tmp_path / "out" / "carried.csv"
-    with pytest.raises(InputError, match=f"table here has {key} {value!r}, but the device"):
+    with pytest.raises(InputError, match=f"table here has {key} {value!r}, but the device runs"):
         calibrated(bench, other, small, out)
     assert not out.parent.exists()
 
