@@ -1,7 +1,7 @@
-"""Opens an exported model, whatever its format, as a function from pictures to logits.
+"""Opens an exported model, whatever its format, as a function from images to logits.
 
-A runtime may crash on a damaged file of other making; `ghostnas.deployment.evaluate` runs models
-in other processes.
+A runtime may crash on a damaged file made elsewhere; `ghostnas.deployment.evaluate` runs models in
+separate processes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ghostnas.files import read_bytes
 from ghostnas.ir import checksum, weights
 from ghostnas.ir.preprocessing import CHANNELS, IMAGENET, Preprocessing, from_json
 
-# Names of the texts that an exported file holds.
+# Names of the text entries in an exported file.
 PREPROCESSING, DTYPE, ARCH_ID, ORIGIN, SEAL = (
     f"ghostnas.{name}" for name in ("preprocessing", "dtype", "arch_id", "origin", "seal")
 )
@@ -38,7 +38,7 @@ class ModelFile:
         dtype: ``fp32``, ``fp16`` or ``int8``; None where the file does not say.
         resolution: pixels, square.
         classes: how many.
-        preprocessing: the file's, or ImageNet's where it has none...
+        preprocessing: the file's, or ImageNet's if it has none...
         preprocessing_known: ... and which of the two.
         run: float32 (n, 3, resolution, resolution), normalised, to logits (n, classes) float32.
     """
@@ -54,14 +54,14 @@ class ModelFile:
 
 
 def open_model(path: Path, *, threads: int = 1, device: str = "cpu") -> ModelFile:
-    """Open a .pt2, .onnx, .tflite or .safetensors file, or a folder of a training or an export.
+    """Open a .pt2, .onnx, .tflite or .safetensors file, or the folder of a training or an export.
 
-    Beside a .safetensors file there must be its ``arch.json``. `threads` are those of onnxruntime
+    A .safetensors file needs its ``arch.json`` beside it. `threads` are those of onnxruntime
     and TFLite, which run on the CPU; PyTorch has its own setting, and runs .pt2 and .safetensors
     on `device`.
 
     Raises:
-        InputError: there is no such file, it is damaged, or it is no classifier of RGB pictures.
+        InputError: there is no such file, it is damaged, or it is not an RGB image classifier.
     """
     path = _file(path)
     content = read_bytes(path)
@@ -71,68 +71,68 @@ def open_model(path: Path, *, threads: int = 1, device: str = "cpu") -> ModelFil
         logits = opened.run(np.zeros((1, CHANNELS, *[opened.resolution] * 2), np.float32))
     except InputError:
         raise
-    except Exception as error:  # whatever a runtime raises at a damaged file
+    except Exception as error:  # whatever a runtime raises on a damaged file
         raise InputError(
-            f"{path}: cannot be run as {path.suffix}, it is damaged or of an unknown kind: "
+            f"{path}: cannot be run as {path.suffix}; it is damaged or of an unknown kind: "
             f"{one_line(error)}"
         ) from error
     if logits.shape != (1, opened.classes) or not np.isfinite(logits).all():
-        raise InputError(f"{path}: gives no finite number for each of {opened.classes} classes")
+        raise InputError(f"{path}: does not give {opened.classes} finite numbers, one per class")
     names = opened.preprocessing.classes
     if names and len(names) != opened.classes:
-        raise InputError(f"{path}: names {len(names)} classes and has {opened.classes}")
+        raise InputError(f"{path}: names {len(names)} classes but has {opened.classes}")
     return opened
 
 
 def check_classes(model: ModelFile, classes: tuple[str, ...]) -> None:
-    """Refuse a model that does not know these classes, in this order if it calls them so.
+    """Refuse a model with another number of classes, or with these names in another order.
 
     Raises:
-        InputError: as said.
+        InputError: the model is refused.
     """
     if wrong := class_mismatch(model.classes, model.preprocessing.classes, classes):
         raise InputError(f"{model.path}: {wrong}")
 
 
 def class_mismatch(count: int, names: tuple[str, ...], classes: tuple[str, ...]) -> str:
-    """Why a model of `count` classes, called `names` where it says so, is none for data of these
-    classes; empty where it may be.
+    """Why a model of `count` classes, called `names` if it says so, does not fit data of these
+    classes; empty if it may.
     """
     if count != len(classes):
-        return f"knows {count} classes, where the data have {len(classes)}"
+        return f"knows {count} classes, but the data has {len(classes)}"
     if names != classes and set(names) == set(classes):
         return (
-            f"has the classes of the data in another order, {_few(names)} where the data have "
+            f"has the classes of the data in another order: {_few(names)}, but the data has "
             f"{_few(classes)}"
         )
     return ""
 
 
 def other_names(names: tuple[str, ...], classes: tuple[str, ...]) -> str:
-    """In what the names of a model's classes differ from those of the data; empty if in nothing,
-    or if the model has no names.
+    """How the names of a model's classes differ from those of the data; empty if they do not, or
+    if the model has no names.
     """
     strange = [name for name, here in zip(names, classes, strict=False) if name != here]
     if not strange:
         return ""
-    said = f"calls its classes {_few(names)}, where the data say {_few(classes)}"
+    said = f"calls its classes {_few(names)}, but the data says {_few(classes)}"
     if set(names).isdisjoint(classes):
-        return f"{said}; none is the same: an accuracy means nothing unless they are one by one"
-    return f"{said}; {len(strange)} of {len(names)} are others"
+        return f"{said}; none match: accuracy means nothing unless they correspond in order"
+    return f"{said}; {len(strange)} of {len(names)} differ"
 
 
 def doubts(model: ModelFile, classes: tuple[str, ...]) -> list[str]:
-    """What is assumed where a model is run on images of these classes, a line each."""
+    """What is assumed when a model runs on images of these classes, one line each."""
     lines = []
     if not model.preprocessing_known:
-        lines.append("does not say what pictures it expects; ImageNet's mean and std are assumed")
+        lines.append("does not say what images it expects; ImageNet's mean and std are assumed")
     if differ := other_names(model.preprocessing.classes, classes):
         lines.append(differ)
     return lines
 
 
 def one_line(error: BaseException) -> str:
-    """What an error of a runtime says, short and printable."""
+    """A runtime's error message, short and printable."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = text.encode("ascii", "replace").decode()
     return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}..."
@@ -143,10 +143,10 @@ def _file(path: Path) -> Path:
         places = (path / "model.safetensors", path / "export" / "model.safetensors")
         found = next((place for place in places if place.exists()), None)
         if found is None:
-            raise InputError(f"{path}: holds no model.safetensors, of a training or an export")
+            raise InputError(f"{path}: holds no model.safetensors of a training or an export")
         return found
     if path.suffix not in _READERS:
-        raise InputError(f"{path}: is no model; known are {', '.join(_READERS)} and their folders")
+        raise InputError(f"{path}: is not a model; known: {', '.join(_READERS)} and their folders")
     return path
 
 
@@ -155,7 +155,7 @@ def _read_torch(path: Path, content: bytes, threads: int, device: str) -> ModelF
 
     damaged = zipfile.ZipFile(io.BytesIO(content)).testzip()
     if damaged is not None:
-        raise InputError(f"{path}: is damaged, at {damaged!a}; copy or export it anew")
+        raise InputError(f"{path}: is damaged at {damaged!a}; copy or export it again")
     texts = torch_export.texts_of(content)
     program = torch_export.load(content, device)
     shape, out = torch_export.shapes(program)
@@ -169,7 +169,7 @@ def _read_onnx(path: Path, content: bytes, threads: int, device: str) -> ModelFi
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # what is wrong comes as an exception too
+    options.log_severity_level = 4  # errors are raised as exceptions too
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     [source], [target] = session.get_inputs(), session.get_outputs()
     texts = dict(session.get_modelmeta().custom_metadata_map)
@@ -224,7 +224,7 @@ def _model(
     if len(shape) != 3 or shape[0] != CHANNELS or shape[1] != shape[2]:
         raise InputError(f"{path}: takes {tuple(shape)}, needs ({CHANNELS}, pixels, pixels)")
     if not all(isinstance(number, int) and number > 0 for number in (shape[1], classes)):
-        raise InputError(f"{path}: does not say its resolution and how many classes it knows")
+        raise InputError(f"{path}: does not state its resolution and number of classes")
     text = texts.get(PREPROCESSING)
     return ModelFile(
         path=path,
@@ -243,7 +243,7 @@ def _few(names: tuple[str, ...]) -> str:
 
 
 def _in_torch(module: Callable[..., Any], device: str) -> Callable[[Array], Array]:
-    """As a function of arrays, wherever the module is."""
+    """The module, on this device, as a function of arrays."""
     import torch
 
     def run(images: Array) -> Array:
@@ -256,7 +256,7 @@ def _in_torch(module: Callable[..., Any], device: str) -> Callable[[Array], Arra
 
 
 def _in_batches(run: Callable[[Array], Array], size: int) -> Callable[[Array], Array]:
-    """For a model that takes so many pictures at a time and no others."""
+    """For a model that takes exactly `size` images at a time."""
 
     def run_all(images: Array) -> Array:
         lacking = math.ceil(len(images) / size) * size - len(images)

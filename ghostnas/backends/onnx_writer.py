@@ -55,7 +55,7 @@ def write(graph: Graph, weights: Weights, *, half: bool = False) -> bytes:
 
 
 def annotate(model: bytes, texts: Mapping[str, str]) -> bytes:
-    """The model with these texts in its ``metadata_props``, in place of any it has."""
+    """The model with these texts in its ``metadata_props``, replacing any it has."""
     parsed = onnx.load_from_string(model)
     helper.set_model_props(parsed, dict(texts))
     return parsed.SerializeToString()  # type: ignore[no-any-return]
@@ -87,7 +87,7 @@ class _Writer:
         self._constants: dict[str, onnx.TensorProto] = {}
 
     def op(self, op: Any, name: str, inputs: list[str], output: str) -> str:
-        """Append what `op` is in ONNX; return the name of its output."""
+        """Append `op` in ONNX form; return the name of its output."""
         match op:
             case Input():
                 return self._cast(INPUT, f"{INPUT}.half", TensorProto.FLOAT16)
@@ -140,7 +140,7 @@ class _Writer:
             case Flatten():
                 return self._node("Flatten", inputs, output, axis=1)
             case _:
-                raise ValueError(f"{name}: {op} is no op of a deployed graph")
+                raise ValueError(f"{name}: {op} is not an op of a deployed graph")
 
     def model(self, graph: Graph) -> onnx.ModelProto:
         self._cast(self.output, OUTPUT, TensorProto.FLOAT)

@@ -1,7 +1,7 @@
 """Reads weights that others published, under this project's keys; it neither downloads nor trains.
 
 The keys of GhostNet are the same here, in the authors' ghostnet.py (Efficient-AI-Backbones,
-ghostnet_pytorch) and in timm. MobileNetV3-Large has others in timm and in torchvision: `NAMINGS`.
+ghostnet_pytorch) and in timm. MobileNetV3-Large has other keys in timm and torchvision: `NAMINGS`.
 The authors' first release (iamhankai/ghostnet.pytorch) is another network, and is refused.
 """
 
@@ -26,7 +26,7 @@ from ghostnas.ir.preprocessing import Preprocessing
 from ghostnas.networks import zoo
 from ghostnas.networks.arch import Arch, lower
 
-# Where training scripts put the weights in a checkpoint; an average of them comes first, as it is
+# Where training scripts put the weights in a checkpoint; averaged weights come first, as those are
 # what was published.
 WRAPPERS = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "ema"),
@@ -62,11 +62,11 @@ class Naming:
 
     Attributes:
         mark, unlike: a file with the key `mark` and without `unlike` has this naming.
-        place: pattern of a block's keys; its group is one of `blocks`.
-        blocks: their places to ours.
-        first: in the first block, which has no expansion, what a key begins with and becomes.
-        later: the same in all others.
-        outside: the same outside of blocks.
+        place: pattern of a block's keys; its group is a key of `blocks`.
+        blocks: from their block positions to ours.
+        first: in the first block, which has no expansion, key prefixes and their replacements.
+        later: the same in all other blocks.
+        outside: the same outside the blocks.
         eps: what its batch norms add to the variance.
     """
 
@@ -124,20 +124,20 @@ NAMINGS = {
         eps=1e-3,
     ),
 }
-# Networks that are none of ours, whatever their shapes, each by a key that only it has of those
-# after it. V2 and V3 have their attention from the third block on; V3 has all of V2's keys.
+# Networks that are not ours, whatever their shapes, each identified by a key that none after it
+# has. V2 and V3 have their attention from the third block on; V3 has all of V2's keys.
 OTHERS = (
-    (r"squeeze\.0\.weight", "the first release of GhostNet, whose shortcuts and gates are others"),
+    (r"squeeze\.0\.weight", "the first release of GhostNet, whose shortcuts and gates differ"),
     (r"blocks\.\d+\.\d+\.ghost[12]\.cheap_rpr_conv\.", "GhostNetV3"),
     (r"blocks\.\d+\.\d+\.ghost1\.short_conv\.", "GhostNetV2"),
 )
 
 
 def read(path: Path, graph: Graph) -> dict[str, Array]:
-    """The weights of a file for just this network.
+    """The weights of a file for exactly this network.
 
     Raises:
-        InputError: as `read_any`, or they are another network's; the line says where they differ.
+        InputError: as `read_any`, or they are another network's; the message says how.
     """
     found = read_any(path)
     needed = {key: shape for node in graph.nodes for key, shape in weight_shapes(node).items()}
@@ -147,7 +147,7 @@ def read(path: Path, graph: Graph) -> dict[str, Array]:
         classes = len(found[f"{last.name}.weight"])
         if classes != last.op.out_features:
             raise InputError(
-                f"{path}: knows {classes} classes, the network has {last.op.out_features}"
+                f"{path}: knows {classes} classes, but the network has {last.op.out_features}"
             )
     missing = sorted(needed.keys() - found.keys())
     unknown = sorted(found.keys() - needed.keys())
@@ -167,11 +167,11 @@ def read(path: Path, graph: Graph) -> dict[str, Array]:
 def read_any(path: Path) -> dict[str, Array]:
     """All weights of a .safetensors file or of one that PyTorch wrote, under our keys, as float32.
 
-    What the file is shows in its first bytes. A pickle gives tensors and plain values only;
-    anything else in it is refused and never run.
+    The first bytes tell the file type. A pickle yields only tensors and plain values; anything
+    else in it is refused and never run.
 
     Raises:
-        InputError: it is damaged, holds other than weights, or is a network with other layers.
+        InputError: it is damaged, holds anything but weights, or is a network with other layers.
     """
     content = read_bytes(path)
     if content[8:9] != b"{" and content.startswith((b"PK", b"\x80")):
@@ -182,7 +182,7 @@ def read_any(path: Path) -> dict[str, Array]:
 
 
 def preprocessing_of(path: Path) -> Preprocessing | None:
-    """What the file says that its network expects of a picture; PyTorch's files say nothing.
+    """What the file says its network expects of an image; PyTorch's files say nothing.
 
     Raises:
         InputError: it is damaged.
@@ -196,14 +196,14 @@ def preprocessing_of(path: Path) -> Preprocessing | None:
 def find_with_weights(
     name: str, width: float | None, resolution: int | None, file: Path | None
 ) -> tuple[Arch, Mapping[str, Array], Preprocessing | None]:
-    """The network, its weights, and what they expect of a picture where their file says so.
+    """The network, its weights, and what they expect of an image if their file says so.
 
     The weights are those of `file`, of a training's folder, or those that a search exported. At
-    another `resolution` they run with the strides that they were trained with.
+    another `resolution` they run with the strides they were trained with.
 
     Raises:
-        InputError: as `find`, or there are no weights, or they are another network's, or as many
-            strides as they were trained with would not run at this resolution.
+        InputError: as `find`, or there are no weights, or they are another network's, or this
+            resolution needs other strides than those they were trained with.
     """
     folder = Path(name)
     arch = zoo.find(name, width)
@@ -211,9 +211,9 @@ def find_with_weights(
         other = zoo.find(name, width, resolution)
         if other.dropped_strides != arch.dropped_strides:
             raise InputError(
-                f"{name}: its weights are of {arch.resolution} px with {arch.dropped_strides} "
-                f"strides dropped, and {other.dropped_strides} would be at {resolution} px, which "
-                "is another network; train that one: ghostnas train ... --resolution "
+                f"{name}: its weights are for {arch.resolution} px with {arch.dropped_strides} "
+                f"strides dropped; {resolution} px drops {other.dropped_strides}, which makes it "
+                "another network; train that one: ghostnas train ... --resolution "
                 f"{resolution}"
             )
         arch = other
@@ -222,17 +222,17 @@ def find_with_weights(
         file = (folder / "export" if searched else folder) / "model.safetensors"
     if file is None:
         known = ".safetensors or .pth"
-        raise InputError(f"{name} has no weights of its own; name a {known} file by --weights")
+        raise InputError(f"{name} has no weights of its own; give a {known} file with --weights")
     return arch, read(file, lower(arch)), preprocessing_of(file)
 
 
 def _tensors(content: bytes, path: Path) -> dict[str, Array]:
-    """The state dict of a file by ``torch.save``, without step counters."""
+    """The state dict in a file by ``torch.save``, without step counters."""
     import pickle
 
     import torch
 
-    refused = f"{path}: holds more than weights, or is damaged; save its state_dict() alone"
+    refused = f"{path}: holds more than weights, or is damaged; save only its state_dict()"
     try:
         if content[:2] == b"PK":
             _check_archive(content, path)
@@ -242,7 +242,9 @@ def _tensors(content: bytes, path: Path) -> dict[str, Array]:
     except pickle.UnpicklingError as error:
         raise InputError(refused) from error
     except Exception as error:  # damaged pickles raise whatever their opcodes meet
-        raise InputError(f"{path}: is no whole PyTorch file ({type(error).__name__})") from error
+        raise InputError(
+            f"{path}: is not a complete PyTorch file ({type(error).__name__})"
+        ) from error
     found = _unwrapped(loaded, path)
     arrays = {}
     for key, tensor in found.items():
@@ -251,9 +253,9 @@ def _tensors(content: bytes, path: Path) -> dict[str, Array]:
         if key.endswith(weights.STEP_COUNTER):
             continue
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise InputError(f"{path}: {short(key)} is no plain tensor")
+            raise InputError(f"{path}: {short(key)} is not a plain tensor")
         if not tensor.is_floating_point() or tensor.element_size() < 2:
-            raise InputError(f"{path}: {short(key)} is of type {tensor.dtype}, no float")
+            raise InputError(f"{path}: {short(key)} is of type {tensor.dtype}, not a float")
         if tensor.numel() * tensor.element_size() > len(content):
             raise InputError(f"{path}: {short(key)} claims to be larger than the file")
         arrays[key] = tensor.detach().to(torch.float32).numpy()
@@ -261,13 +263,13 @@ def _tensors(content: bytes, path: Path) -> dict[str, Array]:
 
 
 def _check_archive(content: bytes, path: Path) -> None:
-    """PyTorch stores plainly; a compressed file could grow without end, and a wrong sum is damage.
+    """PyTorch does not compress; a compressed file could grow without bound.
 
-    PyTorch itself checks no sums.
+    A wrong checksum is damage, which PyTorch itself does not check for.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise InputError(f"{path}: is a compressed archive, not a file by torch.save")
+            raise InputError(f"{path}: is a compressed archive, not a torch.save file")
         if (damaged := archive.testzip()) is not None:
             raise InputError(f"{path}: is damaged in {short(damaged)}")
 
@@ -304,7 +306,7 @@ def _renamed(found: dict[str, Array], path: Path) -> dict[str, Array]:
 def _translated(found: dict[str, Array], naming: Naming, path: Path) -> dict[str, Array]:
     places = [(re.match(naming.place, key), key) for key in found]
     if {match[1] for match, _ in places if match} != set(naming.blocks):
-        raise InputError(f"{path}: is a MobileNetV3 with other blocks than Large has")
+        raise InputError(f"{path}: is a MobileNetV3 whose blocks are not those of Large")
     translated = {}
     for match, key in places:
         array = found[key]
@@ -328,7 +330,7 @@ def _replaced(key: str, table: Mapping[str, str]) -> str:
 
 
 def _shaped(key: str, array: Array) -> Array:
-    """A fully connected layer as a 1x1 convolution, or the other way round, as it is here."""
+    """A fully connected layer as a 1x1 convolution, or vice versa, as our networks have it."""
     convolution = key.endswith(("conv_head.weight", "conv_reduce.weight", "conv_expand.weight"))
     if convolution and array.ndim == 2:
         return array[:, :, None, None]

@@ -1,7 +1,7 @@
-"""Float models as int8: weights a channel, activations a tensor, ranges from given inputs.
+"""Float models as int8: weights per channel, activations per tensor, ranges from given inputs.
 
-The runtimes' own quantisers do it. That of TFLite has no public interface in ai-edge-litert; a test
-keeps watch over the private one.
+The runtimes' own quantisers do it. TFLite's has no public interface in ai-edge-litert; a test
+watches over the private one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ghostnas.arrays import Array
 
 INT8, INT32 = np.dtype(np.int8).num, np.dtype(np.int32).num
 NO_RANGE, RANGE_OF_DEAD = 1e-6, 0.1  # the latter keeps all scales within what XNNPACK computes
-BATCH = 16  # of the pictures that onnxruntime keeps all maps of
+BATCH = 16  # images of which onnxruntime keeps all maps
 
 
 def quantize(model: bytes, samples: Iterable[Sequence[Array]]) -> bytes:
@@ -25,7 +25,7 @@ def quantize(model: bytes, samples: Iterable[Sequence[Array]]) -> bytes:
 
     Args:
         samples: inputs of the model, each a list of float32 arrays of the shapes it takes (NHWC),
-            from whose runs the ranges are read.
+            from whose runs the ranges are taken.
     """
     from ai_edge_litert import _pywrap_tensorflow_lite_calibration_wrapper as runtime
 
@@ -41,9 +41,9 @@ def quantize(model: bytes, samples: Iterable[Sequence[Array]]) -> bytes:
 
 
 def _widen_dead_ranges(calibrated: bytes) -> bytes | None:
-    """The model with a range for maps that were 0 in all samples; None where none was.
+    """The model with a range for maps that were 0 in all samples; None if there were none.
 
-    Trained networks have such: all of a squeeze-and-excitation's inner ReLUs may be dead. Their
+    Trained networks have such maps: all inner ReLUs of a squeeze-and-excitation may be dead. Their
     scale would be 0, which XNNPACK refuses.
     """
     from ai_edge_litert import schema_py_generated as schema
@@ -62,7 +62,7 @@ def _widen_dead_ranges(calibrated: bytes) -> bytes | None:
 
 
 def nhwc_samples(images: Array) -> Iterator[list[Array]]:
-    """Pictures (n, 3, height, width) as the samples of a model with that one input."""
+    """Images (n, 3, height, width) as the samples of a model with that one input."""
     for image in images:
         yield [np.ascontiguousarray(image.transpose(1, 2, 0)[None], np.float32)]
 
@@ -73,7 +73,7 @@ def quantize_onnx(model: bytes, images: Array) -> bytes:
     Weights are signed and activations are not: GhostNet at 224 took 2.2 times as long on x86 with
     both signed. Weights stay within -64 and 64: x86 without VNNI adds two products of a uint8
     and an int8 in 16 bits, which 2 * 255 * 64 still fits. With all 8 bits those sums saturate, and
-    one small network put another class first there for 56 % of the images.
+    one small network then put another class first for 56 % of the images.
 
     Args:
         images: float32 (n, 3, height, width) for the model's one input.
@@ -83,7 +83,7 @@ def quantize_onnx(model: bytes, images: Array) -> bytes:
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
     parsed = onnx.load_from_string(model)
-    add_pre_process_metadata(parsed)  # else it logs an advice; shapes are known here anyway
+    add_pre_process_metadata(parsed)  # otherwise it logs advice; shapes are known here anyway
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         quantize_static(

@@ -1,4 +1,4 @@
-"""What a .tflite file says of itself: texts by name, and TFLite's own metadata for mobile tools.
+"""What a .tflite file says about itself: texts by name, and TFLite's own metadata for mobile tools.
 
 The latter is a FlatBuffer of metadata_schema.fbs 1.1.0 (github.com/tensorflow/tflite-support), with
 the class names as a file ``labels.txt`` in a zip archive at the end of the model.
@@ -19,7 +19,7 @@ from ghostnas.ir.preprocessing import Preprocessing
 
 STANDARD = "TFLITE_METADATA"
 LABELS = "labels.txt"
-# Numbers of metadata_schema.fbs.
+# Constants of metadata_schema.fbs.
 RGB, AXIS_LABELS, IMAGE_PROPERTIES, FEATURE_PROPERTIES, NORMALIZATION = 1, 2, 2, 1, 1
 
 
@@ -45,7 +45,7 @@ def annotate(model: bytes, texts: Mapping[str, str], preprocessing: Preprocessin
 
 
 def texts_of(model: bytes) -> dict[str, str]:
-    """The texts that `annotate` put in; none of a model of other making."""
+    """The texts that `annotate` put in; none for a model made elsewhere."""
     parsed = schema.Model.GetRootAs(model)
     texts = {}
     for index in range(parsed.MetadataLength()):
@@ -59,7 +59,7 @@ def texts_of(model: bytes) -> dict[str, str]:
 def _with_file(model: bytes, name: str, text: str) -> bytes:
     content = io.BytesIO(model)
     with zipfile.ZipFile(content, "a") as archive:  # after the model, which is read from its start
-        archive.writestr(zipfile.ZipInfo(name), text)  # ZipInfo: no time of writing
+        archive.writestr(zipfile.ZipInfo(name), text)  # ZipInfo: no write time
     return content.getvalue()
 
 
@@ -100,7 +100,7 @@ def _tensor(b: Any, name: str, description: str, content: int, more: Mapping[int
 
 
 def _table(b: Any, fields: Mapping[int, tuple[str, int]]) -> int:
-    """A table of values by the number of their field, each with its FlatBuffers type."""
+    """A table of values by field number, each with its FlatBuffers type."""
     b.StartObject(8)
     for slot, (kind, value) in fields.items():
         getattr(b, f"Prepend{kind}Slot")(slot, value, 0)

@@ -1,4 +1,4 @@
-"""Runs .tflite models, float32 or int8 at their ends, and says which part of one XNNPACK took."""
+"""Runs .tflite models with float32 or int8 inputs and outputs; says which part XNNPACK took."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def load(model: bytes, *, threads: int = 1, xnnpack: bool = True) -> Any:
 
 
 def delegates(interpreter: Any) -> tuple[int, bool]:
-    """In how many parts XNNPACK took the model, and whether the output comes out of one."""
+    """In how many parts XNNPACK took the model, and whether the output comes from one."""
     taken = [op for op in interpreter._get_ops_details() if op["op_name"] == "DELEGATE"]
     [output] = interpreter.get_output_details()
     return len(taken), any(output["index"] in op["outputs"] for op in taken)
 
 
 def run(interpreter: Any, images: Array) -> Array:
-    """Logits (n, classes) of `images` (n, 3, height, width), one picture after the other.
+    """Logits (n, classes) of `images` (n, 3, height, width), one image at a time.
 
-    Where the model takes or gives int8, this goes there and back by the model's own scales.
+    If the model takes or gives int8, values are converted by the model's own scales.
     """
     [source], [target] = interpreter.get_input_details(), interpreter.get_output_details()
     logits = []
@@ -69,10 +69,10 @@ def _from(tensor: Any, values: Array) -> Array:
 
 @contextmanager
 def _without_news() -> Iterator[None]:
-    """What the runtime writes to stderr meanwhile comes after it, without the lines of news.
+    """What the runtime writes to stderr meanwhile follows afterwards, without its INFO lines.
 
-    LiteRT says once a process that it made an XNNPACK delegate. Its Python has no setting for
-    that, and no environment variable is read: its lines can only be kept back at the descriptor.
+    LiteRT says once per process that it made an XNNPACK delegate. Its Python has no setting for
+    that and reads no environment variable: its lines can only be caught at the descriptor.
     """
     try:
         sys.stderr.flush()

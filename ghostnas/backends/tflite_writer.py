@@ -61,7 +61,7 @@ def write(graph: Graph, weights: Weights, *, half: bool = False) -> bytes:
     """The model: signature ``serving_default`` from ``image`` (1, height, width, 3) to ``logits``.
 
     With `half`, kernels and biases are kept as float16, each behind a DEQUANTIZE op, which XNNPACK
-    takes out when it reads the model; all is computed in float32.
+    removes when it loads the model; everything is computed in float32.
 
     Raises:
         KeyError: `weights` lacks an array of `graph`.
@@ -74,10 +74,10 @@ def write(graph: Graph, weights: Weights, *, half: bool = False) -> bytes:
 
 
 def run(model: bytes, images: Array, *, xnnpack: bool = True) -> Array:
-    """Logits (n, classes) of `images` (n, 3, height, width), one picture after the other.
+    """Logits (n, classes) of `images` (n, 3, height, width), one image at a time.
 
     Raises:
-        GhostnasError: with `xnnpack`, if that delegate did not take the graph as one.
+        GhostnasError: with `xnnpack`, if that delegate did not take the whole graph at once.
     """
     interpreter = tflite_runtime.load(model, xnnpack=xnnpack)
     parts, _ = tflite_runtime.delegates(interpreter)
@@ -128,11 +128,11 @@ class _Writer:
         self._operators: list[Any] = []
         self._codes: dict[int, int] = {}
         empty = schema.BufferT()
-        self._buffers = [empty]  # the format keeps buffer 0 for tensors without data
+        self._buffers = [empty]  # the format reserves buffer 0 for tensors without data
         self._inputs: list[int] = []
 
     def op(self, node: Node, inputs: list[int]) -> int:
-        """Append what the node is in TFLite; return its output tensor."""
+        """Append the node in TFLite form; return its output tensor."""
         op, shape = node.op, _nhwc(node.shape)
         emit = partial(self._operator, name=node.name, shape=shape)
         match op:
@@ -194,7 +194,7 @@ class _Writer:
             case Activation():
                 return self._activation(node.name, inputs[0], shape, op.kind)
             case _:
-                raise ValueError(f"{node.name}: {op} is no op of a deployed graph")
+                raise ValueError(f"{node.name}: {op} is not an op of a deployed graph")
 
     def model(self) -> bytes:
         subgraph = schema.SubGraphT()
@@ -271,7 +271,7 @@ class _Writer:
                 return emit(_OPERATOR.RELU6, [x], None)
             case "hard_swish":
                 return emit(_OPERATOR.HARD_SWISH, [x], schema.HardSwishOptionsT())
-            case "hard_sigmoid":  # no op of its own in TFLite: min(max(x + 3, 0), 6) / 6
+            case "hard_sigmoid":  # not an op of TFLite: min(max(x + 3, 0), 6) / 6
                 three = self._constant(f"{name}.three", np.array([3], np.float32))
                 sixth = self._constant(f"{name}.sixth", np.array([1 / 6], np.float32))
                 shifted = self._add(f"{name}.shifted", [x, three], shape, "relu6")
@@ -279,7 +279,7 @@ class _Writer:
             case "sigmoid":
                 return emit(_OPERATOR.LOGISTIC, [x], None)
             case _:
-                raise ValueError(f"{name}: {kind} is no activation of TFLite")
+                raise ValueError(f"{name}: {kind} is not an activation of TFLite")
 
     def _operator(
         self, code: int, inputs: list[int], options: Any, *, name: str, shape: Shape
@@ -331,7 +331,7 @@ def _nhwc(shape: Shape) -> Shape:
 
 
 def _any_batch(shape: Shape) -> Array:
-    """The shape as an op's argument that leaves the batch as it is, also where it was resized."""
+    """The shape as an op's argument that leaves the batch as it is, even if it was resized."""
     return np.array((-1, *shape[1:]), np.int32)
 
 

@@ -1,13 +1,13 @@
-"""Depthwise convolutions whose gradients are found quickly on a CPU.
+"""Depthwise convolutions whose gradients are quick on a CPU.
 
-PyTorch 2.13 (oneDNN) takes slow ways for two kinds of them, on one AVX-512 core and 32 pictures:
+PyTorch 2.13 (oneDNN) takes slow paths for two kinds of them, on one AVX-512 core and 32 images:
 
-- Those that make several maps of each, as Ghost modules with a ratio s above 2 have: 231 groups
+- Those that make several maps of each, as in Ghost modules with a ratio s above 2: 231 groups
   that make 462 maps of 4x4 with 5x5 kernels take 2.9 ms, 462 groups that make 462 take 0.5 (for
   the gradient of the input 3.9 and 0.3).
-- The gradient of kernels wider than 3: of 960 maps of 4x4 with 5x5 kernels it takes 7.5 ms. With
-  5x3 kernels and without padding oneDNN has a better way, so that two such windows of the kernel,
-  over maps that are padded before, take 2.4.
+- The gradient of kernels wider than 3: of 960 maps of 4x4 with 5x5 kernels it takes 7.5 ms. For
+  5x3 kernels without padding oneDNN has a faster path, so that two such windows of the kernel,
+  over maps padded beforehand, take 2.4.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 class _Depthwise(torch.autograd.Function):
-    """Each input map stands beside its copies, so that every output has one of its own."""
+    """Each input map is repeated, so that every output has one of its own."""
 
     @staticmethod
     def forward(
@@ -72,7 +72,7 @@ def _weight_gradient(
     rows, width = weight.shape[2:]
     if width <= WINDOW:
         return _gradient(of_output, x, weight, stride, padding, "weight")
-    # What all positions of a window see; pixels that none does are cut off by negative padding.
+    # What all positions of a window see; pixels that none sees are cut off by negative padding.
     seen = [(of_output.shape[at] - 1) * stride[at - 2] + (rows, WINDOW)[at - 2] for at in (2, 3)]
     above = padding[0]
     found = torch.empty_like(weight)
@@ -94,7 +94,7 @@ def _gradient(
     padding: tuple[int, int],
     wanted: str,
 ) -> Tensor:
-    """That of x or of weight."""
+    """The gradient of x or of weight."""
     mask, groups = [wanted == "x", wanted == "weight", False], weight.shape[0]
     found: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
         of_output, x, weight, None, stride, padding, [1, 1], False, [0, 0], groups, mask
@@ -103,6 +103,6 @@ def _gradient(
 
 
 def _repeated(x: Tensor, channels: int) -> Tensor:
-    """Each map of x, `channels` in all, so many times in a row."""
+    """Each map of x repeated in place, `channels` maps in all."""
     copies = channels // x.shape[1]
     return x if copies == 1 else x.repeat_interleave(copies, 1)

@@ -17,8 +17,8 @@ from ghostnas.backends.torch_module import Net, net_of
 from ghostnas.ir.fusion import fold
 from ghostnas.ir.graph import Graph, Weights
 
-EXTRA = "/extra/"  # where torch.export.save puts them
-BATCH_OF_EXAMPLE = 2  # torch.export would take 1 for a constant
+EXTRA = "/extra/"  # where torch.export.save puts the extra files
+BATCH_OF_EXAMPLE = 2  # torch.export would treat 1 as a constant
 
 
 def write(
@@ -30,9 +30,9 @@ def write(
 ) -> bytes:
     """The program: ``image`` (N, 3, height, width), any N, to logits (N, classes).
 
-    With `half`, batch norms are folded and all weights are kept as float16. The program takes them
-    to float32 whenever it runs and computes so, which every CPU can; inputs and outputs are float32
-    too. `texts` become the file's extra files.
+    With `half`, batch norms are folded and all weights are kept as float16. The program
+    converts them to float32 whenever it runs and computes in that, which every CPU can; inputs and
+    outputs are float32 too. `texts` become the file's extra files.
 
     Raises:
         InputError: `weights` do not fit `graph`.
@@ -57,7 +57,7 @@ def load(model: bytes, device: str) -> ExportedProgram:
 
 
 def shapes(program: ExportedProgram) -> tuple[tuple[int | None, ...], int]:
-    """The shape of a program's one input, None for any batch, and how many numbers it gives.
+    """The shape of a program's one input, None for any batch, and its number of outputs.
 
     Raises:
         ValueError: it has other inputs or outputs.

@@ -1,4 +1,4 @@
-"""A graph as a PyTorch module whose state_dict keys are the node names. Knows no training."""
+"""A graph as a PyTorch module whose state_dict keys are the node names. Does no training."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Watch: TypeAlias = Callable[[int, Tensor], None]
 class Net(nn.Module):
     """Runs the nodes of a graph in order: (batch, 3, height, width) to (batch, classes).
 
-    A fully convolutional graph takes pictures of other sizes too, as usual in PyTorch.
+    A fully convolutional graph takes images of other sizes too, as usual in PyTorch.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -68,7 +68,7 @@ class Net(nn.Module):
 
     def run(self, images: Tensor, watch: Watch) -> Tensor:
         """As `forward`; `watch` is called with the index and the output of each node but the
-        input, as soon as it is there.
+        input, as soon as it is computed.
         """
         values: list[Tensor | None] = [images]
         steps = zip(self.graph.nodes, self._modules_of_nodes, self._done_with, strict=True)
@@ -95,10 +95,10 @@ class _ScaleShift(nn.Module):
 
 
 class _Concat(torch.autograd.Function):
-    """Maps one after the other, whose gradients lie whole in memory again.
+    """Concatenated maps, whose gradients are made contiguous in memory.
 
-    As parts of the sum's gradient, which autograd hands on, each reader would copy them: networks
-    of Ghost modules with s = 3 train a tenth slower by that.
+    As slices of one gradient, which is what autograd passes on, each reader would copy them:
+    networks of Ghost modules with s = 3 train a tenth slower that way.
     """
 
     @staticmethod
@@ -147,7 +147,7 @@ def load_weights(net: Net, weights: Weights) -> None:
 
 
 def weights_of(net: Net) -> dict[str, Array]:
-    """The network's weights as float32 arrays, without the training's step counters."""
+    """The network's weights as float32 arrays, without the step counters of training."""
     return {
         key: tensor.detach().float().cpu().contiguous().numpy().copy()
         for key, tensor in net.state_dict().items()

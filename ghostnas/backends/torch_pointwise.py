@@ -1,9 +1,9 @@
-"""1x1 convolutions that learn in mixed precision on a CPU that multiplies bfloat16 natively.
+"""1x1 convolutions that train in mixed precision on a CPU that multiplies bfloat16 natively.
 
 There a product of bfloat16 matrices takes half the time of one in float32 (100 against 45 GMAC/s
-on one core of a Zen 4), and rounding the operands next to nothing. Sums are float32 inside a
-product; weights, batch norms and depthwise convolutions stay float32, which autocast does not
-leave so: with it GhostNet learned at little more than half the pace of float32.
+on one core of a Zen 4), and rounding the operands next to none. Sums are float32 inside a product;
+weights, batch norms and depthwise convolutions stay float32, which autocast would change: with it
+GhostNet trained at little more than half the speed of float32.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NATIVE = ("avx512_bf16", "amx_bf16")  # as PyTorch names what a processor can do
 
 
 class PointwiseConv2d(nn.Conv2d):
-    """A 1x1 convolution with stride 1, in float32 until `use_bfloat16` says else."""
+    """A 1x1 convolution with stride 1, in float32 until `use_bfloat16` says otherwise."""
 
     in_bfloat16 = False
 
@@ -37,14 +37,14 @@ def native_bfloat16() -> bool:
 
 
 def use_bfloat16(net: nn.Module) -> None:
-    """Let the 1x1 convolutions of `net` learn in bfloat16 from now on."""
+    """Let the 1x1 convolutions of `net` train in bfloat16 from now on."""
     for module in net.modules():
         if isinstance(module, PointwiseConv2d):
             module.in_bfloat16 = True
 
 
 class _Pointwise(torch.autograd.Function):
-    """A matrix product over the channels; channels-last maps are such matrices as they lie."""
+    """A matrix product over the channels; channels-last maps already are such matrices."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class _Pointwise(torch.autograd.Function):
 
 
 def _rows(pixels: Tensor) -> Tensor:
-    """(n, height, width, channels) as a bfloat16 matrix with a row for each pixel."""
+    """(n, height, width, channels) as a bfloat16 matrix with one row per pixel."""
     return pixels.bfloat16().reshape(-1, pixels.shape[3])
 
 

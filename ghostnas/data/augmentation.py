@@ -1,7 +1,7 @@
-"""Random changes of a batch of pictures: crops, mirroring, cutout and RandAugment.
+"""Random changes to a batch of images: crops, mirroring, cutout and RandAugment.
 
-All work on uint8 tensors on any device, on all pictures at once. What is drawn for a picture
-depends on its place in the batch only: shards of a batch are changed as the whole is.
+All work on uint8 tensors on any device, on all images at once. What is drawn for an image depends
+only on its position in the batch: shards of a batch are changed as the whole is.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from ghostnas.errors import InputError
 
 Shard = tuple[int, int]  # this process's number, and how many there are
 WHOLE: Shard = (0, 1)
-STREAM = 0xA06  # keeps these draws apart from others that the same seed makes
+STREAM = 0xA06  # separates these draws from others with the same seed
 CROP_TRIES = 10
-WIDEST = 4 / 3  # a crop's width over its height, and the other way round
+WIDEST = 4 / 3  # a crop's width over its height, or vice versa
 # Weights of a scaling are whole numbers that add up to this, so that sums of products with 8 bits
-# are exact in float32 and TF32: no order of adding, and so no batch size, can change a pixel.
+# are exact in float32 and TF32: no order of summation, and so no batch size, can change a pixel.
 ONE = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class PaddedCrop:
-    """Pictures moved by up to `padding` pixels each way, black where there were none."""
+    """Images shifted by up to `padding` pixels each way, black where there were none."""
 
     padding: int = 0
 
@@ -40,7 +40,7 @@ class PaddedCrop:
 
 @dataclass(frozen=True, slots=True)
 class ResizedCrop:
-    """A part of a picture, scaled: its share of the area is drawn from `smallest` to `largest`, and
+    """A part of an image, scaled: its share of the area is drawn from `smallest` to `largest`, and
     its width over its height from 3/4 to 4/3 (Szegedy et al., 2015).
     """
 
@@ -60,11 +60,11 @@ Crop = PaddedCrop | ResizedCrop
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
-    """What `augment` does, in this order; as it is, nothing.
+    """What `augment` does, in this order; by default, nothing.
 
     Attributes:
-        flip: whether half of the pictures are mirrored left to right.
-        randaugment: how many operations change a picture (Cubuk et al., 2020)...
+        flip: whether half of the images are mirrored left to right.
+        randaugment: how many operations change an image (Cubuk et al., 2020)...
         magnitude: ... and how strongly, 0 to 30.
         cutout: side of a square that is blanked, in pixels (DeVries and Taylor, 2017).
 
@@ -114,14 +114,14 @@ def augment(
 
 
 def draw_parts(count: int, rng: np.random.Generator) -> Array:
-    """What `parts` needs for `count` pictures, (count, CROP_TRIES, 4) from 0 to 1."""
+    """What `parts` needs for `count` images, (count, CROP_TRIES, 4) from 0 to 1."""
     return rng.random((count, CROP_TRIES, 4))
 
 
 def parts(crop: ResizedCrop, draws: Array, width: int, height: int) -> Array:
-    """Left, top, width and height in pixels, (n, 4), of the part of each of n pictures of one size.
+    """Left, top, width and height in pixels, (n, 4), of the part of each of n images of one size.
 
-    It is the first that fits of CROP_TRIES; where none does, as much of the middle as has an
+    It is the first of CROP_TRIES that fits; if none does, as much of the middle as has an
     allowed shape.
     """
     shares = crop.smallest + draws[..., 0] * (crop.largest - crop.smallest)
@@ -143,10 +143,10 @@ def parts(crop: ResizedCrop, draws: Array, width: int, height: int) -> Array:
 def move(
     images: Tensor, whole: int, rng: np.random.Generator, crop: PaddedCrop, mine: slice
 ) -> Tensor:
-    """Images (n, height, width, 3), each moved, black around it.
+    """Images (n, height, width, 3), each shifted, black around it.
 
-    A window of a padded picture is rows of neighbouring bytes, and so is copied by rows: 0.3 ms
-    for 64 pictures of CIFAR on one core, where indices of rows and columns take 1.0.
+    A window of a padded image is rows of neighbouring bytes, and so is copied by rows: 0.3 ms
+    for 64 CIFAR images on one core, where indexing rows and columns takes 1.0.
     """
     pad = crop.padding
     if not pad:
@@ -184,7 +184,7 @@ def _rounded(sums: Tensor) -> Tensor:
 
 
 def _weights(start: Tensor, extent: Tensor, pixels: int, size: int) -> Tensor:
-    """(n, size, pixels): what each old pixel is to each new one; whole numbers, ONE in all."""
+    """(n, size, pixels): the weight of each old pixel in each new one; whole numbers, sum ONE."""
     scale = (extent / size)[:, None, None]
     centres = (
         start[:, None, None] + (torch.arange(size, device=start.device)[:, None] + 0.5) * scale
@@ -197,7 +197,7 @@ def _weights(start: Tensor, extent: Tensor, pixels: int, size: int) -> Tensor:
 
 
 def flip(images: Tensor, mirrored: Array) -> Tensor:
-    """Images (n, height, width, 3) of which the `mirrored` ones (n,) are turned left to right."""
+    """Images (n, height, width, 3) of which the `mirrored` ones (n,) are flipped left to right."""
     which = torch.from_numpy(np.flatnonzero(mirrored)).to(images.device)
     return images.index_copy(0, which, images[which].flip(2))
 

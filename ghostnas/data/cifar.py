@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from their binary files (Krizhevsky, 2009); fetches nothing."""
+"""CIFAR-10 and CIFAR-100 from their binary files (Krizhevsky, 2009); downloads nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CIFAR100_CLASSES = 100
 
 
 def read_cifar10(folder: Path) -> tuple[tuple[str, ...], Pictures, Pictures]:
-    """The classes, and the training and test pictures, in `folder` or its cifar-10-batches-bin.
+    """The classes, and the training and test images, in `folder` or its cifar-10-batches-bin.
 
     Raises:
         InputError: a file is missing or damaged.
@@ -51,13 +51,13 @@ def read_cifar100(folder: Path) -> tuple[tuple[str, ...], Pictures, Pictures]:
 
 
 def _inner(folder: Path, name: str) -> Path:
-    """The folder that the archive makes, if `folder` is the one around it."""
+    """The folder that the archive makes, if `folder` is its parent."""
     return folder / name if (folder / name).is_dir() else folder
 
 
 def _records(path: Path, kind: str, classes: int) -> Pictures:
-    """A file of records: the label, in CIFAR-100 after that of its coarse class, and the pixels,
-    first all red ones.
+    """A file of records: the label, in CIFAR-100 after that of its coarse class, then the pixels,
+    all red ones first.
     """
     label_bytes = 2 if kind == "cifar100" else 1
     size = label_bytes + PIXEL_BYTES

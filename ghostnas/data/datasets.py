@@ -1,4 +1,4 @@
-"""Datasets by name: `load("cifar10:DIR")`, and what can be said of one; makes no batches."""
+"""Datasets by name: `load("cifar10:DIR")`, and what each holds; makes no batches."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from ghostnas.progress import Say, silent
 
 __all__ = ["Dataset", "PictureFiles", "Pictures", "Source", "check", "load", "subset", "usages"]
 
-STATISTICS_FILES = 500  # that mean and standard deviation are taken from
-STATISTICS_PICTURES = 5000  # the same of pictures in memory, if they are as small as CIFAR's
+STATISTICS_FILES = 500  # from which mean and standard deviation are taken
+STATISTICS_PICTURES = 5000  # the same for images in memory, if as small as CIFAR's
 STATISTICS_PIXELS = STATISTICS_PICTURES * 32 * 32
-SMALLEST_STD = 1e-3  # pictures are divided by it
-CHECKED_SIZE = 8  # pixels; damage shows at any
+SMALLEST_STD = 1e-3  # images are divided by it
+CHECKED_SIZE = 8  # pixels; damage shows at any size
 CHECKED_A_LINE = 10_000
 
 
 def load(spec: str, strict: bool = False) -> Dataset:
     """The dataset that a ``KIND`` or ``KIND:DIR`` names.
 
-    Pictures that cannot be read are left out and named in `Dataset.skipped`, or refused with
-    `strict`. Those that stay in files are not looked at here.
+    Images that cannot be read are left out and named in `Dataset.skipped`, or refused with
+    `strict`. Those that stay in files are not opened here.
 
     Raises:
         InputError: as `locate`, or the files are missing or damaged.
@@ -42,7 +42,7 @@ def load(spec: str, strict: bool = False) -> Dataset:
 
 
 def locate(spec: str) -> tuple[str, Path]:
-    """The kind that a ``KIND`` or ``KIND:DIR`` names and its folder; nothing in that is read.
+    """The kind that a ``KIND`` or ``KIND:DIR`` names and its folder, in which nothing is read.
 
     Raises:
         InputError: the kind is unknown, or there is no such folder.
@@ -73,13 +73,13 @@ def usages() -> dict[str, str]:
 
 
 def check(spec: str, strict: bool = False, say: Say = silent) -> dict[str, Any]:
-    """What a dataset holds, every picture decoded once: counts, classes, resolution, and all
-    `skipped` files with the reason. With files, `say` hears how far it is.
+    """What a dataset holds, every image decoded once: counts, classes, resolution, and all
+    `skipped` files with the reason. With files, `say` gets the progress.
 
     ``ghostnas data check`` prints it.
 
     Raises:
-        InputError: `load` would refuse it; with `strict` also the first damaged picture.
+        InputError: `load` would refuse it; with `strict` also the first damaged image.
     """
     dataset = load(spec, strict)
     skipped = list(dataset.skipped)
@@ -109,7 +109,7 @@ def _damaged(source: Source, strict: bool, say: Say) -> dict[int, str]:
     found: dict[int, str] = {}
     for index, path in enumerate(source.paths):
         if index and index % CHECKED_A_LINE == 0:
-            say(f"{index} of {len(source)} pictures checked, {len(found)} cannot be read")
+            say(f"{index} of {len(source)} images checked, {len(found)} cannot be read")
         try:
             decode_square(path, CHECKED_SIZE)
         except InputError as error:
@@ -183,7 +183,7 @@ def _of_folders(name: str, found: ClassFolders, statistics: Preprocessing) -> Da
 
 
 def _preprocessing(train: Source, classes: tuple[str, ...], size: int) -> Preprocessing:
-    """Mean and standard deviation of a channel over some of the pictures, spread evenly."""
+    """Mean and standard deviation of each channel over some of the images, evenly spaced."""
     if isinstance(train, Pictures):
         most = min(STATISTICS_PICTURES, max(STATISTICS_FILES, STATISTICS_PIXELS // size**2))
         some = train.images[:: max(1, len(train) // most)]
@@ -210,17 +210,17 @@ def _sample(files: PictureFiles, size: int) -> Any:
         try:
             images.append(decode_square(path, size))
         except InputError:
-            continue  # named when it is needed
+            continue  # named when it is used
     if not images:
-        raise InputError(f"{files.paths[0].parent}: none of the pictures tried can be read")
+        raise InputError(f"{files.paths[0].parent}: none of the images tried can be read")
     return np.stack(images)
 
 
-# Kind to: whether it takes a folder, what it is, and how it is read.
+# By kind: whether it takes a folder, what it is, and how it is read.
 KINDS: dict[str, tuple[bool, str, Callable[[Path, bool], Dataset]]] = {
-    "synthetic": (False, "ten classes of 32x32 pictures that ghostnas draws itself", _synthetic),
+    "synthetic": (False, "ten classes of 32x32 images that ghostnas draws itself", _synthetic),
     "cifar10": (True, "CIFAR-10's binary files (data_batch_1.bin ... test_batch.bin)", _cifar10),
     "cifar100": (True, "CIFAR-100's binary files (train.bin, test.bin), fine classes", _cifar100),
-    "imagenet": (True, "ImageNet's pictures in train/<wnid>/ and val/<wnid>/", _imagenet),
-    "folder": (True, "pictures in a folder a class, or train/ and test/ of such", _folder),
+    "imagenet": (True, "ImageNet's images in train/<wnid>/ and val/<wnid>/", _imagenet),
+    "folder": (True, "images in one folder per class, or train/ and test/ of such", _folder),
 }

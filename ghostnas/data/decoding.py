@@ -1,5 +1,5 @@
-"""Batches of picture files, decoded here or ahead of need by other processes; orders and cuts as
-it is told.
+"""Batches of image files, decoded here or ahead of time by other processes; the caller sets their
+order and crops.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ghostnas.data.images import Box, PictureFiles, decode_crop, decode_square
 from ghostnas.errors import InputError, TrainingError
 
 JOB_PICTURES = 32  # decoded by one process at a time
-JOBS_AHEAD = 4  # a process
+JOBS_AHEAD = 4  # per process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Job:
         short_side: what the short side is scaled to before the middle is taken...
         crop: ... or what part is taken instead, by `draws`, which begin at `start`.
         replace: whether the next readable file of the batch takes the place of one that is not;
-            else that is left out.
+            otherwise that is left out.
     """
 
     paths: tuple[str, ...]
@@ -93,7 +93,7 @@ def decoded(
     skipped: dict[Path, str] | None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Each batch's images (n, size, size, 3) uint8 and labels, on the device, while `workers`
-    processes (none: this one, when it is asked) decode the next batches.
+    processes (if none: this one, on demand) decode the next batches.
 
     Files that cannot be read are put in `skipped`, with the reason.
 
@@ -124,18 +124,18 @@ def decoded(
             yield images, torch.from_numpy(labels).to(device)
         elif batch[0].replace:
             raise InputError(
-                f"none of a batch of {len(failures)} pictures can be read; "
+                f"none of a batch of {len(failures)} images can be read; "
                 f"the first: {next(iter(failures.values()))}"
             )
 
 
 def _in_processes(jobs: Iterator[Job], workers: int, device: torch.device) -> Iterator[Decoded]:
-    """The jobs' results in order. The processes end with this one, also where that is killed.
+    """The jobs' results in order. The processes end with this one, even if it is killed.
 
-    They live for an epoch: to start and end two of them takes 0.1 s.
+    They live for an epoch: starting and ending two of them takes 0.1 s.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of more processes than cores: the user said how many
+        warnings.simplefilter("ignore")  # about more processes than cores: the user chose how many
         loader: DataLoader[Decoded] = DataLoader(
             _Decoder(),
             batch_size=None,
@@ -143,9 +143,9 @@ def _in_processes(jobs: Iterator[Job], workers: int, device: torch.device) -> It
             num_workers=workers,
             prefetch_factor=JOBS_AHEAD,
             pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # torch's own would go on by a number
+            generator=torch.Generator(),  # torch's own would advance by a number
         )
-        # The processes inherit that they do not hear of Ctrl-C, which is this one's to handle.
+        # The processes inherit that Ctrl-C is blocked: it is this one's to handle.
         heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             results = iter(loader)
@@ -157,12 +157,12 @@ def _in_processes(jobs: Iterator[Job], workers: int, device: torch.device) -> It
         if "DataLoader worker" not in str(error):
             raise
         raise TrainingError(
-            "a process that decodes pictures died: allow more memory or /dev/shm, or fewer workers"
+            "a process that decodes images died: allow more memory or /dev/shm, or fewer workers"
         ) from error
 
 
 class _Decoder(Dataset[Decoded]):
-    """Holds nothing: jobs bring their paths, so the processes do not come to copy all of them."""
+    """Holds nothing: jobs carry their paths, so the processes do not end up copying all of them."""
 
     def __getitem__(self, job: Any) -> Decoded:
         return _decode(job)

@@ -1,4 +1,4 @@
-"""Fetches the archives of public datasets, checks them and unpacks them; reads no pictures."""
+"""Fetches the archives of public datasets, checks them and unpacks them; reads no images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ghostnas.progress import Say
 
 TIMEOUT_S = 30
 CHUNK_BYTES = 1 << 18
-CONNECTIONS = 10  # to one file, of which each brought something
+CONNECTIONS = 10  # to one file, while each brings something
 LINES = 10  # of progress
 MEGABYTE = 1_000_000
 BROKEN = (TimeoutError, ConnectionError, ssl.SSLError)
@@ -52,10 +52,10 @@ ARCHIVES = {
 
 
 def get(name: str, folder: Path, say: Say, url: str | None = None) -> Path:
-    """Fetch a dataset, and give the folder inside `folder` that holds it, whole or not at all.
+    """Fetch a dataset, and return the folder inside `folder` that holds it, whole or not at all.
 
-    What a broken connection left, in a ``.part`` file, is gone on with. `url` is another place
-    where the same archive is.
+    A download that broke off, in a ``.part`` file, resumes. `url` is another place where the same
+    archive is.
 
     Raises:
         InputError: the name is unknown, there is no network, the server refuses, the archive is
@@ -67,7 +67,7 @@ def get(name: str, folder: Path, say: Say, url: str | None = None) -> Path:
     url = url or archive.url
     target = folder / archive.makes
     if target.is_dir():
-        say(f"{target} is there already")
+        say(f"{target} already exists")
         return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,12 +93,12 @@ def _fetch(url: str, part: Path, say: Say) -> None:
             return
         if now <= before:
             break
-        say(f"the connection ended after {now} of {total} bytes; going on")
-    raise InputError(f"{url}: ended after {now} of {total} bytes; run the same again to go on")
+        say(f"the connection ended after {now} of {total} bytes; resuming")
+    raise InputError(f"{url}: ended after {now} of {total} bytes; run the command again to resume")
 
 
 def _continue(url: str, part: Path, say: Say) -> int | None:
-    """Append what one connection brings; the bytes of the whole file, None if nobody says."""
+    """Append what one connection brings; return the whole file's size, None if unknown."""
     have = _bytes_of(part)
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -112,13 +112,13 @@ def _continue(url: str, part: Path, say: Say) -> int | None:
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
-            return have  # there is no more; the checksum tells whether it is right
-        raise InputError(f"{url}: the server refuses: {error.code} {error.reason}") from error
+            return have  # there is no more; the checksum tells whether it is correct
+        raise InputError(f"{url}: the server refused: {error.code} {error.reason}") from error
     except (urllib.error.URLError, *BROKEN) as error:
         reason = getattr(error, "reason", error)
         raise InputError(f"{url}: cannot be reached ({reason}); is there a network?") from error
     except (http.client.HTTPException, ValueError) as error:
-        raise InputError(f"{url}: no proper answer: {error!r}") from error
+        raise InputError(f"{url}: invalid response: {error!r}") from error
 
 
 def _copy(
@@ -129,7 +129,7 @@ def _copy(
     total: int | None,
     say: Say,
 ) -> None:
-    """Until the answer ends; a connection that breaks is one that ends."""
+    """Until the response ends; a broken connection counts as its end."""
     said = LINES * have // total if total else 0
     while True:
         try:
@@ -146,7 +146,7 @@ def _copy(
 
 
 def _extent(answer: http.client.HTTPResponse) -> tuple[int, int | None]:
-    """The first byte of what the server sends, and how many the whole file has."""
+    """The position of the first byte sent, and the size of the whole file."""
     if answer.status == http.HTTPStatus.PARTIAL_CONTENT:
         told = answer.headers.get("Content-Range", "").removeprefix("bytes ")
         place, _, total = told.partition("/")
@@ -168,7 +168,7 @@ def _verify(part: Path, expected: str) -> None:
 
 
 def _unpack(part: Path, target: Path) -> None:
-    """The folder `target` of the archive; it appears when all of it is there."""
+    """The folder `target` of the archive; it appears once it is complete."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpacking-") as place:
         try:
             with tarfile.open(part, "r:gz") as archive:

@@ -1,5 +1,5 @@
-"""Pictures in a folder a class: as users collect them, and as ImageNet comes. Splits, and decodes
-what fits in memory.
+"""Images in one folder per class, as users collect them and as ImageNet comes. Splits them, and
+decodes what fits in memory.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from ghostnas.files import is_utf8
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 TEST_SHARE = 0.2
 LARGEST_RESOLUTION = 224
-BYTES_IN_MEMORY = 2**30  # above it, pictures stay in their files
+BYTES_IN_MEMORY = 2**30  # above it, images stay in their files
 FEWEST_A_CLASS = 2
-SAMPLE = 200  # pictures whose headers say how large all are
+SAMPLE = 200  # images whose headers tell how large all are
 IMAGENET_RESOLUTION = 224
 IMAGENET_TOOL = "https://raw.githubusercontent.com/soumith/imagenetloader.torch/master/valprep.sh"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassFolders:
-    """What was found: the pictures of all classes, and the size they have or may well have."""
+    """What was found: the images of all classes, and the size they have or probably have."""
 
     classes: tuple[str, ...]
     train: Source
@@ -45,16 +45,16 @@ class ClassFolders:
 
 
 def read_folder(folder: Path, strict: bool = False) -> ClassFolders:
-    """Pictures in a folder a class; with train/ and test/ (or val/) above them, or split here.
+    """Images in one folder per class, under train/ and test/ (or val/), or split here.
 
     Up to BYTES_IN_MEMORY they become squares of one size in memory: the middle of each, at the
-    median short side, rounded down to a multiple of 8 and at most LARGEST_RESOLUTION. More
-    stay files.
+    median short side, rounded down to a multiple of 8 and at most LARGEST_RESOLUTION.
+    Above that they stay files.
 
-    A folder or link that leads nowhere is named in `skipped`, as is a picture that cannot be read.
+    A folder or link that leads nowhere is named in `skipped`, as is an image that cannot be read.
 
     Raises:
-        InputError: there are too few classes or pictures, or with `strict` something is skipped.
+        InputError: there are too few classes or images, or with `strict` something is skipped.
     """
     skipped: list[str] = []
     train, test, classes = _split_files(folder, skipped)
@@ -70,7 +70,7 @@ def read_folder(folder: Path, strict: bool = False) -> ClassFolders:
     counts = np.bincount(train_part.labels, minlength=len(classes))
     if counts.min() < FEWEST_A_CLASS:
         raise InputError(
-            f"{folder}: class {classes[int(counts.argmin())]} has {counts.min()} readable pictures "
+            f"{folder}: class {classes[int(counts.argmin())]} has {counts.min()} readable images "
             f"to train on, needs {FEWEST_A_CLASS}"
         )
     return ClassFolders(
@@ -96,7 +96,7 @@ def read_imagenet(folder: Path, strict: bool = False) -> ClassFolders:
     val = folder / "val"
     if _holds_pictures(val):
         raise InputError(
-            f"{val}: its pictures lie in it directly; sort them into val/<wnid>: run in it "
+            f"{val}: its images are directly in it; sort them into val/<wnid>: run in it "
             f"{IMAGENET_TOOL}"
         )
     train, classes = _files(folder / "train", skipped)
@@ -122,7 +122,7 @@ def _split_files(
     """Training files, test files where they have a folder, and the classes."""
     held_out = next((folder / name for name in TEST_FOLDERS if (folder / name).is_dir()), None)
     parted = held_out is not None or (folder / "train").is_dir()
-    if parted:  # else they are among the classes
+    if parted:  # otherwise they are among the classes
         skipped += _dead_links([folder / name for name in TEST_FOLDERS])
     train, classes = _files(folder / "train" if parted else folder, skipped)
     return train, _files(held_out, skipped, classes)[0] if held_out else None, classes
@@ -131,9 +131,9 @@ def _split_files(
 def _files(
     folder: Path, skipped: list[str], known: tuple[str, ...] | None = None
 ) -> tuple[PictureFiles, tuple[str, ...]]:
-    """The picture files below `folder`, sorted, and the classes; a class is a folder with some.
+    """The image files below `folder`, sorted, and the classes; a class is a folder with some.
 
-    Where the classes are `known`, there may be no others. What cannot be read goes to `skipped`.
+    If the classes are `known`, there may be no others. What cannot be read goes to `skipped`.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder")
@@ -143,22 +143,22 @@ def _files(
     found = {place.name: paths for place in places if (paths := _pictures_below(place, skipped))}
     if len(found) < 2:
         raise InputError(
-            f"{folder}: has pictures in {len(found)} folders, needs a folder a class and at least 2"
+            f"{folder}: has images in {len(found)} folders, needs one folder per class, at least 2"
         )
     for name in found:
         if not is_utf8(name):
             raise InputError(f"{folder}: class folder {name!a}: give it a name in UTF-8")
     classes = known or tuple(sorted(found))
     if unknown := sorted(set(found) - set(classes)):
-        raise InputError(f"{folder}: class {unknown[0]} has no pictures in train")
+        raise InputError(f"{folder}: class {unknown[0]} has no images in train")
     files = tuple(path for name in classes for path in found.get(name, ()))
     counts = [len(found.get(name, ())) for name in classes]
     return PictureFiles(paths=files, labels=np.repeat(np.arange(len(classes)), counts)), classes
 
 
 def _pictures_below(folder: Path, skipped: list[str]) -> list[Path]:
-    """Sorted; names with a leading dot are not pictures but what file managers leave. Folders that
-    cannot be read, and links to others, which may lead in circles, go to `skipped`.
+    """Sorted; names with a leading dot are not images but what file managers leave. Folders that
+    cannot be read, and links to others, which may form cycles, go to `skipped`.
     """
 
     def skip(error: OSError) -> None:
@@ -169,7 +169,7 @@ def _pictures_below(folder: Path, skipped: list[str]) -> list[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for path in (Path(place, name) for name in folders):
             if path.is_symlink():
-                skipped.append(f"{path}: is a link to a folder, which is not followed here")
+                skipped.append(f"{path}: is a link to a folder, which is not followed")
         others = [Path(place, name) for name in sorted(names) if not name.startswith(".")]
         skipped += _dead_links([path for path in others if not _is_picture(path.name)])
         paths += [os.path.join(place, name) for name in names if _is_picture(name)]
@@ -177,9 +177,9 @@ def _pictures_below(folder: Path, skipped: list[str]) -> list[Path]:
 
 
 def _dead_links(paths: Sequence[Path]) -> list[str]:
-    """Those of the paths that are links to nothing; what stood there may have been pictures."""
+    """Those of the paths that are links to nothing; their targets may have been images."""
     return [
-        f"{path}: cannot be read: it is a link to what is not there"
+        f"{path}: cannot be read: it is a broken link"
         for path in paths
         if path.is_symlink() and not path.exists()
     ]
@@ -202,12 +202,12 @@ def _common_size(files: PictureFiles) -> int:
         except InputError:
             continue  # named when it is decoded
     if not sides:
-        raise InputError(f"{files.paths[0].parent}: none of the pictures tried can be read")
+        raise InputError(f"{files.paths[0].parent}: none of the images tried can be read")
     return max(8, min(LARGEST_RESOLUTION, int(np.median(sides)) // 8 * 8))
 
 
 def _decode(files: PictureFiles, size: int, skipped: list[str], strict: bool) -> Pictures:
-    """Every readable picture; the others go to `skipped` with the reason."""
+    """Every readable image; the others go to `skipped` with the reason."""
     images = np.empty((len(files), size, size, 3), np.uint8)
     read: list[int] = []
     for index, path in enumerate(files.paths):
@@ -220,5 +220,5 @@ def _decode(files: PictureFiles, size: int, skipped: list[str], strict: bool) ->
             continue
         read.append(index)
     if not read:
-        raise InputError(f"none of the pictures can be read; the first: {skipped[0]}")
+        raise InputError(f"none of the images can be read; the first: {skipped[0]}")
     return Pictures(images=images[: len(read)], labels=files.labels[read])

@@ -1,6 +1,6 @@
-"""Labelled pictures, in memory or in files, and how a file becomes a square of pixels; no batches.
+"""Labelled images, in memory or in files, and how a file becomes a square of pixels; no batches.
 
-A picture is upright, 8-bit and RGB, whatever its file holds: orientation tags are followed, and
+An image is upright, 8-bit and RGB, whatever its file holds: orientation tags are followed, and
 transparency is dropped. Scaling is bilinear over all pixels that a new one covers.
 """
 
@@ -21,7 +21,7 @@ from ghostnas.arrays import Array
 from ghostnas.errors import InputError
 from ghostnas.ir.preprocessing import Preprocessing
 
-# Only these are tried on a file: Pillow knows others that start programs, as EPS does Ghostscript.
+# Only these are tried on a file: Pillow knows others that start programs, as EPS runs Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "GIF", "TIFF")
 SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm"),
@@ -82,11 +82,11 @@ Source: TypeAlias = Pictures | PictureFiles
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Training and test pictures, square ones of `resolution` pixels where they are in memory.
+    """Training and test images, squares of `resolution` pixels if they are in memory.
 
     Attributes:
-        resolution: natural for these pictures; files may be asked for at any other.
-        preprocessing: mean and standard deviation of the training pictures, and the classes.
+        resolution: natural for these images; files can be decoded at any other.
+        preprocessing: mean and standard deviation of the training images, and the classes.
         skipped: which files could not be read, and why.
     """
 
@@ -112,7 +112,7 @@ Some = TypeVar("Some", bound=_Takes)
 
 
 def subset(source: Some, size: int | None, seed: int) -> tuple[Some, Some]:
-    """`size` pictures (all for None) drawn so that the classes keep their shares, and the rest."""
+    """`size` images (all for None) drawn so that the classes keep their shares, and the rest."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(source))
     if size is None or size >= len(source):
@@ -129,7 +129,7 @@ def subset(source: Some, size: int | None, seed: int) -> tuple[Some, Some]:
 
 
 def decode_square(path: Path | str, size: int, short_side: int | None = None) -> Array:
-    """The middle of a picture, (size, size, 3) uint8, its short side scaled to `short_side`
+    """The middle of an image, (size, size, 3) uint8, its short side scaled to `short_side`
     (`size` for None).
 
     Raises:
@@ -145,18 +145,18 @@ def decode_square(path: Path | str, size: int, short_side: int | None = None) ->
 
 
 def decode_crop(path: Path | str, size: int, choose: Callable[[int, int], Box]) -> Array:
-    """The part of a picture that `choose` picks, scaled to (size, size, 3) uint8.
+    """The part of an image that `choose` picks, scaled to (size, size, 3) uint8.
 
-    `choose` is told the width and height of the upright picture and answers left, top, width and
-    height, in pixels. A JPEG is decoded at a half, a quarter or an eighth where that still
-    leaves `size` pixels a side of the part.
+    `choose` is given the width and height of the upright image and returns left, top, width and
+    height, in pixels. A JPEG is decoded at a half, a quarter or an eighth if that still leaves
+    `size` pixels per side of the part.
 
     Raises:
         InputError: the file cannot be read; the line begins with its path.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged tags and large pictures, a line each
+            warnings.simplefilter("ignore")  # about damaged tags and large images, a line each
             with Image.open(path, formats=FORMATS) as picture:
                 return _cut(picture, size, choose)
     except DAMAGED as error:
@@ -164,7 +164,7 @@ def decode_crop(path: Path | str, size: int, choose: Callable[[int, int], Box]) 
 
 
 def short_side(path: Path) -> int:
-    """Pixels of a picture's short side, from its header.
+    """Pixels of an image's short side, from its header.
 
     Raises:
         InputError: the header cannot be read.
@@ -187,7 +187,7 @@ def _cut(picture: Image.Image, size: int, choose: Callable[[int, int], Box]) -> 
     if reduction > 1:
         picture.draft(None, (full[0] // reduction, full[1] // reduction))
     if picture.size == full:
-        reduction = 1  # only JPEGs can
+        reduction = 1  # only JPEGs can be reduced
     rgb = _eight_bits(picture).convert("RGB")
     if turn := TURNS.get(orientation):
         rgb = rgb.transpose(turn)
@@ -200,7 +200,7 @@ def _cut(picture: Image.Image, size: int, choose: Callable[[int, int], Box]) -> 
 
 
 def _orientation(picture: Image.Image) -> int:
-    """1 for upright, also where the tags are damaged: the pixels need not be."""
+    """1 for upright, even if the tags are damaged: the pixels may not be."""
     try:
         found = picture.getexif().get(ORIENTATION, 1)
     except DAMAGED:
@@ -209,7 +209,7 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """A 16-bit grey picture by its high bytes, which Pillow would cut off at 255; others as is."""
+    """A 16-bit grey image by its high bytes, where Pillow would clip at 255; others as is."""
     if not picture.mode.startswith("I"):
         return picture
     return Image.fromarray(
@@ -224,12 +224,12 @@ def _reason(path: Path, error: Exception) -> str:
     if path.stat().st_size == 0:
         return "is empty"
     if isinstance(error, UnidentifiedImageError):
-        return f"is no picture of a known kind ({', '.join(FORMATS)})"
+        return f"is not an image of a known kind ({', '.join(FORMATS)})"
     return " ".join(f"is damaged: {error or type(error).__name__}".split())
 
 
 def skipped_lines(reasons: Collection[str]) -> list[str]:
-    """Lines on images that could not be read: the first ones by name, and how many."""
+    """Lines on images that could not be read: the first ones by name, and how many in all."""
     lines = [f"skipped {reason}" for reason in islice(reasons, NAMED)]
     if len(reasons) > NAMED:
         lines.append(f"skipped {len(reasons)} images in all")

@@ -27,10 +27,10 @@ LUMA = (19595, 38470, 7471)
 
 def apply_operations(images: Tensor, drawn: Array, magnitude: int, negative: Array) -> Tensor:
     """Images (n, height, width, 3), each after the one of OPERATIONS whose number is `drawn` (n,);
-    `negative` (n,) turns the direction round of those that have one.
+    `negative` (n,) reverses those that have a direction.
 
     At the highest magnitude they are as strong as in AutoAugment (Cubuk et al., 2019, table 6).
-    Geometric operations interpolate between pixels and keep the scale of square pictures.
+    Geometric operations interpolate between pixels and keep the scale of square images.
     """
     share = magnitude / HIGHEST_MAGNITUDE
     signs = np.where(negative, -1.0, 1.0)
@@ -100,7 +100,7 @@ def _smooth(images: Tensor) -> Tensor:
 
 
 def _autocontrast(images: Tensor) -> Tensor:
-    """Each channel stretched to 0 ... 255; one of a single value is left."""
+    """Each channel stretched to 0 ... 255; one of a single value is left as it is."""
     low, high = (bound(images, (1, 2), keepdim=True).int() for bound in (torch.amin, torch.amax))
     spread = high - low
     stretched = (images.int() - low) * 255 // spread.clamp(min=1)
@@ -123,7 +123,7 @@ def _equalize(images: Tensor) -> Tensor:
 
 
 def _matrix(name: str, share: float) -> Array:
-    """(2, 3): from places in the new picture to those in the old, both from -1 to 1."""
+    """(2, 3): from positions in the new image to those in the old, both from -1 to 1."""
     matrix = np.eye(2, 3, dtype=np.float32)
     angle = math.radians(ROTATION * share)
     match name:
@@ -143,7 +143,7 @@ def _matrix(name: str, share: float) -> Array:
 
 
 def _warped(images: Tensor, matrices: Array) -> Tensor:
-    """Images resampled at the places that `matrices` (n, 2, 3) say, grey where there are none."""
+    """Images resampled at the positions in `matrices` (n, 2, 3), grey outside the image."""
     planes = images.permute(0, 3, 1, 2).float() - GREY
     places = F.affine_grid(
         torch.from_numpy(matrices).to(images.device), list(planes.shape), align_corners=False

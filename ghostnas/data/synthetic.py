@@ -1,6 +1,6 @@
-"""A set of ten classes of 32x32 pictures that is drawn here: no download, and not easy.
+"""A set of ten classes of 32x32 images that is drawn here: no download, and not easy.
 
-A picture holds one light figure of its class at a random place, size, turn and colour, on a dark
+An image holds one light figure of its class at a random place, size, angle and colour, on a dark
 ground of random stripes, under noise, with a smaller figure of any class beneath or beside it.
 Colour and brightness say nothing about the class; only shape does.
 """
@@ -28,9 +28,9 @@ DISTRACTORS = 1
 
 
 def draw(pictures: int, seed: int) -> tuple[Array, Array]:
-    """Images (pictures, 32, 32, 3) uint8 and labels (pictures,) int64, as many of each class.
+    """Images (pictures, 32, 32, 3) uint8 and labels (pictures,) int64, equally many of each class.
 
-    The same number and seed give the same pictures.
+    The same number and seed give the same images.
     """
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(pictures) % len(CLASSES))

@@ -50,7 +50,7 @@ class Setting:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise InputError(f"dtype {self.dtype!r}: known are {', '.join(DTYPES)}")
+            raise InputError(f"unknown dtype {self.dtype!r}; known: {', '.join(DTYPES)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +60,8 @@ class Report:
     Attributes:
         timings: a timing, or why there is none.
         sentinel_ms: how long the sentinel took meanwhile.
-        thrown_away: runs that were disturbed and done again.
-        paused_s: waited because the device was hot.
+        thrown_away: runs that were disturbed and repeated.
+        paused_s: seconds waited because the device was hot.
     """
 
     timings: tuple[Timing | str, ...]
@@ -77,7 +77,7 @@ class Bench(ABC):
     Attributes:
         cores: those that the models run on.
         first: what came back for the sentinel alone.
-        method, op_error, notes: of the `Origin` of what is timed here.
+        method, op_error, notes: for the `Origin` of what is timed here.
     """
 
     setting: Setting
@@ -97,11 +97,11 @@ class Bench(ABC):
         """Time the models, in turns.
 
         Args:
-            burst: runs of a model in one turn; of several the first, which finds its weights cold,
+            burst: runs of a model in one turn; if several, the first, which finds its weights cold,
                 does not count.
 
         Raises:
-            DeviceError: the device failed; `DeviceLostError` if it does not answer any more.
+            DeviceError: the device failed; `DeviceLostError` if it no longer answers.
         """
 
 
@@ -220,7 +220,7 @@ class DeviceBench(Bench):
             timings = benchmark_model.parse(printed)
         except DeviceLostError:
             raise
-        except DeviceError as error:  # of this one model
+        except DeviceError as error:  # for this one model
             return str(error)
         if timings.delegated is False:
             return "XNNPACK did not take it, or only parts of it"
@@ -234,7 +234,7 @@ class DeviceBench(Bench):
         return "./benchmark_model"
 
     def _read_program_version(self) -> str:
-        """It prints no version: its contents stand for one."""
+        """It prints no version: a hash of its contents serves as one."""
         printed = self.device.run(["sha256sum", self._program], timeout_s=LEAST_TIMEOUT_S)
         return f"benchmark_model {printed[:12]}"
 
@@ -248,7 +248,7 @@ def timing_of(times_us: Sequence[float]) -> Timing:
 
 
 def _last_json(printed: str, url: str) -> dict[str, Any]:
-    """The runner's line; the runtime prints lines of its own before it."""
+    """The runner's line; the runtime prints its own lines before it."""
     lines = [line for line in printed.splitlines() if line.startswith("{")]
     if not lines:
         raise DeviceError(f"{url}: the runner printed no result: {printed[-200:]!r}")

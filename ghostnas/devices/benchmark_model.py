@@ -41,8 +41,8 @@ class ProfiledOp:
     """One node of an op profile.
 
     Attributes:
-        kind: ``CONV_2D`` of TFLite's own kernels, ``Convolution (NHWC, F32) IGEMM`` of XNNPACK's.
-        avg_ms: the mean of its calls, of which each was cut off to whole microseconds.
+        kind: ``CONV_2D`` for TFLite's own kernels, ``Convolution (NHWC, F32) IGEMM`` for XNNPACK's.
+        avg_ms: the mean of its calls, each truncated to whole microseconds.
         times_called: in one inference; more than 1 where several nodes share the name.
         name: its output tensors and its index.
     """
@@ -77,7 +77,7 @@ def parse(output: str) -> Timings:
     logs have none: the median is their mean, p10 and p90 are those of a normal distribution.
 
     Raises:
-        DeviceError: the benchmark failed, or the log is cut short or of something else.
+        DeviceError: the benchmark failed, or the log is truncated or of something else.
     """
     lines = _last_benchmark(output)
     parts = [at for at, line in enumerate(lines) if "Running benchmark for" in line]
@@ -158,7 +158,7 @@ def _profiled_op(row: re.Match[str]) -> ProfiledOp:
 
 
 def _percentiles_us(statistics: Mapping[str, float]) -> tuple[float, float, float] | None:
-    """Median, p10 and p90. A mean is clipped too: it is printed with six digits only."""
+    """Median, p10 and p90. A mean is clipped too, as it is printed with only six digits."""
     if {"p5", "median", "p95"} <= statistics.keys():
         return statistics["median"], statistics["p5"], statistics["p95"]
     if {"avg", "min", "max", "std"} <= statistics.keys():

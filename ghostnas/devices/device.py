@@ -23,7 +23,7 @@ from typing import ClassVar, Self, final
 
 from ghostnas.errors import DeviceError, DeviceLostError, InputError
 
-PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # before each new try of what a passing fault stopped
+PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # before each retry after a transient fault
 ANSWER_S = 30.0  # on top of a command's own time: ssh needs 15 s to notice that nobody is there
 TRANSFER_S = 600.0
 TIMED_OUT = {124, 137, 143}  # what `timeout` of coreutils, busybox and toybox may end with
@@ -45,17 +45,17 @@ INSTALL = {
 
 
 class Device(ABC):
-    """A place where files are put and commands are run, one after the other.
+    """A place to put files and run commands, one at a time.
 
-    `folder` is an absolute path on the device: a scratch folder of this object alone, made on
+    `folder` is an absolute path on the device: a scratch folder for this object alone, made on
     opening and removed by `close`. A name is that of a file or folder in it, without a slash.
 
-    A fault that may pass (a connection refused or dropped, a device offline) is met by trying
-    again after growing pauses: whatever is run must bear being run twice. A try first ends what
-    the one before has left running on the device.
+    A transient fault (a connection refused or dropped, a device offline) is retried after growing
+    pauses: whatever is run must tolerate being run twice. A retry first ends what the previous try
+    left running on the device.
 
-    Raises, all of it:
-        DeviceError: the device refused, or a command failed. It is not tried again.
+    All methods raise:
+        DeviceError: the device refused, or a command failed. It is not retried.
         DeviceLostError: the device did not come back. `close` does not raise it: the folder stays.
     """
 
@@ -64,26 +64,26 @@ class Device(ABC):
 
     @abstractmethod
     def push(self, source: Path, name: str) -> None:
-        """Copy a file or a folder to `folder`/name, in the place of what was there."""
+        """Copy a file or a folder to `folder`/name, replacing what was there."""
 
     @abstractmethod
     def run(self, command: Sequence[str], *, timeout_s: float) -> str:
-        """Run a program with its arguments in `folder`, without input; what it printed.
+        """Run a program with its arguments in `folder`, without input; return what it printed.
 
         Args:
             timeout_s: seconds, rounded up to whole ones, after which the device ends it.
 
         Raises:
-            DeviceError: it did not end with 0, or not in time; the last line of its errors.
+            DeviceError: it did not exit with 0, or not in time; with the last line of its errors.
         """
 
     @abstractmethod
     def pull(self, name: str, target: Path) -> None:
-        """Copy `folder`/name to target, in the place of what was there, whole or not at all."""
+        """Copy `folder`/name to target, replacing what was there, whole or not at all."""
 
     @abstractmethod
     def close(self) -> None:
-        """End what still runs and remove `folder`; the second time it does nothing."""
+        """End what still runs and remove `folder`; a second call does nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -95,11 +95,11 @@ class Device(ABC):
 def open_device(url: str, *, pauses_s: Sequence[float] = PAUSES_S) -> Device:
     """The device of a URL: `local`, `ssh:[user@]host[:port]` or `adb[:SERIAL]`.
 
-    An IPv6 address stands in brackets. ssh and adb are this machine's own, with the user's own
-    configuration and keys; the environment variable GHOSTNAS_SSH_OPTIONS has more options for ssh.
+    An IPv6 address goes in brackets. ssh and adb are this machine's own, with the user's own
+    configuration and keys; the environment variable GHOSTNAS_SSH_OPTIONS adds options for ssh.
 
     Raises:
-        InputError: no such form of URL, or options that no shell could split.
+        InputError: the URL has another form, or a shell could not split the options.
         DeviceError, DeviceLostError: as in `Device`.
     """
     if url == "local":
@@ -110,17 +110,17 @@ def open_device(url: str, *, pauses_s: Sequence[float] = PAUSES_S) -> Device:
         destination = (found["user"] or "") + (found["ipv6"] or found["host"])
         return Ssh(url, pauses_s, destination, found["port"])
     forms = "local, ssh:[user@]host[:port] or adb[:SERIAL]"
-    raise InputError(f"{url!r} is no device; a device is {forms}")
+    raise InputError(f"{url!r} is not a device; a device is {forms}")
 
 
 class ShellDevice(Device):
     """A device that a local program opens a shell on: POSIX, with tar and, if possible, timeout.
 
-    What a script prints stands between two marks, the second with its exit code: so what a
-    command says is never taken for what the connection says.
+    What a script prints comes between two marks, the second with its exit code, so that what a
+    command says is never mistaken for what the connection says.
     """
 
-    _may_pass: ClassVar[re.Pattern[str]]  # complaints, or none, after which a device may come back
+    _may_pass: ClassVar[re.Pattern[str]]  # errors, or none, after which a device may come back
 
     def __init__(self, url: str, pauses_s: Sequence[float]) -> None:
         self.url = url
@@ -135,11 +135,11 @@ class ShellDevice(Device):
 
     @abstractmethod
     def _line(self, script: str) -> list[str]:
-        """The local command that has the device's shell run a script."""
+        """The local command that makes the device's shell run a script."""
 
     @abstractmethod
     def _disconnect(self) -> None:
-        """Give back what opening took on this machine."""
+        """Release what opening took on this machine."""
 
     def push(self, source: Path, name: str) -> None:
         item = quote(_checked(name))
@@ -202,7 +202,7 @@ class ShellDevice(Device):
         except FileNotFoundError as error:
             raise DeviceError(f"{self.url}: install {INSTALL[line[0]]}") from error
         except subprocess.TimeoutExpired as error:
-            raise DeviceError(f"{self.url}: {action}: no end after {error.timeout:g} s") from error
+            raise DeviceError(f"{self.url}: {action}: not done in {error.timeout:g} s") from error
         noise, started, rest = stdout.partition(self._mark.encode())
         output, ended, tail = rest.rpartition(self._mark.encode())
         code = re.match(rb"(\d+);", tail) if ended else None
@@ -216,7 +216,7 @@ class ShellDevice(Device):
 
     def _broken(self, complaint: str) -> DeviceError:
         if self._may_pass.search(complaint):
-            return DeviceLostError(f"{self.url}: lost: {complaint or 'the connection broke off'}")
+            return DeviceLostError(f"{self.url}: lost: {complaint or 'the connection broke'}")
         return DeviceError(f"{self.url}: {complaint or 'its shell was ended'}")
 
 
@@ -292,7 +292,7 @@ def _users_ssh_options() -> list[str]:
 
 
 def _communicate(line: list[str], data: bytes, timeout_s: float) -> tuple[bytes, bytes]:
-    """Both outputs of a local program, which ends when it is not waited for any more."""
+    """Both outputs of a local program, which is killed when it is no longer waited for."""
     pipe = subprocess.PIPE
     with subprocess.Popen(
         line, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
@@ -305,7 +305,7 @@ def _communicate(line: list[str], data: bytes, timeout_s: float) -> tuple[bytes,
 
 
 def _last_line(output: bytes) -> str:
-    """The last line that tells something; adb puts advice below its error, tar a summary."""
+    """The last informative line; adb puts advice below its error, tar a summary."""
     lines = [line.strip() for line in output.decode("utf-8", "replace").splitlines()]
     lines = [line for line in lines if line and "due to previous errors" not in line]
     errors = [line for line in lines if line.startswith("error: ")]
@@ -319,7 +319,7 @@ def _shortened(text: str, limit: int = 60) -> str:
 
 def _checked(name: str) -> str:
     if name in ("", ".", "..") or "/" in name:
-        raise ValueError(f"{name!r} is no name of a file in a folder")
+        raise ValueError(f"{name!r} is not the name of a file in a folder")
     return name
 
 

@@ -1,24 +1,24 @@
-"""Devices that are computed and not measured: what an op costs on an ARM core, from its counts.
+"""Devices that are computed, not measured: what an op costs on an ARM core, from its counts.
 
 An op's time is a sum of three features, each with a cost of its own. In float32 they are
 
 - cycles: llvm-mca's for the blocks that TFLite's kernels execute, all data in the first cache
   (`ghostnas.devices.emulator`);
-- cold lines of 64 bytes: those that miss the last cache, but each only once, which are its weights,
-  cold in a network whose other ops ran in between, and maps too large for the cache. A kernel that
-  streams its weights again for every few rows is helped by the prefetcher: measured networks show
-  no trace of the repeats;
-- map lines: those of its inputs and outputs, which lie in some cache, seldom in the first.
+- cold lines of 64 bytes: those that miss the last cache, each counted once: its weights, cold in a
+  network whose other ops ran in between, and maps too large for the cache. A kernel that streams
+  its weights again for every few rows is helped by the prefetcher: measured networks show no trace
+  of the repeats;
+- map lines: those of its inputs and outputs, which lie in some cache, rarely in the first.
 
 In int8 they are the cycles of convolutions and dense layers, and the map lines of depthwise
 convolutions and of all other ops: the published int8 networks did not run XNNPACK's kernels for
-those, and only the sizes of their maps tell what they took.
+those, and only the sizes of their maps predict what they took.
 
-A core by itself takes the clock of a known board and 12 ns for a cold line, and was fitted to
-nothing. A phone's costs are fitted to whole networks that others measured on it
+A plain core has the clock of a known board and 12 ns per cold line, and was fitted to nothing. A
+phone's costs are fitted to whole networks that others measured on it
 (github.com/qed-usc/mobile-ml-benchmark at 40ba833a, MIT, TFLite 2.10); ``scripts/
 predictor_benchmark.py`` prints them, with their error on families of networks that were left out.
-What no such table can vouch for: several threads, GPUs, heat, other releases of TFLite.
+No such table can vouch for several threads, GPUs, heat or other releases of TFLite.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from ghostnas.latency.table import Timing
 LINE_BYTES = 64
 RUNTIME = "LiteRT 1.4.0"
 SCHEME = "emulated:"
-COLD_NS = 12.0  # what MobileNetV2 at two widths on a Pixel 4 leaves over for each miss
+COLD_NS = 12.0  # what MobileNetV2 at two widths on a Pixel 4 leaves for each miss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostModel:
-    """Nanoseconds of what was counted.
+    """Nanoseconds for what was counted.
 
     Attributes:
         features: ``fp32`` or ``int8``, see `features`.
-        costs_ns: of each feature.
+        costs_ns: one per feature.
         fitted_to: networks that the costs were fitted to; 0 for none.
         error: mean absolute percentage error (a share) on families of networks left out.
     """
@@ -87,7 +87,7 @@ def _board(device: str, core: str, clock_mhz: int) -> EmulatedDevice:
 
 
 def _phone(device: str, soc: str, core: str, clock_mhz: int, **costs: CostModel) -> EmulatedDevice:
-    """Its kernels are counted on a Cortex-A76, whatever its core: the costs take up the rest."""
+    """Its kernels are counted on a Cortex-A76, whatever its core: the costs absorb the rest."""
     return EmulatedDevice(
         device=device,
         soc=soc,
@@ -143,11 +143,11 @@ DEVICES = {
 
 
 class EmulatedBench(Bench):
-    """An emulated device in the place of a real one: its times are computed, and exact.
+    """An emulated device in place of a real one: its times are computed, and exact.
 
     Raises:
-        InputError: there is no such device, not for that dtype or those threads, or the parts of
-            the emulator are not there.
+        InputError: there is no such device, or not for that dtype or number of threads, or the
+            parts of the emulator are missing.
     """
 
     def __init__(self, name: str, setting: Setting, parts: Path) -> None:
@@ -200,7 +200,7 @@ class EmulatedBench(Bench):
 def features(
     which: str, kind: str, counts: Counts, weight_lines: float, map_lines: float
 ) -> tuple[float, float, float]:
-    """What an op's time is a sum of.
+    """What an op's time is the weighted sum of.
 
     Args:
         which: ``fp32`` (cycles, cold lines, map lines) or ``int8`` (cycles of a matrix op, map

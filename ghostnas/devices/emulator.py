@@ -1,9 +1,9 @@
 """Counts what .tflite models execute on an ARM core, emulated: cycles, cache misses, bytes.
 
 QEMU runs TFLite's own ARM kernels and counts how often each block of instructions is executed;
-llvm-mca tells the cycles of each block when it runs over and over with its data in the first cache;
-a simulated hierarchy of caches tells which lines are not there. It is no timing: see
-`ghostnas.devices.emulated` for what the counts are taken to cost. ``scripts/emulated_arm/setup``
+llvm-mca gives the cycles of each block when it runs over and over with its data in the first cache;
+a simulated hierarchy of caches tells which lines miss. This is not a timing: see
+`ghostnas.devices.emulated` for what the counts are assumed to cost. ``scripts/emulated_arm/setup``
 fetches the parts.
 """
 
@@ -37,8 +37,8 @@ class CoreModel:
     """How a core is emulated.
 
     Attributes:
-        part: of /proc/cpuinfo, by which TFLite chooses its kernels.
-        qemu: the CPU that QEMU runs, which needs the core's instructions and no more.
+        part: as in /proc/cpuinfo, by which TFLite chooses its kernels.
+        qemu: the CPU that QEMU runs, which must have the core's instructions and no others.
         pipeline: llvm-mca's model of the core.
         caches: KiB and ways of the three levels; what a core shares counts as a single thread's.
     """
@@ -50,7 +50,7 @@ class CoreModel:
 
 
 CORES = {
-    # LLVM 19's own A76 is A57's and twice too slow; N1 is A76 for servers.
+    # LLVM 19's own A76 model is the A57's and twice as slow; N1 is the A76 for servers.
     "cortex-a76": CoreModel(
         part="0xd0b",
         qemu="cortex-a76",
@@ -65,7 +65,7 @@ CORES = {
     ),
     "cortex-a55": CoreModel(
         part="0xd05",
-        qemu="cortex-a76",  # QEMU 7.2 has no A55, whose instructions are those of A76
+        qemu="cortex-a76",  # QEMU 7.2 has no A55, whose instructions are the A76's
         pipeline="cortex-a55",
         caches=((32, 4), (128, 4), (2048, 16)),
     ),
@@ -82,7 +82,7 @@ CORES = {
 class Counts:
     """Of one run of a model: its inputs and outputs were in the caches, its weights were not.
 
-    Misses are those of lines that the level and all before it did not hold.
+    Misses are of lines that neither the level nor any before it held.
     """
 
     cycles: float
@@ -98,7 +98,7 @@ class Emulator:
     """A core, emulated with the parts in a folder.
 
     Raises:
-        InputError: the core is unknown, or the parts are not there.
+        InputError: the core is unknown, or the parts are missing.
     """
 
     def __init__(self, core: str, parts: Path) -> None:
@@ -161,7 +161,7 @@ class Emulator:
             store.close()
 
     def _write_identity(self, core: str) -> None:
-        """The root folder that programs see: what they read of the cores, and all else as it is.
+        """The root folder that programs see: what they read of the cores, and all else unchanged.
 
         QEMU shows the host's /proc/cpuinfo where the folder has none.
         """
@@ -183,7 +183,7 @@ class Emulator:
     def _program(self, command: Sequence[str], text: str) -> subprocess.CompletedProcess[str]:
         """Run a program of the parts folder, in it, with no environment but its libraries.
 
-        The environment and relative paths lie on the guest's stack, whose addresses decide misses.
+        The environment and relative paths lie on the guest's stack, whose addresses affect misses.
         """
         if not (self._parts / command[0]).is_file():
             raise DeviceError(
@@ -273,7 +273,7 @@ def count_each(emulator: Emulator, models: Sequence[bytes]) -> list[Counts | str
     """The counts of each model, or why there are none."""
     try:
         return [*emulator.count(models)]
-    except DeviceError as error:  # of one of them, which is found by itself
+    except DeviceError as error:  # from one of them, so each is tried by itself
         if len(models) == 1:
             return [str(error)]
         return [each for model in models for each in count_each(emulator, [model])]
@@ -296,7 +296,7 @@ class _Region:
 
 
 def _read_regions(lines: Iterable[str]) -> list[_Region]:
-    """Read the plugin's output; a block that QEMU translated more than once is added up."""
+    """Read the plugin's output; counts of a block that QEMU translated more than once are added."""
     regions: list[_Region] = []
     for line in lines:
         kind, *fields = line.split()

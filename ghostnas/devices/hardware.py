@@ -1,6 +1,6 @@
 """What a device is made of, read over its shell: model, SoC, cores, clock, governor, load.
 
-The same lines of POSIX shell serve Linux and Android; what cannot be read is said to be unknown.
+The same lines of POSIX shell serve Linux and Android; what cannot be read is reported as unknown.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 from ghostnas.errors import InputError
 
 TIMEOUT_S = 30.0
-HIGHEST_CELSIUS = 150.0  # what is above is no temperature
+HIGHEST_CELSIUS = 150.0  # anything above is not a temperature
 UNKNOWN = "unknown"
 SCRIPT = r"""
 first() { for value; do if [ -n "$value" ]; then echo "$value"; return; fi; done; }
@@ -105,7 +105,7 @@ def read(shell: Shell) -> Hardware:
 
 
 def celsius(shell: Shell) -> float:
-    """Of the device's hottest part that tells; 0 where none does."""
+    """Of the hottest part that reports a temperature; 0 if none does."""
     script = "cat /sys/class/thermal/thermal_zone*/temp 2>/dev/null; true"
     readings = re.findall(r"^\d+$", shell.run(["sh", "-c", script], timeout_s=TIMEOUT_S), re.M)
     degrees = [value / 1000 if value > 1000 else value for value in map(float, readings)]
@@ -113,7 +113,7 @@ def celsius(shell: Shell) -> float:
 
 
 def parse(text: str) -> Hardware:
-    """The hardware that the shell's lines tell of."""
+    """The hardware that the shell's lines describe."""
     facts, _, cpuinfo = text.partition("\ncpuinfo")
     fields: dict[str, str] = {}
     lines = []
@@ -125,7 +125,7 @@ def parse(text: str) -> Hardware:
             fields[key] = " ".join(value.split())
     names = _core_names(cpuinfo)
     cores = [_core(line, names) for line in lines if not line.rstrip().endswith("online=0")]
-    if allowed := fields.get("allowed"):  # a container may be kept to some
+    if allowed := fields.get("allowed"):  # a container may be limited to some
         indices = _parse_indices(allowed)
         cores = [core for core in cores if core.index in indices]
     return Hardware(
@@ -138,10 +138,10 @@ def parse(text: str) -> Hardware:
 
 
 def pick_cores(hardware: Hardware, wanted: str, threads: int) -> tuple[Core, ...]:
-    """The cores to pin so many threads to.
+    """The cores to pin this many threads to.
 
     Args:
-        wanted: ``big`` (the quickest, of these the last: the first ones serve interrupts),
+        wanted: ``big`` (the fastest, the last of equals: the first ones serve interrupts),
             ``little`` (the slowest), or indices such as ``4`` or ``0,2-3``.
 
     Raises:
@@ -163,7 +163,7 @@ def pick_cores(hardware: Hardware, wanted: str, threads: int) -> tuple[Core, ...
 
 
 def _architecture(machine: str) -> str:
-    """Of what ``uname -m`` says; what runs 32 bits there has kernels of its own all the same."""
+    """From ``uname -m``; it covers 32-bit code too, though that has kernels of its own."""
     if re.match(r"aarch64|arm", machine):
         return "arm"
     return "x86" if re.fullmatch(r"x86_64|amd64|i[3-6]86", machine) else machine
@@ -183,7 +183,7 @@ def _core(line: str, names: dict[int, str]) -> Core:
 
 
 def _core_names(cpuinfo: str) -> dict[int, str]:
-    """Names of the cores that /proc/cpuinfo lists; -1 stands for one that it does not."""
+    """Names of the cores that /proc/cpuinfo lists; -1 stands for those it does not."""
     names: dict[int, str] = {}
     index = -1
     implementer = ""

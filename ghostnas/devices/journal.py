@@ -1,4 +1,4 @@
-"""What has been measured so far, a line of JSON for each, so that a kill loses nothing.
+"""What has been measured so far, one line of JSON each, so that a kill loses nothing.
 
 A line is on the disk before the next is measured. One that a crash cut short is dropped.
 """
@@ -66,7 +66,7 @@ class Journal:
             if found.get(key) != about.get(key):
                 raise InputError(
                     f"{self.path} was begun with {key} {found.get(key)!r}, not "
-                    f"{about.get(key)!r}; go on with that, or delete the file to begin anew"
+                    f"{about.get(key)!r}; continue with that, or delete the file to start over"
                 )
 
 

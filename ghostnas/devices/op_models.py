@@ -47,8 +47,8 @@ OPS_A_KIND = 12
 def ops_of(space: Space, count: int, seed: int = 0) -> list[OpSignature]:
     """The `count` signatures that are most worth measuring for a space, or as many as it has.
 
-    First a few of every kind, then those of the zoo, then those of random networks of the space
-    from the most used on. Deterministic: the same arguments give the same list.
+    First a few of every kind, then those of the zoo, then those of random networks of the space,
+    most used first. Deterministic: the same arguments give the same list.
 
     Raises:
         InputError: the count is too small for a few of every kind.

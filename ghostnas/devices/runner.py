@@ -1,4 +1,4 @@
-"""Times TensorFlow Lite models on the machine it runs on, many in one process. It stands alone.
+"""Times TensorFlow Lite models on the machine it runs on, many in one process. Self-contained.
 
 It is copied to a device that has Python 3.8 or later, numpy and either ai-edge-litert or
 tflite-runtime, and started as ``python3 runner.py FOLDER``. FOLDER holds ``job.json`` and the
@@ -6,8 +6,8 @@ models that it names; one line of JSON goes to stdout.
 
 Models are run in turns, round after round: between two runs of one model come all the others, so
 that its weights are as cold as in a network and a disturbance spreads over all. A sentinel, always
-the same model, is timed before and after every few runs: where it was slow, those runs are thrown
-away and done again.
+the same model, is timed before and after every few runs: if it was slow, those runs are thrown
+away and repeated.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ import numpy as np
 WARM_UP_ROUNDS = 2
 SENTINEL_EVERY = 16  # models
 DISTURBED = 1.10  # times the sentinel's usual
-PATIENCE = 3  # times the wanted rounds, before disturbed runs are taken as they are
+PATIENCE = 3  # times the wanted rounds, before disturbed runs are accepted
 COOLER_CELSIUS = 5
 LONGEST_PAUSE_S = 120
 
 
 def find_interpreter(model: bytes) -> tuple[Any, str]:
-    """The class and version of a runtime that works: some import and then cannot make one."""
+    """The class and version of a runtime that works: some can be imported but not used."""
     failures = []
     for package in ("ai_edge_litert", "tflite_runtime"):
         try:
@@ -79,7 +79,7 @@ class Model:
         self.times_us: list[float] = []
 
     def _find_refusal(self, inputs: list[Any], outputs: list[Any]) -> str | None:
-        """XNNPACK must run everything from the inputs to the outputs, as one."""
+        """XNNPACK must run everything from the inputs to the outputs, in one part."""
         ops = [op for op in self.interpreter._get_ops_details() if op["op_name"] == "DELEGATE"]
         if not ops:
             return "XNNPACK did not take it"
@@ -123,7 +123,7 @@ class Sentinel:
 
 
 def celsius() -> float:
-    """Of the hottest part that tells; 0 where none does."""
+    """Of the hottest part that reports a temperature; 0 if none does."""
     hottest = 0.0
     for path in glob.glob("/sys/class/thermal/thermal_zone*/temp"):
         try:
@@ -138,7 +138,7 @@ def celsius() -> float:
 
 
 def wait_until_cool(limit: float) -> float:
-    """Seconds that were waited because a part was hotter than `limit`."""
+    """Seconds waited because a part was hotter than `limit`."""
     start = time.time()
     if limit and celsius() > limit:
         while celsius() > limit - COOLER_CELSIUS and time.time() - start < LONGEST_PAUSE_S:
@@ -147,7 +147,7 @@ def wait_until_cool(limit: float) -> float:
 
 
 def measure(models: list[Model], sentinel: Sentinel, job: dict[str, Any]) -> tuple[int, float]:
-    """Fill in the models' times; the number of runs that were thrown away, and seconds paused."""
+    """Fill in the models' times; return the number of runs thrown away and the seconds paused."""
     groups = [models[at : at + SENTINEL_EVERY] for at in range(0, len(models), SENTINEL_EVERY)]
     thrown_away, paused_s = 0, 0.0
     for _ in range(WARM_UP_ROUNDS):

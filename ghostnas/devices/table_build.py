@@ -1,6 +1,6 @@
-"""Fills latency tables on devices: a space's ops and whole networks, timed, kept and put together.
+"""Builds latency tables on devices: times a space's ops and whole networks and combines them.
 
-Everything that was timed goes to a journal at once; a build that ends early goes on where it was.
+Everything timed goes to a journal at once; a build that ends early resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ OPS_A_BATCH = 128  # about as many as a network has: weights are then as cold as
 NETWORKS_A_BATCH = 4
 BATCH_BYTES = 64 << 20
 BURST = 4  # runs of a network in one turn
-SPREAD = 0.3  # of p10 to p90 over the median, from which an op is timed again
+SPREAD = 0.3  # of p10 to p90 over the median, above which an op is timed again
 DRIFTED = 1.08  # times the usual time of the sentinel
 DRIFT_PAUSE_S = 10.0
 DRIFT_REPEATS = 2
@@ -72,25 +72,25 @@ def build(
 ) -> Built:
     """Measure a space's ops and some of its networks, and write the table.
 
-    An earlier table of the same setting at `out` is added to; a build that was stopped goes on.
+    An earlier table of the same setting at `out` is extended; a build that was stopped resumes.
 
     Raises:
-        InputError: what stands at `out`, or its journal, is of another setting.
+        InputError: the table at `out`, or its journal, is for another setting.
         DeviceError: the device failed; what was measured until then is kept.
     """
     start = time.monotonic()
     if 0 < networks < calibration.FEWEST_NETWORKS:
         raise InputError(
-            f"{networks} networks are too few for a correction: take {calibration.FEWEST_NETWORKS} "
-            "at least, or none"
+            f"{networks} networks are too few for a correction: take at least "
+            f"{calibration.FEWEST_NETWORKS}, or none"
         )
     origin = origin_of(bench)
     known = latency_table.load(str(out)) if out.exists() else None
     if known and (differs := latency_table.difference(origin, known.origin)):
-        raise InputError(f"{out} is of another setting: {differs}; choose another --out")
+        raise InputError(f"{out} is for another setting: {differs}; choose another --out")
     wanted = ops_of(space, ops, OP_SEED)
     earlier = known.rows if known else {}
-    kept = load_networks(networks_file(out)) if known else []  # else they are another table's
+    kept = load_networks(networks_file(out)) if known else []  # otherwise they are another table's
     ids = {each.arch.id for each in kept}
     about = {"space": space.hash, "setting": latency_table.setting(origin)}
     journal = Journal(Path(f"{out}.journal"), about)
@@ -164,7 +164,7 @@ def measure_networks(
 
 
 def draw(space: Space, count: int, seed: int, without: frozenset[str] = frozenset()) -> list[Arch]:
-    """Random networks of a space, each another one, and none of those ids."""
+    """Distinct random networks of a space, none with those ids."""
     rng = random.Random(f"networks {seed}")
     drawn: dict[str, Arch] = {}
     for _ in range(100 * count):
@@ -177,7 +177,7 @@ def draw(space: Space, count: int, seed: int, without: frozenset[str] = frozense
 
 
 def networks_file(table: Path) -> Path:
-    """Where the networks are kept that were measured beside a table."""
+    """Where the networks measured beside a table are kept."""
     return table.with_suffix(".networks.jsonl")
 
 
@@ -211,7 +211,7 @@ def save_networks(path: Path, networks: Sequence[MeasuredNetwork]) -> None:
 
 
 class _Timer:
-    """Times what the journal has not, in batches, and enters it."""
+    """Times what the journal lacks, in batches, and enters it there."""
 
     def __init__(self, bench: Bench, journal: Journal, say: Say) -> None:
         self._bench = bench
@@ -224,7 +224,7 @@ class _Timer:
     def ops(
         self, wanted: Sequence[OpSignature]
     ) -> tuple[dict[OpSignature, Timing], dict[OpSignature, str]]:
-        """Timings of the ops, and of those that were refused, why."""
+        """Timings of the ops, and why any were refused."""
         rows = self._entered("op", lambda key: OpSignature(*key))
         dtype = self._bench.setting.dtype
         missing = [op for op in wanted if op not in rows]
@@ -309,7 +309,7 @@ class _Timer:
     def _time_steadily(
         self, models: Sequence[bytes], burst: int
     ) -> tuple[Sequence[Timing | str], float]:
-        """Time a batch; again, if the device was slower meanwhile than it was before."""
+        """Time a batch, and again if the device was slower meanwhile than before."""
         best = None
         for attempt in range(1 + DRIFT_REPEATS):
             report = self._bench.time(models, burst)
@@ -328,8 +328,8 @@ class _Timer:
 
 
 def _keep_better(rows: dict[Key, Timing | str], key: Key, row: Timing | str) -> None:
-    """Enter a timing unless one that is better was there: nothing is better than none, and of two
-    the tighter, but few runs may be tight by chance.
+    """Enter a timing unless a better one is there: any is better than none, and the tighter of two
+    is better, unless from fewer runs, which may be tight by chance.
     """
     known = rows.get(key, "")
     if isinstance(row, Timing) and isinstance(known, Timing):

@@ -1,4 +1,4 @@
-"""Holds a table against fresh networks on the device, and carries one to another device."""
+"""Checks a table against fresh networks on the device, and carries one over to another device."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ghostnas.progress import Say
 def check(
     bench: Bench, path: Path, space: Space, *, networks: int, seed: int, say: Say = print
 ) -> dict[str, Any]:
-    """Measure networks that the table has never seen and hold its predictions against them.
+    """Measure networks that the table has never seen and compare its predictions with them.
 
     They are kept beside the table, and not measured again.
 
@@ -41,7 +41,7 @@ def check(
     table = latency_table.load(str(path))
     origin = dataclasses.replace(table_build.origin_of(bench), method=table.origin.method)
     if differs := latency_table.difference(origin, table.origin):
-        raise InputError(f"{path} is of another setting than the device: {differs}")
+        raise InputError(f"{path} is for another setting than the device: {differs}")
     Predictor(table)  # refuses a table that allows no interval, before anything is measured
     file = table_build.networks_file(path)
     earlier = table_build.load_networks(file)
@@ -60,8 +60,8 @@ def check(
 def compare(table: Table, measured: Sequence[MeasuredNetwork]) -> dict[str, Any]:
     """How well a table predicts measured networks, and how well their FLOPs would.
 
-    `flops` is of a line through the multiply-accumulates, fitted to these very networks but for
-    the one that it predicts: more than it could know.
+    `flops` is for a line through the multiply-accumulates, fitted to these very networks except
+    the one it predicts: more than it could know.
 
     Raises:
         InputError: there are too few networks.
@@ -87,8 +87,8 @@ def compare(table: Table, measured: Sequence[MeasuredNetwork]) -> dict[str, Any]
 
 
 def agreement(predicted: Array, measured: Array) -> dict[str, float]:
-    """Mean absolute percentage error (as a share), shares within 5 and 10 %, and two of ranks:
-    Spearman's rho and Kendall's tau.
+    """Mean absolute percentage error (as a share), shares within 5 and 10 %, and two rank
+    correlations: Spearman's rho and Kendall's tau.
     """
     from scipy.stats import kendalltau, spearmanr
 
@@ -105,32 +105,34 @@ def agreement(predicted: Array, measured: Array) -> dict[str, float]:
 def calibrate(
     bench: Bench, table: Table, space: Space, out: Path, *, networks: int, say: Say = print
 ) -> Table:
-    """A table for another device of the same kind, from a few networks that are measured on it.
+    """A table for another device of the same kind, from a few networks measured on it.
 
-    The ops keep their proportions to each other; the correction is fitted anew.
+    The ops keep their proportions to each other; the correction is fitted again.
 
     Raises:
-        InputError: the device is of another architecture than the table's, runs another dtype or
-            other threads, or none of the networks as a whole.
+        InputError: the device has another architecture than the table's, runs another dtype or
+            number of threads, or runs none of the networks whole.
     """
     if out.exists():
-        raise InputError(f"{out} is there already; choose another --out")
+        raise InputError(f"{out} already exists; choose another --out")
     origin = table_build.origin_of(bench)
     for key in ("dtype", "threads"):
         ours, theirs = getattr(origin, key), getattr(table.origin, key)
         if ours != theirs:
-            raise InputError(f"table {table.name} has {key} {theirs!r}, the device runs {ours!r}")
+            raise InputError(
+                f"table {table.name} has {key} {theirs!r}, but the device runs {ours!r}"
+            )
     theirs, ours = latency_table.architecture(table.origin), latency_table.architecture(origin)
     if theirs and ours and theirs != ours:
         raise InputError(
-            f"table {table.name} is of {theirs} cores and the device has {ours} ones: kernels are "
-            "others there, and ops do not keep their proportions; build a table on the device by "
+            f"table {table.name} is for {theirs} cores and the device has {ours} ones: kernels "
+            "differ there, and ops do not keep their proportions; build a table on the device with "
             "ghostnas latency build"
         )
     if not theirs or not ours:
         say(
-            f"{table.name if not theirs else 'the device'} does not tell its architecture; the "
-            "two must be alike for the table to hold"
+            f"{table.name if not theirs else 'the device'} does not state its architecture; "
+            "the two must match for the table to hold"
         )
     about = {"table": table.name, "setting": latency_table.setting(origin)}
     journal = Journal(Path(f"{out}.journal"), about)
@@ -160,7 +162,7 @@ def calibrate(
 def _check_enough(networks: int) -> None:
     if networks < calibration.FEWEST_NETWORKS:
         raise InputError(
-            f"{networks} networks are too few: it takes {calibration.FEWEST_NETWORKS} at least"
+            f"{networks} networks are too few: it takes at least {calibration.FEWEST_NETWORKS}"
         )
 
 

@@ -22,7 +22,7 @@ from ghostnas.latency.table import Origin, Timing
 WANTED = {str: "text", int: "a whole number", float: "a number of at least 0"}
 # What benchmark_model calls the nodes of each op, in their order: TFLite's own kernels in capitals,
 # then XNNPACK's, as LiteRT 2.3 and older versions name them. XNNPACK runs 1x1 convolutions as fully
-# connected layers. A "*" stands before nodes that may be missing.
+# connected layers. A "*" marks nodes that may be missing.
 NODES = {
     "conv": ("*PAD|Constant Pad", "CONV_2D|Convolution|Fully Connected"),
     "depthwise": ("*PAD|Constant Pad", "DEPTHWISE_CONV_2D|Convolution DWConv|Convolution"),
@@ -67,17 +67,17 @@ UNSAID = {"soc": "unknown", "core": "unknown", "governor": "unknown", "clock_mhz
 def from_profile(log: str, graph: Graph, where: str) -> dict[OpSignature, Timing]:
     """The ops of `graph` as benchmark_model's op profile of the whole network timed them.
 
-    The nodes are counted off in their order against the ops of `graph`; sizes stand in no log and
-    are not checked. Of ops of one signature, the median is their mean time, p10 and p90 are the
-    least and the greatest. `runs` takes the inferences as 1 if the log lacks their number. Hard
-    sigmoids that the file has fused into convolutions get the least time there is.
+    The nodes are matched in order with the ops of `graph`; no log has sizes, so they are not
+    checked. For ops of one signature, the median is their mean time, p10 and p90 are the least and
+    the greatest. `runs` takes the inferences as 1 if the log lacks their number. Hard sigmoids that
+    the file has fused into convolutions get the least possible time.
 
     Args:
         graph: deployed first if it is not.
-        where: stands before each error.
+        where: begins each error.
 
     Raises:
-        InputError: the log has no whole op profile, a delegate ran parts of the network as one
+        InputError: the log has no complete op profile, a delegate ran parts of the network as one
             node, or the nodes are not those of `graph`; the first that differs is named.
     """
     try:
@@ -105,7 +105,7 @@ def from_csv(text: str, where: str) -> dict[OpSignature, Timing]:
     """The rows of a CSV with a header, whose columns are those of `COLUMNS` in any order.
 
     It needs those of `OpSignature` and one of ``median_ms``, ``ms``, ``median_us`` and ``us``; p10
-    and p90 are else the median, `runs` is 1. Blank lines and comments (#) are skipped.
+    and p90 default to the median, `runs` to 1. Blank lines and comments (#) are skipped.
 
     Raises:
         InputError: naming `where` and the line.
@@ -126,7 +126,7 @@ def from_csv(text: str, where: str) -> dict[OpSignature, Timing]:
             raise InputError(f"{at}: has {len(cells)} columns, needs {len(header)}")
         signature, timing = _row(dict(zip(header, cells, strict=True)), at)
         if signature in found:
-            raise InputError(f"{at}: {signature} stands there a second time")
+            raise InputError(f"{at}: {signature} appears a second time")
         found[signature] = timing
     return found
 
@@ -134,11 +134,11 @@ def from_csv(text: str, where: str) -> dict[OpSignature, Timing]:
 def origin_from_toml(text: str, where: str) -> Origin:
     """The origin of imported rows: a TOML file with the keys of `Origin`.
 
-    Needed are device, threads, runtime, delegate and dtype; the others are unknown or zero,
-    op_error is 0.05, date is today.
+    It needs device, threads, runtime, delegate and dtype; the others default to unknown or zero,
+    op_error to 0.05, date to today.
 
     Raises:
-        InputError: it is no TOML, a key is missing or unknown, or a value is of the wrong kind.
+        InputError: it is not TOML, a key is missing or unknown, or a value is of the wrong kind.
     """
     try:
         given = tomllib.loads(text)
@@ -168,20 +168,20 @@ def _check_apart(node: ProfiledOp, where: str) -> None:
     if "delegate" in kind.lower():
         raise InputError(
             f"{where} is {kind}, many ops as one; profile with --enable_op_profiling=true and a "
-            "benchmark_model of TensorFlow 2.9.1 or later, whose XNNPACK tells its ops apart, or "
-            "with --use_xnnpack=false"
+            "benchmark_model of TensorFlow 2.9.1 or later, whose XNNPACK lists its ops one by one, "
+            "or with --use_xnnpack=false"
         )
     if node.times_called != 1:
         raise InputError(
-            f"{where}, {node.name}, stands for {node.times_called} calls an inference, which "
-            "happens where a delegate runs the network in parts; profile with --use_xnnpack=false"
+            f"{where}, {node.name}, stands for {node.times_called} calls per inference, which "
+            "happens when a delegate runs the network in parts; profile with --use_xnnpack=false"
         )
 
 
 def _align(
     nodes: Sequence[ProfiledOp], ops: Sequence[OpSignature], where: str
 ) -> Iterator[tuple[OpSignature, float]]:
-    """Each op with the milliseconds of its nodes; a gate that is fused has none."""
+    """Each op with the milliseconds of its nodes; a fused gate has none."""
     at = 0
     for op, following in zip_longest(ops, ops[1:]):
         end, missing = _count_off(nodes, at, op)
@@ -197,7 +197,7 @@ def _align(
 
 
 def _count_off(nodes: Sequence[ProfiledOp], at: int, op: OpSignature) -> tuple[int, str]:
-    """Where the op's nodes from `at` on end, and the kind that is missing there or nothing."""
+    """Where the op's nodes from `at` on end, and the kind that is missing there, or nothing."""
     for wanted in _wanted(op):
         names = wanted.removeprefix("*").split("|")
         if wanted.startswith("*"):
@@ -223,7 +223,7 @@ def _mismatch(nodes: Sequence[ProfiledOp], at: int, needed: str, where: str) -> 
 
 
 def _name(node: ProfiledOp) -> str:
-    """The kind without the data types and the kernel, but for what tells a depthwise one apart."""
+    """The kind without the data types and the kernel, except for what marks a depthwise one."""
     kind = node.kind.removeprefix("Delegate/")
     if " (" not in kind:
         return kind.partition("/")[0]
@@ -268,7 +268,7 @@ def _row(cells: Mapping[str, str], where: str) -> tuple[OpSignature, Timing]:
             else:
                 fields[field] = cell
         except ValueError as error:
-            raise InputError(f"{where}: {column} is {cell!r}, no number") from error
+            raise InputError(f"{where}: {column} is {cell!r}, not a number") from error
     signature = OpSignature(*(fields[field] for field in OpSignature._fields))
     median_ms = fields["median_ms"]
     timing = Timing(
@@ -293,7 +293,7 @@ def _check_row(signature: OpSignature, timing: Timing, where: str) -> None:
     windowed = signature.op in WINDOWED
     if any(size < 0 or (size > 0) != windowed for size in signature[5:7]):
         raise InputError(
-            f"{where}: kernel and stride are at least 1 of {', '.join(WINDOWED)}, else 0"
+            f"{where}: kernel and stride must be at least 1 for {', '.join(WINDOWED)}, else 0"
         )
     if not 0 < timing.p10_ms <= timing.median_ms <= timing.p90_ms < math.inf:
         raise InputError(f"{where}: needs 0 < p10_ms <= median_ms <= p90_ms")

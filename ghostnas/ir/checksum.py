@@ -1,8 +1,8 @@
 """A hash that a file carries of itself, so that damage shows before a runtime reads the file.
 
-The mark stands somewhere in the file, where its format allows text: ``ghostnas-sha256:`` and 64 hex
-digits, which are those of the file with zeros in their place. It is no signature: whoever changes a
-file on purpose can seal it anew.
+The mark is anywhere in the file where its format allows text: ``ghostnas-sha256:`` and 64 hex
+digits, the hash of the file with zeros in their place. It is not a signature: anyone who changes a
+file on purpose can seal it again.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from ghostnas.errors import InputError
 
 DIGITS = 64
 NAME = b"ghostnas-sha256:"
-MARK = (NAME + b"0" * DIGITS).decode()  # what a writer puts into the file that is to be sealed
+MARK = (NAME + b"0" * DIGITS).decode()  # what a writer puts into a file to be sealed
 _MARKS = re.compile(re.escape(NAME) + b"([0-9a-f]{%d})" % DIGITS)
 
 
 def seal(content: bytes) -> bytes:
-    """The content with its hash in the place of MARK.
+    """The content with its hash in place of MARK.
 
     Raises:
-        ValueError: MARK is not in it, or more than once. A defect of the caller.
+        ValueError: MARK is missing or occurs more than once. A bug in the caller.
     """
     if content.count(MARK.encode()) != 1:
         raise ValueError(f"a file needs the mark once, not {content.count(MARK.encode())} times")
@@ -30,7 +30,7 @@ def seal(content: bytes) -> bytes:
 
 
 def check(content: bytes, where: str) -> None:
-    """Nothing for a sealed file as it was written, and for one that was never sealed.
+    """Accept a sealed file that is unchanged, and one that was never sealed.
 
     Raises:
         InputError: the content is not what was sealed; `where` names it.
@@ -39,7 +39,7 @@ def check(content: bytes, where: str) -> None:
         start, end = found.span(1)
         if _digest(content[:start] + b"0" * DIGITS + content[end:]) == found[1]:
             return
-        raise InputError(f"{where}: is damaged, it is not what was written; copy or export it anew")
+        raise InputError(f"{where}: is damaged: not what was written; copy or export it again")
 
 
 def _digest(content: bytes) -> bytes:

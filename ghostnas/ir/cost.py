@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from ghostnas.ir.graph import Affine, AvgPool, BatchNorm, Conv, Dense, Graph, MaxPool
 
-MOVING = Conv | Dense | MaxPool | AvgPool  # write where they have yet to read
+MOVING = Conv | Dense | MaxPool | AvgPool  # would overwrite what they have yet to read
 
 
 class _Stored(NamedTuple):
-    """Bytes of a .tflite file in one dtype: of a weight, of an output channel (its bias, and in
-    int8 its scales and zero points), of a node's names, shapes and options; and of an element of
-    the maps while it runs. The last three were fitted to written files of GhostNet and MobileNetV3.
+    """Bytes of a .tflite file in one dtype: per weight, per output channel (its bias, and in int8
+    its scales and zero points), per node (its names, shapes and options); and per element of the
+    maps while it runs. The last three were fitted to written files of GhostNet and MobileNetV3.
     """
 
     weight: int
@@ -37,8 +37,8 @@ class Cost:
     Attributes:
         macs: multiply-accumulates of convolutions and dense layers, batch norm folded; what the
             paper and its tables call FLOPs.
-        params: learned numbers, batch norm's scale and shift among them.
-        model_bytes: about the size of the .tflite file in the dtype that was counted for.
+        params: learned numbers, including batch norm's scale and shift.
+        model_bytes: approximate size of the .tflite file in the dtype counted for.
         peak_activation_bytes: most bytes of maps alive at once when the ops run in order, batch
             norm and activations in place, in that dtype.
     """
@@ -50,10 +50,10 @@ class Cost:
 
 
 def count(graph: Graph, dtype: str = "fp32") -> Cost:
-    """Costs of `graph`; the published numbers of GhostNet follow to the digit.
+    """Costs of `graph`; they match GhostNet's published numbers to the digit.
 
     Args:
-        dtype: ``fp32``, ``fp16`` or ``int8``, in which the bytes are counted.
+        dtype: ``fp32``, ``fp16`` or ``int8``, for which the bytes are counted.
     """
     macs = params = kernels = channels = 0
     for node in graph.nodes:
@@ -87,8 +87,8 @@ def count(graph: Graph, dtype: str = "fp32") -> Cost:
 
 
 def _peak_elements(graph: Graph) -> int:
-    """Most elements alive at once. An op with one input of its own output's size, which nothing
-    reads later, works in place.
+    """Most elements alive at once. An op with one input, which has its output's size and is
+    not read later, works in place.
     """
     nodes = graph.nodes
     last_use = list(range(len(nodes)))

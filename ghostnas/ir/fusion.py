@@ -1,12 +1,12 @@
-"""The pass from a network as it trains to the network as it runs: batch norm folded, ReLUs fused.
+"""The pass from a network as trained to the network as run: batch norm folded, ReLUs fused.
 
 Latency, TFLite and ONNX read a deployed graph. It is a `Graph` like any other; its convolutions
 have a bias, and convolutions, dense layers and sums carry the ReLU that followed them. A batch norm
-that no convolution takes in is a scale and a shift, `Affine`, with that ReLU.
+that folds into no convolution is a scale and a shift, `Affine`, with that ReLU.
 
-One thing more is done for files only, as latency tables have hard sigmoids as ops of their own.
-Such a gate is relu6(x + 3) / 6: the 3 goes into the bias of the op before it, which takes the ReLU6
-as well, and the sixth into the kernels that read what the gate multiplies.
+One more step is for files only, as latency tables have hard sigmoids as separate ops. Such a gate
+is relu6(x + 3) / 6: the 3 goes into the bias of the op before it, which also takes the ReLU6, and
+the 1/6 into the kernels that read what the gate multiplies.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from ghostnas.ir.graph import (
 FOLDED = {BatchNorm, Activation}  # into the node before
 FUSING = {Conv, Dense, Add, BatchNorm, Affine}  # with the ReLU after it
 HARD_SIGMOID = Activation(kind="hard_sigmoid")
-# Six times one input is six times the output.
+# Six times one input gives six times the output.
 SCALING = Multiply | Narrow | Pad | MaxPool | AvgPool | GlobalPool | Flatten
 
 
 class Run(NamedTuple):
-    """A node that runs, and what it takes in of those after it.
+    """A node that runs, and what it absorbs from those after it.
 
     `activation` is the node's own or that of a ReLU after it; `norm` is the name of the batch norm
     after a convolution, or empty.
@@ -64,7 +64,7 @@ def runs(graph: Graph) -> list[Run]:
 
 
 def deploy(graph: Graph) -> Graph:
-    """The deployed form of `graph`; a deployed graph comes back as it is."""
+    """The deployed form of `graph`; a deployed graph comes back unchanged."""
     fused, moved = _fuse(graph)
     return Graph(tuple(_deployed(run, moved) for run in fused))
 
@@ -105,9 +105,9 @@ def fold_norms(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, Array]]
 def fold_gates(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, Array]]:
     """A deployed graph with each hard sigmoid fused into the op before it, where that is exact.
 
-    It is where that op has a bias, no activation and no other reader, and where all that the gate
-    changes goes through kernels: the maps between are six times what they were. A hard sigmoid
-    whose output a sum or a concatenation reads stays as it is.
+    It is exact if that op has a bias, no activation and no other reader, and if everything that the
+    gate changes goes through kernels: the maps between are six times what they were. A hard sigmoid
+    whose output is read by a sum or a concatenation stays as it is.
     """
     consumers, folded = graph.consumers(), dict(weights)
     fused: set[int] = set()
@@ -140,14 +140,14 @@ def fold_gates(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, Array]]
 
 
 def _activation(op: Op) -> ActivationKind | None:
-    """Of an op with a kernel or a scale, and a bias; None of others."""
+    """That of an op with a kernel or a scale, and a bias; None for others."""
     return op.activation if isinstance(op, Conv | Dense | Affine) else None
 
 
 def _takers(graph: Graph, consumers: list[list[int]], index: int) -> list[int]:
-    """The nodes that can take in a scale of a node's output, one for each way there.
+    """The nodes that can absorb a scaling of a node's output, one for each path there.
 
-    Empty if they cannot take it all. A node is there twice if it reads the output's square.
+    Empty if they cannot absorb all of it. A node is there twice if it reads the output's square.
     """
     takers: list[int] = []
     for reader in consumers[index]:
@@ -162,7 +162,7 @@ def _takers(graph: Graph, consumers: list[list[int]], index: int) -> list[int]:
 
 
 def _fuse(graph: Graph) -> tuple[list[Run], list[int]]:
-    """The nodes that run, and for each node of `graph` the place of the one that it is part of."""
+    """The nodes that run, and for each node of `graph` the index of the one it is part of."""
     readers = [0] * len(graph.nodes)
     for node in graph.nodes:
         for source in node.inputs:
@@ -185,7 +185,7 @@ def _fuse(graph: Graph) -> tuple[list[Run], list[int]]:
 
 
 def _take_in(run: Run, op: Op) -> Run | None:
-    """The node with what follows it; None if it cannot take that in."""
+    """The node with what follows it; None if it cannot absorb that."""
     if run.activation != "none":
         return None
     if isinstance(op, Activation):
@@ -206,7 +206,7 @@ def _deployed(run: Run, moved: list[int]) -> Node:
 
 
 def _fold_norm(conv: str, norm: str, weights: Weights) -> dict[str, Array]:
-    """Kernel and bias of a convolution and its batch norm as one, worked out in float64."""
+    """Kernel and bias of a convolution and its batch norm as one, computed in float64."""
     bias = weights[f"{conv}.bias"].astype(np.float64) if f"{conv}.bias" in weights else 0.0
     scale, shift = _scale_and_shift(norm, weights, bias)
     kernel = weights[f"{conv}.weight"].astype(np.float64) * scale[:, None, None, None]

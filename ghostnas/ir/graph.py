@@ -1,9 +1,9 @@
 """The intermediate representation: a network as a flat list of primitive ops with known shapes.
 
 Every reader (costs, latency, torch, numpy, TFLite, ONNX) reads a `Graph` and nothing else. A graph
-knows no blocks and no weights; `Weights` are a mapping beside it whose keys are the node names.
+has neither blocks nor weights; `Weights` is a mapping beside it whose keys are the node names.
 
-Shapes leave out the batch: ``(channels, height, width)`` for maps, ``(features,)`` after `Flatten`.
+Shapes omit the batch: ``(channels, height, width)`` for maps, ``(features,)`` after `Flatten`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BATCH_NORM_EPS = 1e-5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """The picture, ``(channels, height, width)``."""
+    """The image, ``(channels, height, width)``."""
 
     shape: Shape
 
@@ -35,9 +35,9 @@ class Input:
 class Conv:
     """A square convolution with symmetric padding ``kernel // 2``; depthwise if groups = channels.
 
-    Without `padded` it has none. Weights: ``weight`` (out, in / groups, kernel, kernel) and, with
+    Unless `padded`, it has none. Weights: ``weight`` (out, in / groups, kernel, kernel) and, with
     `bias`, ``bias`` (out,).
-    `activation` is set by `ghostnas.ir.fusion` only; `Builder` writes activations as own ops.
+    `activation` is set by `ghostnas.ir.fusion` only; `Builder` writes activations as separate ops.
     """
 
     in_channels: int
@@ -47,7 +47,7 @@ class Conv:
     groups: int = 1
     bias: bool = False
     activation: ActivationKind = "none"
-    padded: bool = field(default=True, repr=False)  # no Arch sets it, and its id hashes the repr
+    padded: bool = field(default=True, repr=False)  # no Arch sets it, and ids hash the repr
 
     @property
     def depthwise(self) -> bool:
@@ -77,7 +77,7 @@ class BatchNorm:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Affine:
     """A scale and a shift for each channel: what `ghostnas.ir.fusion` makes of a batch norm that it
-    can fold into no convolution. Weights: ``weight``, ``bias``, each (channels,).
+    cannot fold into a convolution. Weights: ``weight``, ``bias``, each (channels,).
     """
 
     channels: int
@@ -93,14 +93,14 @@ class Activation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pad:
-    """Zeros around a map, so many pixels on each side."""
+    """Zeros around a map, `amount` pixels on each side."""
 
     amount: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaxPool:
-    """The greatest of each square window that lies within the map."""
+    """The maximum of each square window that lies within the map."""
 
     kernel: int
     stride: int = 1
@@ -128,15 +128,15 @@ class Multiply:
 
 @dataclass(frozen=True, slots=True)
 class Concat:
-    """Two or more maps, one after the other along the channels."""
+    """Two or more maps, concatenated along the channels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Narrow:
-    """`channels` channels of a map, the first or those from `start` on."""
+    """`channels` channels of a map, from `start` on."""
 
     channels: int
-    start: int = field(default=0, repr=False)  # as of Conv.padded
+    start: int = field(default=0, repr=False)  # as for Conv.padded
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ Op: TypeAlias = (
 
 
 class Node(NamedTuple):
-    """One op at its place: `inputs` are indices of earlier nodes, `shape` is that of its output.
+    """One op in a graph: `inputs` are indices of earlier nodes, `shape` is that of its output.
 
     `name` is the path of the op's module in PyTorch, so ``name + ".weight"`` is a published key.
     """
@@ -182,7 +182,7 @@ class Node(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Nodes in an order in which they can run; the first is the input, the last the output."""
+    """Nodes in an order in which they can run: the first is the input, the last the output."""
 
     nodes: tuple[Node, ...]
 
@@ -219,7 +219,7 @@ class Builder:
         """Append an op and return its index.
 
         Raises:
-            ValueError: the op does not fit the shapes of its inputs. A defect of the caller.
+            ValueError: the op does not fit the shapes of its inputs. A bug in the caller.
         """
         nodes = self._nodes
         shape = output_shape(op, [nodes[source].shape for source in inputs])
@@ -234,7 +234,7 @@ class Builder:
 
 
 def output_shape(op: Op, shapes: list[Shape]) -> Shape | None:
-    """The shape that `op` makes of inputs of `shapes`, or None if they do not fit."""
+    """The output shape of `op` for inputs of `shapes`, or None if they do not fit."""
     match op:
         case Conv():
             [(channels, height, width)] = shapes
@@ -280,7 +280,7 @@ def output_shape(op: Op, shapes: list[Shape]) -> Shape | None:
 
 
 def _windows(shape: Shape, op: Conv | MaxPool | AvgPool) -> Shape | None:
-    """The shape with a pixel for each window that lies within the map."""
+    """The shape with one pixel per window that lies within the map."""
     channels, *size = shape
     if min(size) < op.kernel:
         return None
@@ -315,7 +315,7 @@ def weight_shapes(node: Node) -> dict[str, Shape]:
 
 
 def random_weights(graph: Graph, seed: int) -> dict[str, Array]:
-    """Weights as after some training: scaled normal kernels, batch norms off their start values.
+    """Weights as after some training: scaled normal kernels, batch norms off their initial values.
 
     Activations stay near unit scale, as they do in a trained network, so that readers can be
     compared on them; no weight is zero, so no runtime can skip one.

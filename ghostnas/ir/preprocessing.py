@@ -1,4 +1,4 @@
-"""What a network expects of a picture and calls its classes; it travels with the weights."""
+"""What a network expects of an image and calls its classes; stored with the weights."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ CHANNELS = 3
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
     """`mean` and `std` of the channels R, G, B on a scale of 0 to 1; a network takes
-    ``(picture / 255 - mean) / std``.
+    ``(image / 255 - mean) / std``.
 
-    `classes` are the names of its outputs, in order; empty where they are not known.
+    `classes` are the names of its outputs, in order; empty if unknown.
     """
 
     mean: tuple[float, ...]
@@ -28,7 +28,7 @@ class Preprocessing:
         return asdict(self)
 
 
-# Of the published networks that were trained on ImageNet; its class names are not known here.
+# For the published networks trained on ImageNet; its class names are not known here.
 IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
@@ -36,7 +36,7 @@ def from_json(text: str, where: str) -> Preprocessing:
     """Read what ``json.dumps(preprocessing.to_json())`` wrote; `where` names it in an error.
 
     Raises:
-        InputError: it is no such text.
+        InputError: it is not such a text.
     """
     try:
         found = json.loads(text)

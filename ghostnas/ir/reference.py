@@ -1,4 +1,4 @@
-"""A graph run in numpy, in float64: slow, and the definition that every other reader must meet."""
+"""A graph run in numpy, in float64: slow, and the definition that every other reader must match."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _pad(x: Array, amount: int) -> Array:
 
 
 def _windows(x: Array, kernel: int, stride: int) -> list[Array]:
-    """For each place in a window, row by row, the map of the pixels there."""
+    """For each position in a window, row by row, the map of the pixels there."""
     rows, columns = ((size - kernel) // stride + 1 for size in x.shape[-2:])
     return [
         x[..., i : i + stride * rows : stride, j : j + stride * columns : stride]

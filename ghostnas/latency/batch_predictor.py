@@ -1,7 +1,7 @@
 """Latencies of very many architectures of one space at once.
 
-What a group of blocks costs depends on a few of the space's numbers only. Each such combination is
-worked out once, by building an architecture that has it; after that a prediction is a few look-ups
+What a group of blocks costs depends on only a few of the space's numbers. Each combination of them
+is computed once, by building an architecture that has it; after that a prediction is a few look-ups
 in arrays.
 """
 
@@ -20,7 +20,7 @@ from ghostnas.networks.space import Space, SpacePart, Value
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latencies:
-    """Milliseconds, an architecture an entry, as in `ghostnas.latency.predictor.Prediction`."""
+    """Milliseconds, one entry per architecture, as in `ghostnas.latency.predictor.Prediction`."""
 
     latency_ms: Array
     low_ms: Array
@@ -31,10 +31,10 @@ class Sweep:
     """Predicts architectures of a space from the indices of their options.
 
     Column `j` of the indices is the option of the `j`-th of `names`. A number that an architecture
-    does not ask for changes nothing.
+    does not use changes nothing.
 
     Raises:
-        InputError: the space's parts cannot be told apart.
+        InputError: the space's parts cannot be separated.
         MissingOpError: on prediction, as `Predictor`.
     """
 
@@ -45,7 +45,7 @@ class Sweep:
         self._parts = [_Part(space, predictor.costs, part) for part in space.parts()]
 
     def sample(self, count: int, seed: int) -> Array:
-        """Indices (count, names) of random architectures, every option drawn evenly."""
+        """Indices (count, names) of random architectures, options drawn uniformly."""
         rng = np.random.default_rng(seed)
         sizes = [len(self._space.choices[name]) for name in self.names]
         return rng.integers(0, sizes, (count, len(sizes)))
@@ -69,7 +69,7 @@ class Sweep:
 
 
 class _Part:
-    """One of the space's parts: an array with a row of sums for each combination of its numbers."""
+    """One of the space's parts: an array with one row of sums per combination of its numbers."""
 
     def __init__(self, space: Space, costs: OpCosts, part: SpacePart) -> None:
         names = list(space.choices)
@@ -105,7 +105,7 @@ class _Part:
         return times
 
     def _work_out(self, code: int) -> tuple[float, ...]:
-        """Sums of the part in an architecture that has these numbers, and is as small as can be."""
+        """Sums of the part in the smallest architecture that has these numbers."""
         space, group = self._space, self._part.group
         shallow = {}
         for each in range(1, space.groups + 1):

@@ -1,4 +1,4 @@
-"""From the sum over a network's ops to the network: fitted to whole networks, and calibrated.
+"""From the sum over a network's ops to the whole: fitted to whole networks, and calibrated.
 
 The interval is that of normalised conformal prediction (Lei et al., "Distribution-Free Predictive
 Inference for Regression", 2018; split by leaving out one network at a time): a network's score is
@@ -19,14 +19,14 @@ from ghostnas.errors import InputError
 from ghostnas.latency.op_costs import Sums
 from ghostnas.latency.table import Correction
 
-BASE_ERROR = 0.02  # of a network whose ops are all known; the scores scale it to what it really is
-LEAST_SHARE = 0.1  # of the sum that is left by a correction that was made for larger networks
+BASE_ERROR = 0.02  # of a network whose ops are all known; the scores scale it to its true size
+LEAST_SHARE = 0.1  # of the sum is kept at least, as corrections are made for larger networks
 FEWEST_NETWORKS = 10  # fewer allow no interval of 90 %
-SHORTFALLS = 0.2  # of calibrations, in which an interval may cover less than it says
+SHORTFALLS = 0.2  # of calibrations in which an interval may cover less than it says
 
 
 def fit(sums: Sequence[Sums], measured_ms: Sequence[float], bytes_a_weight: int) -> Correction:
-    """The correction of networks that were measured whole.
+    """The correction from networks that were measured whole.
 
     Of three models (a scale; that and a cost for each op; that and one for each byte of weights)
     it takes the one that predicts best what it was not fitted to.
@@ -35,7 +35,9 @@ def fit(sums: Sequence[Sums], measured_ms: Sequence[float], bytes_a_weight: int)
         InputError: there are too few networks.
     """
     if len(sums) < FEWEST_NETWORKS:
-        raise InputError(f"{len(sums)} networks are too few for a correction: {FEWEST_NETWORKS}")
+        raise InputError(
+            f"{len(sums)} networks are too few for a correction: needs {FEWEST_NETWORKS}"
+        )
     measured = np.array(measured_ms)
     features = np.array([_features(each, bytes_a_weight) for each in sums])
     models = [list(range(count)) for count in (1, 2, 3)]
@@ -57,7 +59,7 @@ def fit(sums: Sequence[Sums], measured_ms: Sequence[float], bytes_a_weight: int)
 
 
 def apply(correction: Correction, sums: Sums, bytes_a_weight: int) -> Any:
-    """Milliseconds of the network that the ops make, or of networks if the sums are arrays."""
+    """Milliseconds of the network that the ops form, or of networks if the sums are arrays."""
     costs = (correction.scale, correction.per_op_ms, correction.per_megabyte_ms)
     features = _features(sums, bytes_a_weight)
     corrected = sum(cost * each for cost, each in zip(costs, features, strict=True))
@@ -72,12 +74,12 @@ def uncertainty(sums: Sums) -> Any:
 def quantile(correction: Correction, confidence: float) -> float:
     """How many uncertainties cover this share of networks.
 
-    The rank of the score is raised until four in five calibrations with as many networks cover the
-    share or more (Vovk, "Conditional validity of inductive conformal predictors", 2012); without
-    that, as many would cover less as cover more. Where not even the highest score does so (below 16
+    The rank of the score is raised until four in five calibrations with as many networks cover at
+    least that share (Vovk, "Conditional validity of inductive conformal predictors", 2012); without
+    that, as many would cover less as cover more. If not even the highest score does so (below 16
     networks for 90 %: with 12, the highest falls short in 28 of 100 calibrations) it is scaled by
-    what is enough for every distribution of scores whose tail falls at least as an exponential's
-    does, the normal's among them: by 1.21 for 10 networks, by 1.01 for 15.
+    what suffices for every distribution of scores whose tail falls at least as fast as an
+    exponential's, including the normal's: by 1.21 for 10 networks, by 1.01 for 15.
 
     Raises:
         InputError: there are too few networks for it.
@@ -101,7 +103,7 @@ def quantile(correction: Correction, confidence: float) -> float:
 
 
 def _at_least(count: int, trials: int, probability: float) -> float:
-    """The probability of so many successes or more."""
+    """The probability of at least `count` successes."""
     return sum(
         math.comb(trials, n) * probability**n * (1 - probability) ** (trials - n)
         for n in range(count, trials + 1)

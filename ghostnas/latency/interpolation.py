@@ -1,15 +1,15 @@
-"""The latency of an op that a table has not, from the ops that it has, with the error of that.
+"""The latency of an op that a table lacks, from the ops that it has, with the error of that.
 
 The table's ops of the same kind are fitted by what a kernel does (multiply-adds with rows and
 channels rounded up to the tile, bytes in, bytes out, bytes of weights, a call), and the nearest of
 them in size correct the fit. The error is the one that the same interpolation makes on the table's
-own ops, each left out in its turn.
+own ops, each left out in turn.
 
 A kind of which the table has too few ops borrows a fit from its relatives: the same op with other
-kernels and strides, which tell apart what a window costs and what a map, or ops that do alike with
-their bytes (an activation costs about what an addition does). Its error is the one that borrowing
+kernels and strides, which separate the cost of a window from that of a map, or ops that treat their
+bytes alike (an activation costs about what an addition does). Its error is the one that borrowing
 makes on the table's own kinds, each left out as a whole: nine in ten ops of the shipped tables are
-off by 0.5 to 0.9 times what is predicted. Held against counts that are in none of them
+off by 0.5 to 0.9 times what is predicted. Compared with counts that are in none of them
 (`latency_tables/counts`), 3x3 convolutions of stride 1 took 1.05 to 1.07 of it (the median), 7x7
 depthwise ones 1.0 to 2.5, sigmoids 0.6 to 1.3.
 """
@@ -33,22 +33,22 @@ from ghostnas.latency.op_signature import NONLINEARITIES, OpSignature, weight_co
 # Rows and channels of XNNPACK's matrix kernels: NEON float32 and int8, AVX2, AVX-512.
 TILES = ((6, 8), (4, 8), (4, 16), (5, 16), (7, 16), (7, 32))
 NEIGHBOURS = 4
-NEARNESS = 0.05  # in logs of sizes: of nearer ops none weighs more than another
+NEARNESS = 0.05  # in logs of sizes: ops nearer than this weigh about the same
 FEWEST_TO_FIT = 4
-LEAST_SHARE = 0.1  # of the quickest op's latency: where few ops were measured, costs may be all 0
-MOST_TO_REFIT = 50  # where there are more ops, leaving one out changes the costs but little
-COVERED = 0.9  # the share of ops that are off by the stated error at most
+LEAST_SHARE = 0.1  # of the fastest op's latency: if few ops were measured, costs may be all 0
+MOST_TO_REFIT = 50  # with more ops, leaving one out hardly changes the costs
+COVERED = 0.9  # the share of ops that are off by at most the stated error
 VECTOR = 4  # float32 lanes of a NEON register
-# XNNPACK has depthwise kernels for windows of up to 5x5. A larger one it runs as convolutions of a
+# XNNPACK has depthwise kernels for windows of up to 5x5. It runs a larger one as convolutions of a
 # single channel each, of the 8 that a tile makes.
 LARGEST_WINDOW, CHANNELS_WASTED = 25, 8
-# Ops that do alike with what they read and write: where a table has none of an op, the others tell.
+# Ops that treat what they read and write alike: if a table has none of an op, the others stand in.
 RELATED = (
     frozenset({"conv", "dense"}),
     frozenset({"depthwise", "maxpool", "avgpool"}),
     frozenset({"add", "multiply", "concat", "narrow", "affine", "pad", "flatten", *NONLINEARITIES}),
 )
-FEWEST_KINDS = 4  # that show what borrowing is worth; with fewer it may be off by all of it
+FEWEST_KINDS = 4  # that show what borrowing is worth; with fewer, its error is taken as 1
 
 Kind: TypeAlias = tuple[str, int, int, int]
 
@@ -56,7 +56,7 @@ Kind: TypeAlias = tuple[str, int, int, int]
 class Interpolated(NamedTuple):
     """Milliseconds of an op, and the share of them by which nine in ten such are off at most.
 
-    `borrowed` says that the table has too few ops of the kind, and its relatives told.
+    `borrowed` says that the table has too few ops of the kind, and its relatives were used.
     """
 
     latency_ms: float
@@ -65,7 +65,7 @@ class Interpolated(NamedTuple):
 
 
 class Interpolator:
-    """Fitted to a table's ops once for each kind of op that is asked for."""
+    """Fitted to a table's ops once for each kind of op that is requested."""
 
     def __init__(self, medians_ms: Mapping[OpSignature, float]) -> None:
         self._kinds: dict[Kind, dict[OpSignature, float]] = defaultdict(dict)
@@ -75,7 +75,7 @@ class Interpolator:
         self._fits: dict[Kind, _Fit] = {}
 
     def predict(self, signature: OpSignature) -> Interpolated | None:
-        """None if the table has too few ops of the kind and of all that are related to it."""
+        """None if the table has too few ops of the kind and of all its relatives."""
         kind = kind_of(signature)
         borrowed = kind not in self._fitted
         if kind not in self._fits:
@@ -89,7 +89,7 @@ class Interpolator:
         return Interpolated(fit.predict(signature), error, borrowed)
 
     def _lent(self, kind: Kind) -> dict[OpSignature, float]:
-        """The ops of the same op's kinds, of the nearest variant; else all that are related."""
+        """The ops of the same op's kinds, of the nearest variant; otherwise all related ops."""
         others = [other for other in self._kinds if other in self._fitted and other != kind]
         lenders = [other for other in others if other[0] == kind[0]]
         if lenders:
@@ -103,7 +103,7 @@ class Interpolator:
     @cached_property
     def _borrowed_error(self) -> float:
         """The share of a borrowed latency by which nine in ten are off at most: those of the
-        table's own kinds, each predicted by what would be lent to it. All kinds count alike.
+        table's own kinds, each predicted from what would be lent to it. All kinds count alike.
         """
         errors: list[Array] = []
         for kind in self._kinds:
@@ -122,7 +122,7 @@ class Interpolator:
 
 
 def _best_fit(ops: Mapping[OpSignature, float]) -> _Fit:
-    """Of the ops' milliseconds, by the tile that predicts best."""
+    """A fit of the ops' milliseconds, with the tile that predicts best."""
     rows, latencies_ms = list(ops), np.array(list(ops.values()))
     fits = [_Fit(rows, latencies_ms, tile) for tile in _tiles_of(rows[0])]
     return min(fits, key=lambda fit: fit.error)
@@ -159,7 +159,7 @@ class _Fit:
         return float(errors[rank - 1])
 
     def predict(self, signature: OpSignature) -> float:
-        # A single op is quicker without arrays.
+        # A single op is faster without arrays.
         features = _features(signature, self._tile)
         fitted: float = max(sum(map(mul, features, self._costs)), self._least_ms)
         logs = [math.log(feature + 1.0) for feature in features]
@@ -185,9 +185,9 @@ class _Fit:
 
 
 def kind_of(signature: OpSignature) -> Kind:
-    """What has a kernel of its own in the runtime, and so a fit of its own here.
+    """What has its own kernel in the runtime, and so its own fit here.
 
-    Such are depthwise convolutions that make several maps of each, 1x1 convolutions of one pixel
+    So do depthwise convolutions that make several maps of each, 1x1 convolutions of one pixel
     (which only wait for their weights), and concatenations by the number of parts.
     """
     s = signature
@@ -205,7 +205,7 @@ def _tiles_of(signature: OpSignature) -> tuple[tuple[int, int], ...]:
 
 def _features(signature: OpSignature, tile: tuple[int, int]) -> tuple[float, ...]:
     """Multiply-adds and tiles as rounded up, both once more where the channels leave a remainder of
-    the tile (kernels have slower ways for that), numbers read, written and of weights, pixels,
+    the tile (kernels have slower paths for that), numbers read, written and of weights, pixels,
     pixels whose channels leave a remainder of the vector, and 1 for the call.
     """
     s = signature

@@ -1,6 +1,6 @@
 """What a network's ops cost on a table, added up: the sums that a prediction is made from.
 
-They are additive over the parts of an architecture, and a part's are worked out only once.
+They are additive over the parts of an architecture, and a part's are computed only once.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Sums(NamedTuple):
 
     Attributes:
         spread_ms: the errors of all ops, as if all lay on one side.
-        variance_ms2: squares of the errors of the ops that the table has not, of kinds it has.
-        borrowed_ms: errors of those whose kind it has not, as if all lay on one side. What networks
-            measured whole say of an error says nothing of these: they count as they are.
-        interpolated: all ops that the table has not.
+        variance_ms2: squares of the errors of the ops that the table lacks, of kinds it has.
+        borrowed_ms: errors of those whose kind it lacks, as if all lay on one side. What networks
+            measured whole say of errors does not apply to these: they count as they are.
+        interpolated: all ops that the table lacks.
     """
 
     latency_ms: float
@@ -46,11 +46,11 @@ class _OpCost(NamedTuple):
 
 
 class OpCosts:
-    """A table's ops, and what it has not interpolated.
+    """A table's ops, and interpolations of those it lacks.
 
     Raises:
-        MissingOpError: when it is asked, if the table has too few ops of a kind that it lacks one
-            of, and of all that are related to it.
+        MissingOpError: on use, if an op is missing and the table has too few of its kind and of
+            all its relatives.
     """
 
     def __init__(self, table: Table) -> None:
@@ -111,7 +111,7 @@ class OpCosts:
         if guess is None:
             raise MissingOpError(
                 f"table {self._table.name} has too few ops like {signature} to predict it; "
-                "build one with: ghostnas latency build"
+                "build a table with: ghostnas latency build"
             )
         error = min(1.0, guess.error + self._table.origin.op_error)
         weight = weight_count(signature)

@@ -41,9 +41,9 @@ class OpSignature(NamedTuple):
 
     `op` is ``conv``, ``depthwise``, ``maxpool``, ``avgpool``, ``pad``, ``dense``, ``affine``,
     ``add``, ``multiply``, ``concat``, ``narrow``, ``pool`` (the mean of a whole map), ``flatten``
-    or an activation's name. `height` and `width` are of the first input, 1 for vectors; of a
-    convolution without padding, of the map that one with padding makes the same of. `kernel` and
-    `stride` are 0 where there are none; a pad has those of a convolution that it could be for.
+    or an activation's name. `height` and `width` are of the first input, 1 for vectors; for a
+    convolution without padding, of the map from which a padded one makes the same. `kernel` and
+    `stride` are 0 if there are none; a pad has those of a convolution that it could be for.
     """
 
     op: str

@@ -2,8 +2,8 @@
 
 A network's latency is the sum over its ops, corrected by the networks that were measured whole on
 the same device; their spread around predictions calibrates the interval. A table without such has
-no correction: there the interval's ends take the errors of all ops off to one side at once. With a
-correction they do so with those of ops whose kind the table has not.
+no correction: there the interval's ends assume that the errors of all ops lie on one side. With a
+correction they assume so only of ops whose kind the table lacks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CONFIDENCE = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """Milliseconds of one network; `interpolated` are its ops that the table has not.
+    """Milliseconds of one network; `interpolated` are its ops that the table lacks.
 
     `calibrated` says that the interval was calibrated on networks measured whole.
     """
@@ -39,15 +39,15 @@ class Prediction:
 
 
 class Predictor:
-    """Predicts from one table. Ops and parts of networks are worked out once and remembered.
+    """Predicts from one table. Ops and parts of networks are computed once and cached.
 
     Args:
         confidence: the share of networks whose latency the interval is to hold.
 
     Raises:
         InputError: the table is not calibrated for that confidence.
-        MissingOpError: on prediction, if the table has too few ops of a kind that it lacks one of,
-            and of all that are related to it.
+        MissingOpError: on prediction, if an op is missing and the table has too few of its kind
+            and of all its relatives.
     """
 
     def __init__(self, table: Table, confidence: float = CONFIDENCE) -> None:
@@ -67,7 +67,7 @@ class Predictor:
         return self.from_sums(of(network))  # type: ignore[arg-type]
 
     def from_sums(self, sums: Sums) -> Prediction:
-        """Latency of the network that these ops make."""
+        """Latency of the network that these ops form."""
         latency_ms, low_ms, high_ms = map(float, self.bounds(sums))
         return Prediction(
             latency_ms=latency_ms,
@@ -78,7 +78,7 @@ class Predictor:
         )
 
     def bounds(self, sums: Sums) -> tuple[Any, Any, Any]:
-        """Latency and the ends of its interval, in milliseconds; arrays if the sums are such."""
+        """Latency and the ends of its interval, in milliseconds; arrays if the sums are."""
         if self.table.correction is None:
             latency_ms = sums.latency_ms
             low_ms = np.maximum(latency_ms - sums.spread_ms, 0.0)

@@ -32,7 +32,7 @@ def describe(arch: Arch, target: str | None, confidence: float | None = None) ->
 
 
 def text(described: Mapping[str, Any]) -> str:
-    """A description for people."""
+    """A description as text for people."""
     lines = [
         f"{described['id']} at {described['resolution']} px",
         f"{described['macs'] / 1e6:.1f} MFLOPs ({described['macs']:,} multiply-accumulates)",

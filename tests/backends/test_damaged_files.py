@@ -1,7 +1,7 @@
-"""No damaged file of a user gives a traceback, runs anything, or passes for a network.
+"""No damaged user file causes a traceback, runs anything, or passes for a network.
 
 A reader is asked to open a good file with one thing wrong. It refuses in one line; or, where only
-numbers changed, what it gives is a whole network of finite numbers.
+numbers changed, it gives a complete network of finite numbers.
 """
 
 import dataclasses
@@ -119,7 +119,7 @@ def full(good):
 
 
 def strange(good):
-    """Other starts, what is no such file at all, and what is there twice."""
+    """Other beginnings, what is not such a file at all, and content given twice."""
     starts = (b"PK\x03\x04", b"\x80\x02", b"\x80\x04\x95", b"{}", b"\x89PNG\r\n", b"\0" * 8)
     others = (b"", b"\n", b"null", b"[]", b'{"format": 1}', b"hello\n" * 50)
     return [
@@ -141,7 +141,7 @@ DAMAGES = [cut, flipped, zeroed, full, strange, swapped]
 
 
 def opened(reader, path):
-    """Whether the file was opened; that it was refused well, and nothing else is there after."""
+    """Whether the file was opened; checks that a refusal is one line and leaves no files."""
     before = sorted(path.parent.iterdir())
     try:
         reader.open(path)
@@ -167,7 +167,7 @@ def test_a_damaged_file_is_refused_in_one_line_or_is_whole(tmp_path, kind, damag
     for content in files:
         path.write_bytes(content)
         survived += opened(reader, path)
-    # What is no longer there cannot be made up; a weight file of another kind is one by any name.
+    # Lost content cannot be restored; a weight file of the other kind opens under any name.
     if damage is cut:
         assert survived <= (kind == "arch")  # without its last line's end
     if damage is swapped:
@@ -183,7 +183,7 @@ def test_there_are_many_damaged_files():
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_a_file_that_is_none_is_refused(tmp_path, kind):
+def test_what_is_not_a_file_is_refused(tmp_path, kind):
     reader = READERS[kind]
     folder = tmp_path / f"folder{reader.suffix}"
     folder.mkdir()
@@ -298,7 +298,7 @@ def test_a_compressed_archive_is_not_unpacked(tmp_path):
 
 
 JSON = {
-    "a number that is none": b'{"format": NaN}',
+    "not a number": b'{"format": NaN}',
     "a number without an end": b'{"format": ' + b"9" * 5000 + b"}",
     "deep": b"[" * 100_000,
     "not UTF-8": b'{"format": "\xff"}',

@@ -66,7 +66,7 @@ def test_a_search_folder_gives_what_it_exported(folder, tmp_path):
     assert open_model(tmp_path / "run").path == tmp_path / "run" / "export" / "model.safetensors"
 
 
-def test_imagenets_numbers_stand_in_where_a_file_says_nothing(tmp_path, values):
+def test_imagenets_numbers_are_used_where_a_file_says_nothing(tmp_path, values):
     bundle.export(ARCH, values, ["onnx"], tmp_path)
     for name in ("model.onnx", "model.safetensors"):
         model = open_model(tmp_path / name)
@@ -99,7 +99,7 @@ def test_a_flipped_bit_is_refused(folder, tmp_path, suffix):
 
 
 def test_a_flipped_bit_of_a_program_is_refused_or_changes_nothing(folder, tmp_path):
-    """A .pt2 is a zip archive: all that is in its files has a checksum, the padding has none."""
+    """A .pt2 is a zip archive: everything in its files has a checksum, the padding has none."""
     content = (folder / "model.pt2").read_bytes()
     images = np.random.default_rng(0).normal(size=(1, 3, 16, 16)).astype(np.float32)
     expected = open_model(folder / "model.pt2").run(images)
@@ -119,10 +119,10 @@ def test_a_flipped_bit_of_a_program_is_refused_or_changes_nothing(folder, tmp_pa
     assert refusals >= 6
 
 
-def test_files_that_are_no_models_are_refused(folder, tmp_path, values):
+def test_files_that_are_not_models_are_refused(folder, tmp_path, values):
     for name, said in [
         ("none.onnx", "cannot be read: No such file"),
-        ("model.h5", "is no model; known are .pt2, .onnx, .tflite, .safetensors"),
+        ("model.h5", "is not a model; known: .pt2, .onnx, .tflite, .safetensors"),
         ("", "holds no model.safetensors"),
     ]:
         assert said in refused(tmp_path / name)
@@ -138,7 +138,7 @@ def test_files_that_are_no_models_are_refused(folder, tmp_path, values):
 
 
 def onnx_file(path, shape, out, kind=TensorProto.FLOAT):
-    """A classifier of other making: the mean over the picture, repeated."""
+    """A classifier made elsewhere: the mean over the image, repeated."""
     nodes = [
         helper.make_node("ReduceMean", ["in", "axes"], ["means"], keepdims=0),
         helper.make_node("Concat", ["means"] * (out // 3), ["out"], axis=1),
@@ -155,7 +155,7 @@ def onnx_file(path, shape, out, kind=TensorProto.FLOAT):
     onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
 
 
-def test_an_onnx_file_of_other_making_runs_also_in_fixed_batches(tmp_path):
+def test_an_onnx_file_made_elsewhere_runs_in_fixed_batches_too(tmp_path):
     images = np.random.default_rng(0).normal(size=(5, 3, 8, 8)).astype(np.float32)
     for batch in ("N", 1, 2):
         onnx_file(tmp_path / "other.onnx", [batch, 3, 8, 8], 6)
@@ -166,15 +166,15 @@ def test_an_onnx_file_of_other_making_runs_also_in_fixed_batches(tmp_path):
         )
 
 
-def test_a_model_that_takes_no_square_rgb_pictures_is_refused(tmp_path):
+def test_a_model_that_does_not_take_square_rgb_images_is_refused(tmp_path):
     for shape in ([1, 3, 8, 9], [1, 4, 8, 8], ["N", 3, "H", "W"]):
         onnx_file(tmp_path / "other.onnx", shape, 6)
         assert "other.onnx: " in refused(tmp_path / "other.onnx")
 
 
-def test_a_file_whose_logits_are_no_numbers_is_refused(tmp_path):
+def test_a_file_whose_logits_are_not_numbers_is_refused(tmp_path):
     graph = lower(ARCH)
     broken = random_weights(graph, 0)
     broken["classifier.bias"][1] = np.nan
     (tmp_path / "nan.tflite").write_bytes(tflite_writer.write(graph, broken))
-    assert "gives no finite number for each of 4 classes" in refused(tmp_path / "nan.tflite")
+    assert "does not give 4 finite numbers" in refused(tmp_path / "nan.tflite")

@@ -166,7 +166,7 @@ def test_halves_are_read_as_float32(tmp_path, saved, kind, suffix):
         np.testing.assert_array_equal(array, halves[key].float().numpy())
 
 
-def test_what_a_file_is_shows_in_its_content_not_in_its_name(tmp_path, saved):
+def test_a_files_type_is_told_by_its_content_not_its_name(tmp_path, saved):
     net, graph, state = saved
     torch.save(state, tmp_path / "net.safetensors")
     save_file(state, tmp_path / "net.pth")
@@ -202,7 +202,7 @@ REFUSED = {
             "classifier.weight": torch.ones(5, 32),
             "classifier.bias": torch.ones(5),
         },
-        "knows 5 classes, the network has 10",
+        "knows 5 classes, but the network has 10",
     ),
     "a missing key": (
         lambda state: {k: v for k, v in state.items() if k != "bn1.bias"},
@@ -226,7 +226,7 @@ REFUSED = {
     ),
     "a sparse tensor": (
         lambda state: {**state, "bn1.bias": torch.ones(8).to_sparse()},
-        "bn1.bias is no plain tensor",
+        "bn1.bias is not a plain tensor",
     ),
     "a tensor larger than the file": (
         lambda state: {**state, "bn1.bias": torch.ones(1).expand(1 << 40)},
@@ -256,7 +256,7 @@ REFUSED = {
             "features.1.block.0.0.weight": torch.ones(1),
             "features.2.block.0.0.weight": torch.ones(1),
         },
-        "is a MobileNetV3 with other blocks than Large has",
+        "is a MobileNetV3 whose blocks are not those of Large",
     ),
     "a list": (lambda state: list(state.values()), "holds list, not weights"),
     "a tensor alone": (lambda state: state["bn1.bias"], "holds Tensor, not weights"),
@@ -318,7 +318,7 @@ def test_a_folder_has_a_network_weights_and_preprocessing(tmp_path, arch_name, w
         pretrained.find_with_weights(name, 0.5, None, None)
 
 
-def test_a_file_of_weights_goes_before_those_of_a_folder(tmp_path, saved):
+def test_a_file_of_weights_takes_precedence_over_those_of_a_folder(tmp_path, saved):
     net, graph, state = saved
     name = write_run(tmp_path, "arch.json", "model.safetensors", random_weights(graph, 0))
     torch.save(state, tmp_path / "net.pth")

@@ -39,7 +39,7 @@ def op_names(model: bytes) -> list[str]:
 
 
 def test_the_runtime_still_has_its_private_quantiser() -> None:
-    """ghostnas.quantize stands on it: look there, should this fail after an upgrade."""
+    """ghostnas.quantize depends on it: look there if this fails after an upgrade."""
     from ai_edge_litert import _pywrap_tensorflow_lite_calibration_wrapper as private
 
     wrapper = private.CalibrationWrapper
@@ -84,7 +84,7 @@ def test_weights_have_a_scale_for_each_channel() -> None:
 
 @pytest.mark.parametrize(("factor", "rescaled"), [(1.0, False), (4.0, True)])
 def test_a_concatenation_of_different_ranges_is_rescaled(factor: float, rescaled: bool) -> None:
-    """XNNPACK runs that as an op more, so it belongs to the time of a concatenation."""
+    """XNNPACK runs that as an extra op, so it counts towards a concatenation's time."""
     graph = Builder((4, 8, 8))
     branches = [graph.add(name, Conv(in_channels=4, out_channels=4, bias=True), 0) for name in "ab"]
     graph.add("concat", Concat(), *branches)

@@ -163,11 +163,11 @@ archs = st.builds(
 @settings(max_examples=100)
 @given(arch=archs, seed=st.integers(0, 100), contrast=st.sampled_from([1.0, 20.0]))
 def test_on_networks_of_any_numbers(arch, seed, contrast):
-    assert_readers_agree(arch, seed, contrast)  # at 20, maps pass where relu6 and hard ones end
+    assert_readers_agree(arch, seed, contrast)  # at 20, maps exceed the bounds of relu6 and such
 
 
 class Chain(Builder):
-    """Ops one after another, each named by its place."""
+    """Ops one after another, each named by its position."""
 
     def __init__(self, shape):
         super().__init__(shape)
@@ -232,7 +232,7 @@ def gate(chain, draw):
 
 @st.composite
 def graphs_of_other_ops(draw):
-    """Of what no architecture has, and published networks have."""
+    """Of ops that no architecture has but published networks do."""
     chain = Chain((3, draw(st.integers(5, 15)), draw(st.integers(5, 15))))
     chain.op(Conv(in_channels=3, out_channels=8, kernel=3, padded=draw(st.booleans())))
     parts = [preactivation, pool, grouped_convolution, dense_unit, gate]
@@ -251,7 +251,7 @@ def test_on_the_ops_of_published_networks(graph, seed):
 
 
 def dropping_maps():
-    """Channels that are no multiple of the ghost ratio, so that some maps are cut off."""
+    """Channels that are not a multiple of the ghost ratio, so that some maps are cut off."""
     block = GhostBlock(hidden_channels=20, out_channels=16, stride=2, ghost_ratio=3)
     return Arch(
         stem=Stem(channels=8),

@@ -1,4 +1,4 @@
-"""LiteRT's news stay away, its errors do not."""
+"""LiteRT's INFO lines are dropped, its errors are not."""
 
 import subprocess
 import sys
@@ -28,9 +28,9 @@ def ran(direct, **streams):
     return subprocess.run(command, text=True, check=True, stdout=subprocess.PIPE, **streams)
 
 
-def test_news_are_left_out_and_everything_else_is_said_in_its_order():
+def test_info_lines_are_dropped_and_all_else_is_kept_in_order():
     alone = ran(True, stderr=subprocess.PIPE).stderr
-    assert "INFO: " in alone  # else nothing is to be kept back any more: see `tflite_runtime`
+    assert "INFO: " in alone  # else there is nothing left to drop: see `tflite_runtime`
     done = ran(False, stderr=subprocess.PIPE)
     assert done.stdout == "(1, True)\n"
     assert done.stderr == "ERROR: a thing broke\nno end of lineafter\n"

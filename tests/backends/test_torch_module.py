@@ -156,7 +156,7 @@ def test_published_weights_fit_and_give_the_published_logits(width):
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected, logits = plain(images), net(images)
-    assert expected.std(dim=0).max() > 1e-3  # the logits depend on the picture
+    assert expected.std(dim=0).max() > 1e-3  # the logits depend on the image
     assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 

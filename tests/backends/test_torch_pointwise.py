@@ -43,7 +43,7 @@ def test_learning_in_bfloat16_rounds_and_no_more(bias, size, layout):
 
 
 @pytest.mark.parametrize("way", ["not told to", "evaluation", "without gradients"])
-def test_else_it_is_pytorchs_convolution_to_the_bit(way):
+def test_otherwise_it_is_pytorchs_convolution_to_the_bit(way):
     plain, mixed = pair(bias=True)
     x = torch.randn(3, 24, 5, 5)
     if way != "not told to":

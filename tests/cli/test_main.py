@@ -686,7 +686,7 @@ EXPECTED = {
     "missing space file": "none.toml",
     "unknown data": "cifar10:DIR",
     "missing data folder": "none",
-    "empty data folder": "a folder a class",
+    "empty data folder": "one folder per class",
     "no CIFAR-10 there": "data_batch_1.bin",
     "unknown recipe": "proxy",
     "resume of nothing": "no search",

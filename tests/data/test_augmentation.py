@@ -25,7 +25,7 @@ EVERYTHING = Augmentation(flip=True, randaugment=3, magnitude=15, cutout=6)
 
 
 def noise(count, height=16, width=16, seed=0):
-    """(n, height, width, 3) uint8, smooth enough to look like pictures."""
+    """(n, height, width, 3) uint8, smooth enough to look like photographs."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (count, height // 4, width // 4, 3))
     return torch.from_numpy(coarse.repeat(4, 1).repeat(4, 2).astype(np.uint8))
@@ -67,7 +67,7 @@ def test_a_batch_stays_in_channels_last_memory_and_nothing_changes_nothing():
     assert (found.shape, found.dtype) == (batch.shape, torch.uint8)
 
 
-def test_half_of_the_pictures_are_mirrored():
+def test_half_of_the_images_are_mirrored():
     batch = as_batch(noise(400))
     found = augment(batch, Augmentation(flip=True), (5,))
     mirrored = (found == batch.flip(3)).flatten(1).all(1)
@@ -91,7 +91,7 @@ def test_flip_turns_the_marked_ones_only():
         assert torch.equal(found[number], expected)
 
 
-def test_cutout_blanks_a_square_around_its_centre_that_may_leave_the_picture():
+def test_cutout_blanks_a_square_around_its_centre_that_may_leave_the_image():
     images = torch.full((3, 16, 16, 3), 255, dtype=torch.uint8)
     centres = np.array([[0.5, 0.0, 0.999], [0.5, 0.5, 0.999]])  # rows, then columns
     found = cutout(images, 6, centres)[..., 0] == GREY
@@ -124,7 +124,7 @@ def test_parts_lie_inside_and_have_the_shares_and_shapes_asked_for(width, height
         assert 0.45 < (left / np.maximum(width - wide, 1)).mean() < 0.55
 
 
-def test_a_picture_that_no_part_fits_gives_its_middle():
+def test_an_image_that_no_part_fits_gives_its_middle():
     draws = draw_parts(3, np.random.default_rng(0))
     found = parts(ResizedCrop(1.0), draws, 400, 30)
     assert found.tolist() == [[180, 0, 40, 30]] * 3
@@ -141,7 +141,7 @@ def test_a_negative_padding_is_refused():
         PaddedCrop(-1)
 
 
-def test_moved_pictures_are_windows_of_the_padded_ones():
+def test_moved_images_are_windows_of_the_padded_ones():
     images, pad = noise(40, 8, 12), 3
     found = move(images, 40, np.random.default_rng(4), PaddedCrop(pad), slice(None))
     padded = np.pad(images.numpy(), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
@@ -208,13 +208,13 @@ def test_an_operation_on_values_is_that_of_pillow(name, magnitude, negative):
             Image.fromarray(source), magnitude / HIGHEST_MAGNITUDE, -1 if negative else 1
         )
         difference = np.abs(image.astype(int) - np.asarray(expected).astype(int))
-        assert difference.max() <= 1  # Pillow cuts decimals off
+        assert difference.max() <= 1  # Pillow truncates decimals
     if magnitude and name != "identity":
         assert not np.array_equal(found, images.numpy())
 
 
 @pytest.mark.parametrize("name", ["autocontrast", "equalize"])
-def test_a_picture_of_one_value_is_left(name):
+def test_an_image_of_one_value_is_left(name):
     images = torch.full((1, 8, 8, 3), 77, dtype=torch.uint8)
     assert torch.equal(changed(images, name, 30), images)
 
@@ -257,7 +257,7 @@ def test_an_operation_on_places_moves_a_dot_as_far_as_it_should(name, move_of):
     assert np.linalg.norm(other) == pytest.approx(np.linalg.norm(one), rel=0.15)
 
 
-def test_a_mixed_batch_is_each_picture_alone():
+def test_a_mixed_batch_is_each_image_alone():
     images = noise(56)
     drawn = np.arange(56) % len(OPERATIONS)
     negative = np.arange(56) % 3 == 0

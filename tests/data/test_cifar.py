@@ -69,7 +69,7 @@ def test_a_damaged_cifar10_is_refused_by_file(cifar, name, damage, message):
         datasets.load(f"cifar10:{cifar}")
 
 
-def test_a_missing_file_says_how_to_fetch_it_and_what_lies_there_instead(tmp_path):
+def test_a_missing_file_says_how_to_fetch_it_and_what_is_there_instead(tmp_path):
     with pytest.raises(InputError, match="ghostnas data get cifar10 DIR"):
         datasets.load(f"cifar10:{tmp_path}")
     (tmp_path / "data_batch_1").write_bytes(b"a pickle")

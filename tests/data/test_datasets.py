@@ -28,7 +28,7 @@ def test_a_bad_spec_is_refused(spec, message):
         datasets.load(spec)
 
 
-def test_synthetic_is_balanced_and_its_test_pictures_are_others():
+def test_synthetic_is_balanced_and_its_test_images_differ():
     dataset = datasets.load("synthetic")
     for pictures, count in ((dataset.train, 5000), (dataset.test, 1000)):
         assert (pictures.images.shape, pictures.images.dtype) == ((count, 32, 32, 3), np.uint8)
@@ -38,7 +38,7 @@ def test_synthetic_is_balanced_and_its_test_pictures_are_others():
 
 
 def write_pictures(folder, counts):
-    """Noise, brighter in red, of so many pictures a class."""
+    """Noise, brighter in red, with this many images per class."""
     rng = np.random.default_rng(0)
     for name, count in counts.items():
         (folder / name).mkdir(parents=True)
@@ -47,7 +47,7 @@ def write_pictures(folder, counts):
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
 
 
-def test_mean_and_std_are_those_of_the_training_pictures(tmp_path):
+def test_mean_and_std_are_those_of_the_training_images(tmp_path):
     write_pictures(tmp_path / "train", {"a": 4, "b": 5})
     write_pictures(tmp_path / "test", {"a": 2, "b": 2})
     dataset = datasets.load(f"folder:{tmp_path}")
@@ -92,7 +92,7 @@ def test_a_check_counts_classes_and_names_what_cannot_be_read(tmp_path, monkeypa
     assert found["test"]["fewest"] == {"class": "c", "pictures": 0}
     named = [line.split(": ")[0] for line in found["skipped"]]
     assert named == [str(broken), str(tmp_path / "test" / "a" / "0.png")]
-    assert lines == ([] if in_memory else ["10 of 14 pictures checked, 1 cannot be read"])
+    assert lines == ([] if in_memory else ["10 of 14 images checked, 1 cannot be read"])
     assert json.loads(json.dumps(found))["data"] == f"folder:{tmp_path}"
     with pytest.raises(InputError, match=str(broken)):
         datasets.check(f"folder:{tmp_path}", strict=True)

@@ -42,8 +42,8 @@ CONTENT = archive_of(
 
 
 class Server(ThreadingHTTPServer):
-    """Sends `content`; `ranges` says if it knows them, `cut` after how many bytes an answer breaks
-    off, and `status` a refusal. It notes where each request wants to begin.
+    """Sends `content`; `ranges` says if it knows them, `cut` after how many bytes a response
+    breaks off, and `status` a refusal. It notes where each request wants to begin.
     """
 
     def __init__(self):
@@ -118,11 +118,11 @@ def test_a_dataset_is_fetched_checked_and_unpacked(server, tmp_path, monkeypatch
 
 def test_what_is_there_is_not_fetched_again(server, tmp_path):
     get(server, tmp_path)
-    assert get(server, tmp_path) == [f"{tmp_path / 'cifar-100-binary'} is there already"]
+    assert get(server, tmp_path) == [f"{tmp_path / 'cifar-100-binary'} already exists"]
     assert server.asked == [0]
 
 
-def test_a_partial_file_is_gone_on_with(server, tmp_path):
+def test_a_partial_file_is_resumed(server, tmp_path):
     (tmp_path / "cifar-100-binary.tar.gz.part").write_bytes(CONTENT[:5000])
     get(server, tmp_path)
     assert server.asked == [5000]
@@ -136,19 +136,19 @@ def test_a_partial_file_that_is_whole_only_lacks_unpacking(server, tmp_path):
     assert len(datasets.load(f"cifar100:{tmp_path}").train) == 3
 
 
-def test_a_server_that_knows_no_ranges_begins_anew(server, tmp_path):
+def test_a_server_that_knows_no_ranges_starts_over(server, tmp_path):
     server.ranges = False
     (tmp_path / "cifar-100-binary.tar.gz.part").write_bytes(b"x" * 5000)
     get(server, tmp_path)
     assert len(datasets.load(f"cifar100:{tmp_path}").train) == 3
 
 
-def test_a_connection_that_breaks_is_taken_up_where_it_broke(server, tmp_path):
+def test_a_connection_that_breaks_resumes_where_it_broke(server, tmp_path):
     server.cut = len(CONTENT) // 3
     lines = get(server, tmp_path)
     assert server.asked == [0, server.cut, 2 * server.cut, 3 * server.cut][: len(server.asked)]
     assert len(server.asked) >= 3
-    assert f"the connection ended after {server.cut} of {len(CONTENT)} bytes; going on" in lines
+    assert f"the connection ended after {server.cut} of {len(CONTENT)} bytes; resuming" in lines
     assert len(datasets.load(f"cifar100:{tmp_path}").train) == 3
 
 
@@ -156,7 +156,9 @@ def test_a_connection_that_brings_nothing_more_is_an_error_and_can_be_resumed(se
     part = tmp_path / "cifar-100-binary.tar.gz.part"
     part.write_bytes(CONTENT[:700])
     server.cut = 0
-    with pytest.raises(InputError, match=rf"after 700 of {len(CONTENT)} bytes; run the same again"):
+    with pytest.raises(
+        InputError, match=rf"after 700 of {len(CONTENT)} bytes; run the command again"
+    ):
         get(server, tmp_path)
     assert part.read_bytes() == CONTENT[:700]
     server.cut = None
@@ -173,14 +175,14 @@ def test_wrong_bytes_are_deleted_and_both_checksums_named(server, tmp_path):
 
 
 @pytest.mark.parametrize(("status", "reason"), [(404, "Not Found"), (503, "Service Unavailable")])
-def test_a_refusal_is_told_in_one_line(server, tmp_path, status, reason):
+def test_a_refusal_is_reported_in_one_line(server, tmp_path, status, reason):
     server.status = status
-    with pytest.raises(InputError, match=rf"{server.url}: the server refuses: {status} {reason}$"):
+    with pytest.raises(InputError, match=rf"{server.url}: the server refused: {status} {reason}$"):
         get(server, tmp_path)
     assert names(tmp_path) == [".lock"]
 
 
-def test_no_server_is_told_in_one_line(tmp_path):
+def test_no_server_is_reported_in_one_line(tmp_path):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/x.tar.gz"
@@ -189,7 +191,7 @@ def test_no_server_is_told_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("answer", [b"what?\r\n\r\n", b"", b"HTTP/1.1 206 OK\r\n\r\nhello"])
-def test_an_improper_answer_is_told_in_one_line(tmp_path, answer):
+def test_an_invalid_response_is_reported_in_one_line(tmp_path, answer):
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def babble():
@@ -230,7 +232,7 @@ def test_an_archive_that_cannot_be_unpacked_leaves_nothing_that_looks_whole(
     assert not list(tmp_path.rglob("outside.bin"))
 
 
-def test_a_folder_that_cannot_be_written_is_told_in_one_line(server, tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_in_one_line(server, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="file: cannot be written: "):
         get(server, tmp_path / "file")

@@ -21,7 +21,7 @@ def colour_of(label):
 
 
 def fill(folder, labels=("blue", "red"), count=10, size=(24, 24)):
-    """`count` pictures a class, each in its class's colour."""
+    """`count` images per class, each in its class's colour."""
     for label in labels:
         (folder / label).mkdir(parents=True)
         for number in range(count):
@@ -29,7 +29,7 @@ def fill(folder, labels=("blue", "red"), count=10, size=(24, 24)):
             picture.save(folder / label / f"{number}.{('png', 'jpg')[number % 2]}")
 
 
-def test_a_folder_a_class_is_split_with_the_same_shares(tmp_path):
+def test_one_folder_per_class_is_split_with_the_same_shares(tmp_path):
     fill(tmp_path)
     dataset = datasets.load(f"folder:{tmp_path}")
     assert dataset.classes == ("blue", "red")
@@ -60,7 +60,7 @@ def test_train_and_test_folders_are_kept_apart(tmp_path, held_out):
     assert np.bincount(dataset.test.labels).tolist() == [3, 3]
 
 
-def test_pictures_become_squares_from_their_middles(tmp_path):
+def test_images_become_squares_from_their_middles(tmp_path):
     fill(tmp_path, count=4, size=(60, 33))
     wide = np.zeros((33, 60, 3), np.uint8)
     wide[:, 20:40] = 255
@@ -74,7 +74,7 @@ def test_pictures_become_squares_from_their_middles(tmp_path):
     assert (middle[:, 8:24] > 200).all()
 
 
-def test_large_pictures_are_kept_at_224_pixels(tmp_path):
+def test_large_images_are_kept_at_224_pixels(tmp_path):
     fill(tmp_path, count=3, size=(230, 250))
     dataset = datasets.load(f"folder:{tmp_path}")
     assert dataset.resolution == image_folder.LARGEST_RESOLUTION == 224
@@ -90,7 +90,7 @@ def no_picture(path):
 
 
 def too_large(path):
-    """A whole header that promises 60000 x 60000 pixels."""
+    """A complete header that promises 60000 x 60000 pixels."""
     Image.new("L", (1, 1)).save(path, "bmp")
     header = bytearray(path.read_bytes())
     header[18:26] = (60000).to_bytes(4, "little") * 2
@@ -108,7 +108,7 @@ def too_large(path):
     ],
     ids=["cut-png", "cut-jpg", "empty", "text", "too-large"],
 )
-def test_a_picture_that_cannot_be_read_is_skipped_by_name(tmp_path, name, damage):
+def test_an_image_that_cannot_be_read_is_skipped_by_name(tmp_path, name, damage):
     rng = np.random.default_rng(0)
     fill(tmp_path, count=6)
     path = tmp_path / "red" / name
@@ -145,7 +145,7 @@ LOST = pytest.mark.parametrize("lose", [dead_class, dead_subfolder, linked_subfo
 
 @pytest.fixture
 def refuse_green(monkeypatch):
-    """The folder of that name cannot be listed: even where root runs this, who may list all."""
+    """The folder of that name cannot be listed, even if this runs as root, who may list all."""
 
     def scandir(path, real=os.scandir):
         if os.path.basename(path) == "green":
@@ -173,7 +173,7 @@ def test_a_folder_that_cannot_be_read_is_named_and_with_strict_an_error(
 
 
 def test_a_test_folder_that_leads_nowhere_is_named(tmp_path):
-    """Without it, some of the training images would be the test, and no word said."""
+    """Without it, some of the training images would silently be the test."""
     fill(tmp_path / "train", count=6)
     (tmp_path / "val").symlink_to(tmp_path / "unmounted")
     [skipped] = datasets.load(f"folder:{tmp_path}").skipped
@@ -182,22 +182,22 @@ def test_a_test_folder_that_leads_nowhere_is_named(tmp_path):
         datasets.load(f"folder:{tmp_path}", strict=True)
 
 
-def test_a_class_whose_name_is_no_text_is_refused(tmp_path):
+def test_a_class_whose_name_is_not_text_is_refused(tmp_path):
     fill(tmp_path)
     os.rename(os.fsencode(tmp_path / "red"), os.fsencode(tmp_path) + b"/r\xe9d")
     with pytest.raises(InputError, match=r"class folder 'r\\udce9d': give it a name in UTF-8"):
         datasets.load(f"folder:{tmp_path}")
 
 
-def test_no_readable_picture_at_all_is_refused(tmp_path):
+def test_no_readable_image_at_all_is_refused(tmp_path):
     fill(tmp_path, count=3)
     for path in tmp_path.rglob("*.*"):
         empty(path)
-    with pytest.raises(InputError, match="none of the pictures"):
+    with pytest.raises(InputError, match="none of the images"):
         datasets.load(f"folder:{tmp_path}")
 
 
-def test_a_class_with_one_readable_picture_is_refused_by_name(tmp_path):
+def test_a_class_with_one_readable_image_is_refused_by_name(tmp_path):
     fill(tmp_path / "train", count=2)
     fill(tmp_path / "test", count=2)
     empty(tmp_path / "train" / "red" / "0.png")
@@ -205,14 +205,14 @@ def test_a_class_with_one_readable_picture_is_refused_by_name(tmp_path):
         datasets.load(f"folder:{tmp_path}")
 
 
-def test_a_test_folder_without_readable_pictures_is_refused(tmp_path):
+def test_a_test_folder_without_readable_images_is_refused(tmp_path):
     fill(tmp_path / "train", count=2)
     (tmp_path / "test").mkdir()
-    with pytest.raises(InputError, match=r"test: has pictures in 0 folders|test.*no pictures"):
+    with pytest.raises(InputError, match=r"test: has images in 0 folders|test.*no images"):
         datasets.load(f"folder:{tmp_path}")
 
 
-def test_a_test_class_that_train_has_not_is_refused_by_name(tmp_path):
+def test_a_test_class_that_train_lacks_is_refused_by_name(tmp_path):
     fill(tmp_path / "train")
     fill(tmp_path / "test", labels=("blue", "green"))
     with pytest.raises(InputError, match="green"):
@@ -229,7 +229,7 @@ def test_fewer_than_two_classes_are_refused(tmp_path):
         datasets.load(f"folder:{tmp_path}")
 
 
-def test_with_strict_the_first_unreadable_picture_is_refused_by_name(tmp_path):
+def test_with_strict_the_first_unreadable_image_is_refused_by_name(tmp_path):
     fill(tmp_path, count=6)
     empty(tmp_path / "red" / "2.png")
     assert len(datasets.load(f"folder:{tmp_path}").skipped) == 1
@@ -238,7 +238,7 @@ def test_with_strict_the_first_unreadable_picture_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["valid", "validation"])
-def test_other_names_of_a_test_folder_are_no_classes(tmp_path, name):
+def test_other_names_of_a_test_folder_are_not_classes(tmp_path, name):
     fill(tmp_path / "train", count=4)
     fill(tmp_path / name, count=2)
     dataset = datasets.load(f"folder:{tmp_path}")
@@ -252,7 +252,7 @@ def test_a_train_folder_alone_is_split(tmp_path):
     assert (len(dataset.train), len(dataset.test)) == (16, 4)
 
 
-def test_what_file_managers_leave_is_no_picture_and_no_class(tmp_path):
+def test_what_file_managers_leave_is_neither_an_image_nor_a_class(tmp_path):
     fill(tmp_path, count=4)
     fill(tmp_path / ".thumbnails", count=1)
     (tmp_path / "red" / "._0.png").write_bytes(b"a resource fork")
@@ -268,11 +268,11 @@ def test_what_file_managers_leave_is_no_picture_and_no_class(tmp_path):
 
 @pytest.fixture
 def little_memory(monkeypatch):
-    """Room for 19 pictures of 24 pixels."""
+    """Room for 19 images of 24 pixels."""
     monkeypatch.setattr(image_folder, "BYTES_IN_MEMORY", 19 * 24 * 24 * 3)
 
 
-def test_pictures_that_need_more_memory_stay_files_in_the_same_split(tmp_path, monkeypatch):
+def test_images_that_need_more_memory_stay_files_in_the_same_split(tmp_path, monkeypatch):
     fill(tmp_path)
     kept = datasets.load(f"folder:{tmp_path}")
     monkeypatch.setattr(image_folder, "BYTES_IN_MEMORY", 19 * 24 * 24 * 3)

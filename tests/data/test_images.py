@@ -34,7 +34,7 @@ def transparent_palette():
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_pictures_of_every_mode_become_rgb(tmp_path, mode):
+def test_images_of_every_mode_become_rgb(tmp_path, mode):
     path = tmp_path / "picture.png"
     MODES[mode]().save(path)
     expected = np.where(ramp() > 127, 255, 0) if mode == "bits" else ramp()
@@ -52,7 +52,7 @@ def test_files_of_every_known_suffix_are_read(tmp_path, suffix):
 
 
 def test_a_cmyk_jpeg_is_read_in_its_colours(tmp_path):
-    # Pillow writes CMYK as Adobe does, inverted; red is no cyan, all magenta and yellow.
+    # Pillow writes CMYK as Adobe does, inverted; red is no cyan and all magenta and yellow.
     Image.new("CMYK", (24, 24), (0, 255, 255, 0)).save(tmp_path / "red.jpg")
     found = decode_square(tmp_path / "red.jpg", 8).astype(int)
     assert np.abs(found - (255, 0, 0)).max() <= 4
@@ -63,7 +63,7 @@ def test_a_ycck_jpeg_is_read_in_its_colours(tmp_path):
     Image.new("CMYK", (24, 24), (0, 255, 255, 0)).save(raw, "jpeg")
     content = bytearray(raw.getvalue())
     at = content.index(b"Adobe")
-    assert content[at + 11] == 0  # says CMYK as it is; 2 says that the first three are YCbCr
+    assert content[at + 11] == 0  # 0 says plain CMYK; 2 says that the first three are YCbCr
     content[at + 11] = 2
     (tmp_path / "ycck.jpg").write_bytes(content)
     found = decode_square(tmp_path / "ycck.jpg", 8).astype(int)
@@ -76,7 +76,7 @@ def test_a_ycck_jpeg_is_read_in_its_colours(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_turned_as_their_tags_say(tmp_path, suffix, orientation):
+def test_images_are_turned_as_their_tags_say(tmp_path, suffix, orientation):
     """Each file is what a camera held that way writes of the same scene, its top left bright."""
     scene = np.zeros((64, 96, 3), np.uint8)
     scene[:32, :48] = 250
@@ -98,7 +98,7 @@ def test_pictures_are_turned_as_their_tags_say(tmp_path, suffix, orientation):
         assert found[size // 2 + 1 :].max() < 50
 
 
-def test_damaged_tags_leave_a_picture_as_it_is(tmp_path):
+def test_damaged_tags_leave_an_image_as_it_is(tmp_path):
     path = tmp_path / "picture.jpg"
     Image.new("RGB", (16, 16), (200, 200, 200)).save(path, exif=b"Exif\0\0no tags at all")
     assert decode_square(path, 8).min() > 190
@@ -118,7 +118,7 @@ def cut_in_half(path):
 
 
 def promise_too_much(path):
-    """A whole header that promises 60000 x 60000 pixels."""
+    """A complete header that promises 60000 x 60000 pixels."""
     Image.new("L", (1, 1)).save(path, "bmp")
     header = bytearray(path.read_bytes())
     header[18:26] = (60000).to_bytes(4, "little") * 2
@@ -129,12 +129,12 @@ BROKEN = {
     "cut.png": (cut_in_half, "is damaged: "),
     "cut.jpg": (cut_in_half, "is damaged: "),
     "empty.jpg": (lambda path: path.touch(), "is empty"),
-    "text.jpg": (lambda path: path.write_text("none"), "is no picture of a known kind"),
+    "text.jpg": (lambda path: path.write_text("none"), "is not an image of a known kind"),
     "folder.jpg": (lambda path: path.mkdir(), "cannot be read: Is a directory"),
     "gone.jpg": (lambda path: None, "cannot be read: No such file"),
     "huge.png": (promise_too_much, "is damaged: .*decompression bomb"),
     # Pillow would start Ghostscript on it.
-    "script.jpg": (lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n"), "is no picture"),
+    "script.jpg": (lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n"), "is not an image"),
 }
 
 
@@ -148,7 +148,7 @@ def test_a_file_that_cannot_be_read_is_named_with_the_reason_in_one_line(tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "bmp", "tiff", "gif"])
-def test_any_bytes_are_a_picture_or_an_input_error(tmp_path, kind):
+def test_any_bytes_are_an_image_or_an_input_error(tmp_path, kind):
     path = tmp_path / "picture"
     save_noise(path, (20, 16), format=kind)
     whole, rng = path.read_bytes(), np.random.default_rng(1)
@@ -220,7 +220,7 @@ def test_the_middle_is_taken_after_the_short_side_is_scaled(tmp_path):
 
 
 def numbered(counts):
-    """Pictures of so many of each class; each picture holds its number."""
+    """Images, this many of each class; each holds its number."""
     labels = np.repeat(np.arange(len(counts)), counts)
     images = np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1, 1)
     return Pictures(images=images, labels=labels)
@@ -250,7 +250,7 @@ def test_a_subset_of_all_leaves_nothing(size):
     assert (len(part), len(rest)) == (100, 0)
 
 
-def test_files_are_taken_and_divided_as_pictures_are(tmp_path):
+def test_files_are_taken_and_divided_as_images_are(tmp_path):
     labels = np.repeat([0, 1], [60, 40])
     files = PictureFiles(paths=tuple(tmp_path / str(n) for n in range(100)), labels=labels)
     part, rest = subset(files, 20, seed=3)

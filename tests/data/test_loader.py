@@ -29,7 +29,7 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Pictures of many shapes; each is evenly filled with its number, which is its label."""
+    """Images of many shapes; each is filled evenly with its number, which is its label."""
     folder = tmp_path_factory.mktemp("files")
     paths = []
     for number in range(COUNT):
@@ -86,7 +86,7 @@ def test_shards_together_are_the_whole(source, crop):
 
 
 @pytest.mark.parametrize("crop", CROPS)
-def test_a_resumed_epoch_goes_on_as_it_would_have(source, crop):
+def test_a_resumed_epoch_continues_as_it_would_have(source, crop):
     assert same(epoch(source, crop=crop, first=2), epoch(source, crop=crop)[2:])
     assert epoch(source, crop=crop, first=3) == []
 
@@ -101,7 +101,7 @@ def test_crops_are_drawn_by_seed_and_batch(source, crop):
     assert not torch.equal(epoch(source, order, crop=crop, seed=(1, 3))[0][0], first)
 
 
-def test_fewer_pictures_than_a_batch_are_one_batch(source):
+def test_fewer_images_than_a_batch_are_one_batch(source):
     ((images, labels),) = epoch(source, np.array([3, 1, 2]))
     assert (len(images), labels.tolist()) == (3, [3, 1, 2])
     with pytest.raises(InputError, match="a batch of 3 images cannot be shared by 2"):
@@ -121,7 +121,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(source, changes, message):
 
 
 @pytest.mark.parametrize("size", [8, 12, 20])
-def test_test_batches_have_every_picture_once_in_order(source, size):
+def test_test_batches_have_every_image_once_in_order(source, size):
     batches = list(loader.test_batches(source, batch_size=20, size=size))
     assert [len(images) for images, _ in batches] == [20, 20, 10]
     assert torch.cat([labels for _, labels in batches]).tolist() == list(range(COUNT))
@@ -133,13 +133,13 @@ def test_test_batches_have_every_picture_once_in_order(source, size):
 # In memory
 
 
-def test_without_padding_the_pictures_are_as_they_are(pictures):
+def test_without_padding_the_images_are_as_they_are(pictures):
     order = np.arange(COUNT)[::-1].copy()
     for images, labels in epoch(pictures, order, crop=PaddedCrop(0)):
         np.testing.assert_array_equal(images.permute(0, 2, 3, 1), pictures.images[labels])
 
 
-def test_padded_pictures_are_moved_by_up_to_the_padding(pictures):
+def test_padded_images_are_moved_by_up_to_the_padding(pictures):
     padded = np.pad(pictures.images, ((0, 0), (2, 2), (2, 2), (0, 0)))
     seen = set()
     for images, labels in epoch(pictures):
@@ -154,7 +154,7 @@ def test_padded_pictures_are_moved_by_up_to_the_padding(pictures):
     assert len(seen) > 15
 
 
-def test_scaled_pictures_are_those_that_pillow_scales(pictures):
+def test_scaled_images_are_those_that_pillow_scales(pictures):
     for size in (6, 30):
         ((images, _),) = loader.test_batches(pictures, batch_size=COUNT, size=size)
         for image, source in zip(images.permute(0, 2, 3, 1).numpy(), pictures.images, strict=True):
@@ -163,7 +163,7 @@ def test_scaled_pictures_are_those_that_pillow_scales(pictures):
             assert difference.max() <= 1
 
 
-def test_read_only_and_strided_pictures_serve_too(pictures):
+def test_read_only_and_strided_images_work_too(pictures):
     images = pictures.images[::2]
     images.flags.writeable = False
     part = Pictures(images=images, labels=pictures.labels[::2])
@@ -172,7 +172,7 @@ def test_read_only_and_strided_pictures_serve_too(pictures):
     assert labels.tolist() == list(range(0, COUNT, 2))
 
 
-def test_changing_a_batch_does_not_change_the_pictures(pictures):
+def test_changing_a_batch_does_not_change_the_images(pictures):
     before = pictures.images.copy()
     for images, labels in epoch(pictures, crop=PaddedCrop(0)):
         images.zero_()
@@ -196,7 +196,7 @@ def test_the_number_of_processes_changes_nothing(files, crop, monkeypatch):
     assert same(epoch(files, crop=crop), alone)
 
 
-def test_test_pictures_are_the_middle_of_a_margin(files):
+def test_test_images_are_the_middle_of_a_margin(files):
     ((images, _),) = loader.test_batches(files, batch_size=COUNT, size=14, workers=2)
     for image, path in zip(images.permute(0, 2, 3, 1).numpy(), files.paths, strict=True):
         np.testing.assert_array_equal(image, decode_square(path, 14, short_side=16))
@@ -212,7 +212,7 @@ def damaged(files, tmp_path, numbers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_damaged_file_is_replaced_by_the_next_of_the_batch_and_named(files, tmp_path, workers):
+def test_a_damaged_file_is_named_and_replaced_by_the_next_of_the_batch(files, tmp_path, workers):
     broken = damaged(files, tmp_path, [4, 5, 15])
     skipped: dict[Path, str] = {}
     order = np.arange(32)
@@ -246,13 +246,11 @@ def test_with_strict_a_damaged_file_is_an_error_in_one_line(files, tmp_path, wor
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_of_damaged_files_is_an_error_in_one_line(files, tmp_path, workers):
     broken = damaged(files, tmp_path, range(16, 32))
-    with pytest.raises(
-        InputError, match=r"^none of a batch of 16 pictures can be read; the first:"
-    ):
+    with pytest.raises(InputError, match=r"^none of a batch of 16 images can be read; the first:"):
         epoch(broken, np.arange(COUNT), workers=workers)
 
 
-def test_a_damaged_test_picture_is_left_out_and_named(files, tmp_path):
+def test_a_damaged_test_image_is_left_out_and_named(files, tmp_path):
     broken = damaged(files, tmp_path, [3, *range(10, 20)])
     skipped: dict[Path, str] = {}
     batches = list(loader.test_batches(broken, batch_size=10, size=8, skipped=skipped))
@@ -291,7 +289,7 @@ def test_a_process_that_is_killed_is_an_error_in_one_line(files, monkeypatch):
     for process in children() - before:
         if b"resource_tracker" not in Path(f"/proc/{process}/cmdline").read_bytes():
             os.kill(int(process), signal.SIGKILL)
-    with pytest.raises(TrainingError, match=r"^a process that decodes pictures died") as caught:
+    with pytest.raises(TrainingError, match=r"^a process that decodes images died") as caught:
         list(batches)
     assert "\n" not in str(caught.value)
 

@@ -9,7 +9,7 @@ def drawn():
     return synthetic.draw(500, seed=1)
 
 
-def test_pictures_are_small_and_of_bytes(drawn):
+def test_images_are_small_and_of_bytes(drawn):
     images, labels = drawn
     assert (images.shape, images.dtype) == ((500, 32, 32, 3), np.uint8)
     assert (labels.shape, labels.dtype) == ((500,), np.int64)
@@ -20,7 +20,7 @@ def test_classes_are_balanced(drawn):
     assert np.bincount(drawn[1]).tolist() == [50] * len(synthetic.CLASSES)
 
 
-def test_the_same_seed_draws_the_same_pictures_and_another_draws_others(drawn):
+def test_the_same_seed_draws_the_same_images_and_another_draws_others(drawn):
     for one, again in zip(drawn, synthetic.draw(500, seed=1), strict=True):
         np.testing.assert_array_equal(one, again)
     images, labels = synthetic.draw(500, seed=2)

@@ -114,7 +114,7 @@ def test_classes_that_do_not_fit_the_data_are_refused(tmp_path, spec, known):
     values = random_weights(lower(ARCH), 0)
     bundle.export(ARCH, values, ["onnx"], tmp_path / "turned", preprocessing=turned)
     for name, said in [
-        ("fewer", "knows 4 classes, where the data have 6"),
+        ("fewer", "knows 4 classes, but the data has 6"),
         ("turned", "has the classes of the data in another order"),
     ]:
         with pytest.raises(InputError, match=said):
@@ -124,8 +124,8 @@ def test_classes_that_do_not_fit_the_data_are_refused(tmp_path, spec, known):
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (tuple("abcdef"), "none is the same: an accuracy means nothing unless they are one by one"),
-        (("azure", *CLASSES[1:]), "1 of 6 are others"),
+        (tuple("abcdef"), "none match: accuracy means nothing unless they correspond in order"),
+        (("azure", *CLASSES[1:]), "1 of 6 differ"),
         (CLASSES, ""),
         ((), ""),
     ],

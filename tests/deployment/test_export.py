@@ -121,7 +121,7 @@ def test_a_training_is_evaluated_on_its_own_data_where_they_can_be_read(
     [
         (EXPECTED.classes, "", True),
         ((), "", True),
-        (("cat", *EXPECTED.classes[1:]), "1 of 10 are others", True),
+        (("cat", *EXPECTED.classes[1:]), "1 of 10 differ", True),
         (tuple("abcdefghij"), "no accuracy is claimed on synthetic: the network calls", False),
         (EXPECTED.classes[::-1], "no accuracy is claimed on synthetic: the network has", False),
     ],
@@ -161,7 +161,7 @@ def test_the_size_of_trained_weights_changes_only_where_no_stride_does(
     capsys.readouterr()
     assert main([*start, str(tmp_path / "large"), "--resolution", "224"]) == 2
     said = capsys.readouterr().err
-    assert "its weights are of 16 px with 3 strides dropped" in said
+    assert "its weights are for 16 px with 3 strides dropped" in said
     assert said.endswith("ghostnas train ... --resolution 224\n")
     assert not (tmp_path / "large").exists()
 

@@ -117,7 +117,7 @@ def test_a_device_on_which_the_runner_does_not_run_is_an_error(
 def test_a_device_whose_runtime_does_not_delegate_is_an_error(
     device: Device, tmp_path: Path
 ) -> None:
-    """The sentinel would be timed by other kernels than XNNPACK's, and so would all models."""
+    """The sentinel would be timed with other kernels than XNNPACK's, as would all models."""
     script = (
         "import json; print(json.dumps({'times_us': {}, 'refused': {'00000.tflite': 'not taken'},"
         " 'sentinel_us': 1, 'runtime': 'x', 'thrown_away': 0, 'paused_s': 0}))"
@@ -130,7 +130,7 @@ def test_a_device_whose_runtime_does_not_delegate_is_an_error(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"dtype": "fp16"}, "dtype 'fp16': known are fp32, int8"),
+        ({"dtype": "fp16"}, "unknown dtype 'fp16'; known: fp32, int8"),
         ({"cores": "999"}, "core 999 is not one"),
         ({"threads": 999}, "999 threads"),
     ],

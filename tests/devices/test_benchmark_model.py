@@ -20,7 +20,7 @@ REPLACING = (
 
 
 def log(*said, regular="count=50 curr=8413(all same)"):
-    """A log of the least that is needed."""
+    """A log with the least that is needed."""
     running = "Running benchmark for at least 1 iterations and at least 0.5 seconds"
     summary = "Inference timings in us: Init: 1, First inference: 1, Warmup (avg): 1"
     return "\n".join((*said, running, "count=1 curr=9000", "", running, regular, "", summary, ""))

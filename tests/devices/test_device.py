@@ -1,4 +1,4 @@
-"""What every device must do, on this machine and on real ones, and what if one is lost."""
+"""What every device must do, here and on real ones, and what happens if one is lost."""
 
 import os
 import shlex
@@ -50,7 +50,7 @@ def shell(device: Device, script: str, timeout_s: float = 20) -> str:
 
 
 def failure(device: Device, script: str, timeout_s: float = 20) -> str:
-    """What is said of a failing command: it is not tried again, and the device is not lost."""
+    """The message of a failing command: it is not retried, and the device is not lost."""
     with pytest.raises(DeviceError) as caught:
         shell(device, f"echo try >>tries; {script}", timeout_s)
     assert type(caught.value) is DeviceError
@@ -102,7 +102,7 @@ class DeviceConformance:
         assert shell(device, "true") == ""
         assert shell(device, "printf '1;'") == "1;"
 
-    def test_output_that_is_no_text_does_not_stop_it(self, device: Device) -> None:
+    def test_output_that_is_not_text_does_not_stop_it(self, device: Device) -> None:
         assert shell(device, r"printf 'a\377b'") == "a\N{REPLACEMENT CHARACTER}b"
 
     def test_a_megabyte_of_output(self, device: Device) -> None:
@@ -118,12 +118,12 @@ class DeviceConformance:
         assert device.run(["ls", "-A"], timeout_s=20) == ""
 
     @pytest.mark.parametrize("code", [1, 2, 124, 126, 127, 137, 255])
-    def test_an_exit_code_is_told(self, device: Device, code: int) -> None:
+    def test_an_exit_code_is_reported(self, device: Device, code: int) -> None:
         said = failure(device, f"echo first >&2; echo the reason >&2; exit {code}")
         assert said.endswith(f"ended with {code}: the reason")
         assert "first >&2; echo the" in said
 
-    def test_a_command_that_says_what_a_connection_says_is_no_lost_device(
+    def test_a_command_that_says_what_a_connection_says_is_not_a_lost_device(
         self, device: Device
     ) -> None:
         for words in ("Connection refused", "error: device offline", "Broken pipe"):
@@ -206,9 +206,9 @@ class DeviceConformance:
     def test_a_name_cannot_leave_the_folder(
         self, device: Device, name: str, tmp_path: Path
     ) -> None:
-        with pytest.raises(ValueError, match="no name"):
+        with pytest.raises(ValueError, match="not the name"):
             device.push(tmp_path, name)
-        with pytest.raises(ValueError, match="no name"):
+        with pytest.raises(ValueError, match="not the name"):
             device.pull(name, tmp_path / "target")
 
     def test_the_folder_is_private_and_goes_with_close(self, device: Device) -> None:
@@ -299,7 +299,7 @@ class TestSshd(DeviceConformance):
         *("telnet:host", "local\n", "emulated"),
     ],
 )
-def test_a_bad_url_is_refused_in_one_line_that_has_the_good_ones(url: str) -> None:
+def test_a_bad_url_is_refused_in_one_line_that_lists_the_good_ones(url: str) -> None:
     with pytest.raises(InputError) as caught:
         open_device(url)
     for form in ("local", "ssh:[user@]host[:port]", "adb[:SERIAL]"):
@@ -327,7 +327,7 @@ def test_nobody_listens(url: str, place: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 @needs_ssh
-def test_an_ipv6_address_stands_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ipv6_address_goes_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GHOSTNAS_SSH_OPTIONS", "-F none")
     with pytest.raises(DeviceError, match="::1 port 1: "):
         open_device("ssh:me@[::1]:1", pauses_s=())
@@ -342,7 +342,7 @@ def test_an_ipv6_address_stands_in_brackets(monkeypatch: pytest.MonkeyPatch) -> 
         ("-F /no/such/file", "Can't open user config file"),
     ],
 )
-def test_what_will_not_pass_is_told_at_once(
+def test_a_lasting_fault_is_reported_at_once(
     options: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GHOSTNAS_SSH_OPTIONS", options)
@@ -429,7 +429,7 @@ def test_a_board_that_dies_in_the_middle_of_a_command_is_lost(own_board: Board) 
 
 
 @pytest.mark.slow
-def test_a_board_that_came_back_without_the_folder_is_told_at_once(own_board: Board) -> None:
+def test_a_board_that_came_back_without_the_folder_is_reported_at_once(own_board: Board) -> None:
     with open_device(own_board.url) as device:
         own_board.kill()
         own_board.start()
@@ -483,7 +483,7 @@ def test_what_a_dropped_connection_left_running_is_ended_before_the_next_try(
 @pytest.mark.parametrize(
     ("wrong", "reason"), [("key", "Permission denied"), ("host", "Host key verification failed")]
 )
-def test_a_wrong_key_is_told_at_once(
+def test_a_wrong_key_is_reported_at_once(
     running_board: Board,
     wrong: str,
     reason: str,

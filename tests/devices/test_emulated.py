@@ -1,4 +1,4 @@
-"""What counts are taken to cost; the counts are made up here, the emulator has tests of its own."""
+"""What counts are assumed to cost; counts are made up here, the emulator has its own tests."""
 
 import dataclasses
 import re
@@ -81,7 +81,7 @@ def test_float32_costs_cycles_cold_lines_and_map_lines() -> None:
     assert features("fp32", "other", counts(7e3, 20), 0.0, 30.0) == (7e3, 20, 30.0)
 
 
-def test_a_line_is_cold_but_once() -> None:
+def test_a_line_is_cold_only_once() -> None:
     """A kernel that streams its weights again misses more lines than there are."""
     assert features("fp32", "matrix", counts(7e3, 41), 10.0, 30.0) == (7e3, 40.0, 30.0)
     assert features("fp32", "matrix", counts(7e3, 40), 10.0, 30.0) == (7e3, 40.0, 30.0)
@@ -124,7 +124,7 @@ def test_a_phone_costs_its_maps_too(inject: Callable[..., FakeEmulator]) -> None
     assert ms == pytest.approx(expected, rel=1e-3)
 
 
-def test_int8_of_a_phone_tells_kinds_of_op_apart(inject: Callable[..., FakeEmulator]) -> None:
+def test_int8_of_a_phone_distinguishes_kinds_of_op(inject: Callable[..., FakeEmulator]) -> None:
     inject(always=counts(1e6, 50))
     made = bench("pixel4-cpu1", dtype="int8")
     cycle, depthwise, other = DEVICES["pixel4-cpu1"].costs["int8"].costs_ns

@@ -1,4 +1,4 @@
-"""Ops that are really emulated: what is counted is the same each time, and what the op is."""
+"""Ops that are really emulated: counts are the same each time, and fit the op."""
 
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def test_instructions_are_those_that_the_emulated_board_counts(parts: Path) -> N
     [counted] = Emulator("cortex-a76", parts).count(models(POINT))
     assert counted.instructions == pytest.approx(2.10e6, rel=0.02)
     macs = 56 * 56 * 24 * 72
-    assert macs / 8 < counted.cycles < macs / 4  # two multiply-adds of four lanes a cycle at most
+    assert macs / 8 < counted.cycles < macs / 4  # at most two multiply-adds of four lanes per cycle
 
 
 def test_weights_are_cold_and_maps_warm(parts: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_model_that_xnnpack_does_not_take_is_an_error_with_its_reason(parts: P
             emulator.count(wanted)
 
 
-def test_what_is_no_model_is_an_error(parts: Path) -> None:
+def test_what_is_not_a_model_is_an_error(parts: Path) -> None:
     with pytest.raises(DeviceError, match="not a readable TensorFlow Lite model"):
         Emulator("cortex-a76", parts).count([b"no model"])
 

@@ -91,7 +91,7 @@ def test_a_board_without_capacities_goes_by_its_clock() -> None:
     assert len(board.cores) == 4
 
 
-def test_a_virtual_machine_that_tells_next_to_nothing() -> None:
+def test_a_virtual_machine_that_reports_next_to_nothing() -> None:
     machine = hardware.parse(VIRTUAL_MACHINE)
     core = {"name": "AMD EPYC", "speed": 0, "clock_mhz": 0, "governor": UNKNOWN}
     assert machine == Hardware(
@@ -102,7 +102,7 @@ def test_a_virtual_machine_that_tells_next_to_nothing() -> None:
     )
 
 
-def test_a_core_that_is_offline_is_none() -> None:
+def test_a_core_that_is_offline_is_left_out() -> None:
     cores = core_lines((0, 1024, "", "", ""), (1, 1024, "", "", 0), (2, 1024, "", "", 1))
     found = hardware.parse(f"device x\nsoc y\nload 1.5\n{cores}\ncpuinfo\n")
     assert [core.index for core in found.cores] == [0, 2]
@@ -143,7 +143,7 @@ def test_a_part_that_is_not_known_keeps_its_number() -> None:
 
 
 def test_cores_that_cpuinfo_lists_once_for_all_have_that_name() -> None:
-    """Linux before 3.8 on ARM, and 32-bit kernels, whose "model name" is but the architecture."""
+    """Linux before 3.8 on ARM, and 32-bit kernels, whose "model name" is just the architecture."""
     cores = core_lines((0, "", "", "", 1), (1, "", "", "", 1))
     once = (
         "processor\t: 0\n\nprocessor\t: 1\nmodel name\t: ARMv7 Processor rev 4 (v7l)\n\n"
@@ -176,7 +176,7 @@ def test_cores_are_picked_by_kind_or_index(
     assert tuple(core.index for core in picked) == indices
 
 
-def test_of_equal_cores_the_last_are_picked_for_the_first_serve_interrupts() -> None:
+def test_of_equal_cores_the_last_are_picked_as_the_first_serve_interrupts() -> None:
     machine = hardware.parse(VIRTUAL_MACHINE)
     assert [core.index for core in hardware.pick_cores(machine, "big", 1)] == [1]
 
@@ -196,7 +196,7 @@ def test_of_equal_cores_the_last_are_picked_for_the_first_serve_interrupts() -> 
         ("0-99999999999", 1, "cores '0-99999999999': write"),
     ],
 )
-def test_cores_that_there_are_not_are_an_error(wanted: str, threads: int, message: str) -> None:
+def test_cores_that_do_not_exist_are_an_error(wanted: str, threads: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         hardware.pick_cores(hardware.parse(PIXEL_4), wanted, threads)
 
@@ -260,7 +260,7 @@ def test_the_files_of_a_board_are_read(tmp_path: Path, monkeypatch: pytest.Monke
             Core(index=0, name="cortex-a55", speed=530, clock_mhz=1800, **fields),
             Core(index=1, name="cortex-a76", speed=1024, clock_mhz=2400, **fields),
         ),
-        architecture=found.architecture,  # this machine's own: uname is no file
+        architecture=found.architecture,  # this machine's own: uname is not a file
     )
 
 
@@ -280,7 +280,7 @@ def test_a_phone_is_asked_for_its_properties(
 
 
 class Thermometer:
-    """A device whose thermal zones read so."""
+    """A device whose thermal zones have these readings."""
 
     def __init__(self, *readings: str) -> None:
         self._readings = readings

@@ -50,7 +50,7 @@ def test_what_was_appended_is_there_when_it_is_opened_again(path: Path) -> None:
     assert Journal(path, ABOUT).entries == [*ENTRIES, {"kind": "fit"}]
 
 
-def test_it_is_a_line_of_json_for_each_after_one_that_says_of_what(path: Path) -> None:
+def test_it_has_one_line_of_json_each_after_one_that_says_of_what(path: Path) -> None:
     Journal(path, ABOUT).append(ENTRIES)
     assert [json.loads(line) for line in path.read_text().splitlines()] == [ABOUT, *ENTRIES]
 

@@ -40,7 +40,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     assert op_counts.load(path) == KNOWN
 
 
-def test_none_are_a_file_too(tmp_path: Path) -> None:
+def test_no_counts_make_a_file_too(tmp_path: Path) -> None:
     op_counts.save({}, tmp_path / "counts.csv")
     assert op_counts.load(tmp_path / "counts.csv") == {}
 
@@ -76,7 +76,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str, message: str) -> Non
         op_counts.load(path)
 
 
-def test_other_columns_are_not_such_a_file(tmp_path: Path) -> None:
+def test_other_columns_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "counts.csv"
     for text in ("", "op,height\nadd,7\n"):
         path.write_text(text)
@@ -84,7 +84,7 @@ def test_other_columns_are_not_such_a_file(tmp_path: Path) -> None:
             op_counts.load(path)
 
 
-def test_a_file_that_is_not_there_or_no_text_is_an_input_error(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_or_not_text_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none.csv: cannot be read"):
         op_counts.load(tmp_path / "none.csv")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
@@ -99,7 +99,7 @@ def test_the_shipped_counts_are_of_all_ops_of_a_published_network(dtype: str) ->
     ops = set(signatures(classics.graph("mobilenet_wd4")))
     assert ops <= shipped.keys()
     assert list(shipped) == sorted(shipped)
-    assert len(path.read_text().splitlines()) == 1 + len(shipped)  # no op stands there twice
+    assert len(path.read_text().splitlines()) == 1 + len(shipped)  # no op appears twice
     for each in shipped.values():
         assert each.cycles > 0
         assert each.l1_misses >= each.l2_misses >= each.l3_misses > 0

@@ -40,7 +40,7 @@ KINDS = [
     OpSignature("hard_sigmoid", 1, 1, 16, 16, 0, 0, "none"),
     OpSignature("sigmoid", 1, 1, 16, 16, 0, 0, "none"),
 ]
-REFUSED_IN_INT8 = {"relu", "relu6", "hard_swish", "avgpool"}  # by XNNPACK, as ops of their own
+REFUSED_IN_INT8 = {"relu", "relu6", "hard_swish", "avgpool"}  # by XNNPACK, as separate ops
 OF_TWO = {
     "add": lambda a, b: a + b,
     "multiply": lambda a, b: a * b,
@@ -61,7 +61,7 @@ def without_zoo(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(model: bytes, inputs: list[np.ndarray]) -> np.ndarray:
-    """The output for float inputs, without XNNPACK; of an int8 model it is made float again."""
+    """The output for float inputs, without XNNPACK; an int8 model's is converted to float."""
     builtin = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     interpreter = Interpreter(model_content=model, experimental_op_resolver_type=builtin)
     interpreter.allocate_tensors()
@@ -99,7 +99,7 @@ def test_the_ops_of_networks_are_of_these_kinds_and_their_graphs_have_their_sign
 
 @pytest.mark.parametrize("dtype", ["fp32", "int8"])
 @pytest.mark.parametrize("signature", KINDS, ids=str)
-def test_xnnpack_takes_a_model_whole_or_is_known_to_refuse_it(
+def test_xnnpack_takes_a_whole_model_or_is_known_to_refuse_it(
     signature: OpSignature, dtype: str
 ) -> None:
     model = Model("op", Interpreter, op_models.op_model(signature, dtype), 1)

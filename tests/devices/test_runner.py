@@ -34,7 +34,7 @@ JOB = {"threads": 1, "cpus": [], "rounds": 3, "burst": 1, "hottest_celsius": 0, 
 
 
 def write_job(folder: Path, models: dict[str, bytes], **changes: Any) -> Path:
-    """The folder of a job, whose settings are those of JOB but for the changes."""
+    """The folder of a job, whose settings are those of JOB except for the changes."""
     place = folder / "job"
     place.mkdir()
     for name, content in {**models, "sentinel.tflite": CONV}.items():
@@ -54,7 +54,7 @@ def run_alone(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def run_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
-    """Run a job in this process; what the runner printed."""
+    """Run a job in this process; return what the runner printed."""
 
     def run(models: dict[str, bytes], **changes: Any) -> dict[str, Any]:
         runner.main(str(write_job(tmp_path, models, **changes)))
@@ -117,7 +117,7 @@ def test_a_job_without_a_model_that_can_be_timed_ends_well(run_job: Callable[...
 
 
 def test_a_network_that_xnnpack_takes_in_parts_is_refused(run_job: Callable[..., Any]) -> None:
-    """In int8 it takes no hard swish: be that the first op, the last, or some in between."""
+    """In int8 it takes no hard swish, whether the first op, the last, or one in between."""
     swish, conv = Activation(kind="hard_swish"), Conv(in_channels=8, out_channels=8, bias=True)
     models = {"between": PARTLY_TAKEN}
     for name, ops in (("first", [swish, conv]), ("last", [conv, swish])):
@@ -153,7 +153,7 @@ def test_the_first_run_of_a_burst_is_the_one_left_out(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("content", [CONV, ADD, INT8], ids=["one input", "two inputs", "int8"])
-def test_a_run_computes_anew_from_the_same_inputs(content: bytes) -> None:
+def test_a_run_computes_again_from_the_same_inputs(content: bytes) -> None:
     model = runner.Model("a", Interpreter, content, 1)
     before = [view().copy() for view in model.inputs]
     assert all(np.std(values) > 0.5 for values in before)
@@ -175,7 +175,7 @@ def test_a_device_without_a_runtime_is_told_what_to_install(
         run_job({"a": CONV})
 
 
-def test_a_runtime_that_imports_and_does_not_work_gives_way_to_the_other(
+def test_a_runtime_that_imports_but_does_not_work_gives_way_to_the_other(
     monkeypatch: pytest.MonkeyPatch, run_job: Callable[..., Any]
 ) -> None:
     """Wheels of tflite-runtime do so with numpy 2, those of ai-edge-litert with an old libc."""
@@ -194,7 +194,7 @@ def test_a_runtime_that_imports_and_does_not_work_gives_way_to_the_other(
 
 
 class Clockwork:
-    """Stands for a `Model` or a `Sentinel` whose times are given; `log` has who ran, in order."""
+    """Stands in for a `Model` or `Sentinel` with given times; `log` has who ran, in order."""
 
     def __init__(self, name: str, times: Iterator[Any], log: list[str]) -> None:
         self.name = name
@@ -217,7 +217,7 @@ def measure(
     """Models of which each run takes a microsecond more than the one before it.
 
     Args:
-        slow: what the sentinel says after the warm-up, and `then` ever after.
+        slow: what the sentinel says after the warm-up, and `then` from there on.
     """
     log: list[str] = []
     warm_up = [True] * runner.WARM_UP_ROUNDS
@@ -236,7 +236,7 @@ def test_models_take_turns_after_a_warm_up_with_the_sentinel_around_them() -> No
 
 
 @pytest.mark.parametrize("slow", [[True, False], [False, True], [True, True]])
-def test_runs_while_the_sentinel_was_slow_are_thrown_away_and_done_again(
+def test_runs_while_the_sentinel_was_slow_are_thrown_away_and_repeated(
     slow: list[bool],
 ) -> None:
     models, _, thrown_away = measure([False, False, *slow], models=2, rounds=3)
@@ -254,7 +254,7 @@ def test_only_the_models_between_two_slow_sentinels_run_again(
     assert thrown_away == 2
 
 
-def test_a_machine_that_never_comes_to_rest_is_taken_as_it_is() -> None:
+def test_a_machine_that_never_settles_is_accepted_as_it_is() -> None:
     models, _, thrown_away = measure([], models=2, rounds=3, then=True)
     assert thrown_away == 2 * 3 * runner.PATIENCE
     assert [len(model.times_us) for model in models] == [3, 3]
@@ -274,14 +274,14 @@ def test_the_sentinel_is_slow_if_the_better_of_two_runs_is(times: list[float], s
     assert sentinel_of(times).is_slow() == slow
 
 
-def test_what_is_usual_is_not_led_astray_by_some_slow_runs() -> None:
+def test_what_is_usual_is_not_misled_by_some_slow_runs() -> None:
     sentinel = sentinel_of([200.0] * 40)
     assert all(sentinel.is_slow() for _ in range(20))
     assert sentinel.usual_us() == 100
 
 
 class Heat:
-    """Stands for `time` and for `celsius`: a second's sleep is a reading, the last one stays."""
+    """Stands in for `time` and `celsius`: each second's sleep is a reading, the last one stays."""
 
     def __init__(self, readings: list[float]) -> None:
         self._readings = readings

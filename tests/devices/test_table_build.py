@@ -32,13 +32,13 @@ from ghostnas.networks.space import Space
 FEWER, OPS = 170, 190
 FEWEST, NETWORKS = calibration.FEWEST_NETWORKS, calibration.FEWEST_NETWORKS + 1
 BATCH, NETWORKS_A_BATCH = 100, 5
-JOBS = [100, 90, 5, 5, 1]  # so many models in each: ops, then networks
+JOBS = [100, 90, 5, 5, 1]  # models in each: ops, then networks
 HARD_SWISH = OpSignature("hard_swish", 4, 4, 16, 16, 0, 0, "none")
 WIDE, NARROW = Timing(2.0, 1.0, 3.0, 9), Timing(2.5, 2.4, 2.6, 9)
 
 
 class Watched(Device):
-    """A device that remembers how many models each job has, and is lost after so many jobs."""
+    """A device that remembers how many models each job has, and is lost after some jobs."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -120,8 +120,8 @@ def out(first: tuple[Path, Built, list[str]], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def scripted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
-    """Have the bench say so of each batch, the last for ever: how slow the sentinel was, in units
-    of the first time, and the timing of every model; or None if it is lost. Returned are the
+    """Script the bench's answer to each batch, the last for ever: how slow the sentinel was, in
+    units of the first time, and the timing of every model; or None if it is lost. Returns the
     batches' sizes.
     """
 
@@ -202,7 +202,7 @@ def test_a_second_build_adds_only_what_is_missing(bench: Bench, small: Space, ou
     assert names(out.parent) == ["here.csv", "here.networks.jsonl"]
 
 
-def test_a_network_that_a_check_has_measured_is_no_fit_and_is_not_measured_again(
+def test_a_network_that_a_check_has_measured_is_not_fitted_to_nor_measured_again(
     scripted: Callable[..., list[int]], bench: Bench, small: Space, out: Path
 ) -> None:
     file = table_build.networks_file(out)
@@ -215,7 +215,7 @@ def test_a_network_that_a_check_has_measured_is_no_fit_and_is_not_measured_again
     assert latency_table.load(str(out)).correction.networks == FEWEST
 
 
-def test_networks_of_a_table_that_was_deleted_are_not_taken(
+def test_networks_of_a_table_that_was_deleted_are_not_used(
     scripted: Callable[..., list[int]], bench: Bench, small: Space, out: Path
 ) -> None:
     out.unlink()
@@ -230,7 +230,7 @@ def test_a_table_of_another_setting_is_refused_and_stays(
     int8: Bench, small: Space, out: Path
 ) -> None:
     before = out.read_bytes()
-    said = "here.csv is of another setting: dtype is 'int8' in one and 'fp32' in the other; choose"
+    said = "here.csv is for another setting: dtype is 'int8' in one and 'fp32' in the other; choose"
     with pytest.raises(InputError, match=said):
         build(int8, small, out)
     assert out.read_bytes() == before
@@ -273,7 +273,7 @@ def test_int8_is_measured_and_ops_that_are_refused_are_named_and_not_in_the_tabl
     assert Predictor(table).predict(fresh).latency_ms > 0
 
 
-def test_a_build_goes_on_where_the_device_was_lost(
+def test_a_build_resumes_where_the_device_was_lost(
     bench: Bench, small: Space, tmp_path: Path
 ) -> None:
     out = tmp_path / "here.csv"
@@ -308,7 +308,7 @@ def test_what_was_timed_before_the_device_was_lost_is_not_timed_again(
     assert [each.timing for each in networks].count(NARROW) == sum(before[2:])
 
 
-def test_what_another_build_has_left_is_refused_and_named(
+def test_what_another_build_left_is_refused_and_named(
     scripted: Callable[..., list[int]], bench: Bench, small: Space, tmp_path: Path
 ) -> None:
     scripted([(1, NARROW), None])
@@ -320,7 +320,7 @@ def test_what_another_build_has_left_is_refused_and_named(
         build(bench, other, tmp_path / "here.csv")
 
 
-def test_ops_whose_times_spread_are_timed_once_more_but_a_tenth_at_most(
+def test_ops_whose_times_spread_are_timed_once_more_but_at_most_a_tenth(
     scripted: Callable[..., list[int]],
     bench: Bench,
     small: Space,
@@ -352,10 +352,10 @@ def test_of_two_timings_the_one_that_spreads_less_is_kept(
     [
         (WIDE, NARROW, NARROW),
         (NARROW, WIDE, NARROW),
-        (WIDE, "not delegated", WIDE),  # a refusal spreads by nothing
+        (WIDE, "not delegated", WIDE),  # a refusal has no spread
         ("not delegated", WIDE, WIDE),
         ("not delegated", "no memory", "no memory"),
-        (WIDE, Timing(2.0, 2.0, 2.0, 1), WIDE),  # and so does a single run
+        (WIDE, Timing(2.0, 2.0, 2.0, 1), WIDE),  # nor has a single run
         (WIDE, NARROW._replace(runs=10), NARROW._replace(runs=10)),
     ],
 )
@@ -368,7 +368,7 @@ def test_a_repeat_that_fails_or_has_fewer_runs_takes_no_timings_place(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In the first batch, of which all is timed again, and after a crash from the journal too."""
+    """In the first batch, all of which is timed again, and from the journal after a crash."""
     answers = [first, second]
 
     def time(models: Sequence[bytes], burst: int) -> Report:
@@ -453,7 +453,7 @@ def test_a_batch_is_no_larger_than_its_bytes(
     assert asked == [1] * OPS
 
 
-def test_networks_are_drawn_the_same_every_time_and_each_is_another(small: Space) -> None:
+def test_networks_are_drawn_the_same_every_time_and_all_differ(small: Space) -> None:
     drawn = table_build.draw(small, 30, seed=1)
     assert len({each.id for each in drawn}) == 30
     assert table_build.draw(small, 20, seed=1) == drawn[:20]
@@ -523,7 +523,7 @@ def test_a_correction_takes_enough_networks(
     assert table_build.correct(corrected, networks[: FEWEST - 1]).correction is None
 
 
-# In processes of their own
+# In separate processes
 
 
 def command(folder: Path) -> list[str]:
@@ -544,7 +544,7 @@ def wait_for(process: subprocess.Popen[str], pattern: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize("moment", [r"128 of 300 ops", r"4 of 12 networks"])
-def test_a_build_that_is_killed_goes_on_where_it_was(
+def test_a_build_that_is_killed_resumes_where_it_was(
     tmp_path: Path, ending: signal.Signals, moment: str
 ) -> None:
     write_space(tmp_path)

@@ -1,4 +1,4 @@
-"""Tables held against networks: by hand, and on this machine for real."""
+"""Tables compared with networks: by hand, and for real on this machine."""
 
 import dataclasses
 import json
@@ -56,7 +56,7 @@ def test_agreement_by_hand() -> None:
     assert found["kendall"] == pytest.approx((9 - 1) / 10)
 
 
-def test_ranks_do_not_depend_on_the_scale_and_turn_around_with_the_order() -> None:
+def test_ranks_do_not_depend_on_the_scale_and_reverse_with_the_order() -> None:
     measured = np.array([3.0, 1.0, 4.0, 1.5, 9.0])
     for predicted, sign in ((100 * measured**3, 1), (1 / measured, -1)):
         found = table_check.agreement(predicted, measured)
@@ -105,9 +105,9 @@ def test_a_line_through_flops_has_not_seen_the_network_that_it_predicts() -> Non
     assert found["flops"]["mape"] > 0.1
 
 
-def test_too_few_networks_are_no_comparison() -> None:
+def test_too_few_networks_are_not_compared() -> None:
     with pytest.raises(
-        InputError, match=f"{FEWEST - 1} networks are too few: it takes {FEWEST} at least"
+        InputError, match=f"{FEWEST - 1} networks are too few: it takes at least {FEWEST}"
     ):
         table_check.compare(ARM, [network(arch, 1.0) for arch in ZOO[: FEWEST - 1]])
 
@@ -155,7 +155,7 @@ def table(built: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def asked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
-    """Count the models that are timed, and lose the device after so many batches."""
+    """Count the models that are timed, and lose the device after some batches."""
 
     def count(lost_after: float = math.inf, refused: str = "", batch: int = FEWEST) -> list[int]:
         sizes: list[int] = []
@@ -235,7 +235,7 @@ def test_networks_of_an_earlier_check_are_kept_and_not_drawn_again(
     assert len({each.arch.id for each in after}) == CALIBRATED + 2 * CHECKED
 
 
-def test_a_check_goes_on_where_the_device_was_lost(
+def test_a_check_resumes_where_the_device_was_lost(
     bench: Bench, table: Path, small: Space, asked: Callable[..., list[int]]
 ) -> None:
     sizes = asked(lost_after=1, batch=6)
@@ -266,7 +266,7 @@ def test_a_table_of_another_setting_is_refused_before_anything_is_measured(
 ) -> None:
     changed(table, **origin)
     sizes = asked()
-    with pytest.raises(InputError, match=f"{table} is of another setting .*: {difference}"):
+    with pytest.raises(InputError, match=f"{table} is for another setting .*: {difference}"):
         checked(bench, table, small)
     assert sizes == []
     assert names(table.parent) == ["here.csv", "here.networks.jsonl"]
@@ -287,7 +287,7 @@ def test_too_few_networks_are_refused_before_anything_is_measured(
     assert sizes == []
 
 
-def test_a_table_without_a_sentinel_tells_no_drift(bench: Bench, table: Path, small: Space) -> None:
+def test_a_table_without_a_sentinel_shows_no_drift(bench: Bench, table: Path, small: Space) -> None:
     changed(table, sentinel_ms=0.0, method="imported")
     assert checked(bench, table, small)["drift"] is None
 
@@ -349,7 +349,7 @@ def test_a_table_of_another_dtype_or_other_threads_is_not_carried_over(
 ) -> None:
     other = changed(table, **{key: value})
     out = tmp_path / "out" / "carried.csv"
-    with pytest.raises(InputError, match=f"table here has {key} {value!r}, the device runs"):
+    with pytest.raises(InputError, match=f"table here has {key} {value!r}, but the device runs"):
         calibrated(bench, other, small, out)
     assert not out.parent.exists()
 
@@ -359,7 +359,10 @@ def test_a_table_of_another_dtype_or_other_threads_is_not_carried_over(
     [
         ({"architecture": "riscv64"}, None),
         ({"core": "cortex-a76"}, None),
-        ({"core": "unknown", "soc": "unknown", "device": "a board"}, "here does not tell its arch"),
+        (
+            {"core": "unknown", "soc": "unknown", "device": "a board"},
+            "here does not state its",
+        ),
     ],
 )
 def test_a_table_of_another_architecture_is_not_carried_over(
@@ -372,7 +375,7 @@ def test_a_table_of_another_architecture_is_not_carried_over(
     origin: dict[str, object],
     said: str | None,
 ) -> None:
-    """The device says that it is of x86, whatever runs this test."""
+    """The device says that it is x86, whatever runs this test."""
     monkeypatch.setattr(bench, "hardware", dataclasses.replace(bench.hardware, architecture="x86"))
     other = changed(table, **{"architecture": "", **origin})
     out = tmp_path / "carried" / "carried.csv"
@@ -383,7 +386,7 @@ def test_a_table_of_another_architecture_is_not_carried_over(
 
     if said is None:
         architecture = origin.get("architecture", "arm")
-        with pytest.raises(InputError, match=f"here is of {architecture} cores and the device has"):
+        with pytest.raises(InputError, match=f"here is for {architecture} cores and the device"):
             carry()
         assert (sizes, out.parent.exists()) == ([], False)
     else:
@@ -402,7 +405,7 @@ def test_nothing_is_carried_over_by_networks_that_cannot_be_timed(
     assert not out.exists()
 
 
-def test_a_calibration_goes_on_where_the_device_was_lost(
+def test_a_calibration_resumes_where_the_device_was_lost(
     bench: Bench, table: Path, small: Space, tmp_path: Path, asked: Callable[..., list[int]]
 ) -> None:
     out = tmp_path / "carried" / "carried.csv"

@@ -107,7 +107,7 @@ def builtin_kinds(graph):
 
 FUSED_KINDS = builtin_kinds(SMALL)
 _AT = FUSED_KINDS.index("MUL")
-KINDS = [*FUSED_KINDS[:_AT], "ADD", "MUL", *FUSED_KINDS[_AT:]]  # with a gate of its own, as in LOGS
+KINDS = [*FUSED_KINDS[:_AT], "ADD", "MUL", *FUSED_KINDS[_AT:]]  # with a separate gate, as in LOGS
 
 
 def as_table(rows):
@@ -154,7 +154,7 @@ def test_a_profile_of_a_file_whose_gate_is_fused():
     assert table_import.from_profile(log, SMALL, "log") == rows
 
 
-def test_what_is_too_quick_for_the_profile_is_still_above_zero():
+def test_what_is_too_fast_for_the_profile_is_still_above_zero():
     rows = table_import.from_profile(LOGS["profile_xnnpack"], SMALL, "log")
     assert rows[FLATTEN] == Timing(0.0005, 0.0005, 0.0005, 1000)
 
@@ -168,7 +168,7 @@ def test_a_profile_becomes_a_table_that_can_be_read_again(name):
         assert again.rows[signature] == pytest.approx(timing, rel=1e-5)
 
 
-def test_a_graph_may_be_deployed_before():
+def test_a_graph_may_be_deployed_already():
     log = LOGS["profile_tflite"]
     rows = table_import.from_profile(log, SMALL, "log")
     assert table_import.from_profile(log, deploy(SMALL), "log") == rows
@@ -176,7 +176,7 @@ def test_a_graph_may_be_deployed_before():
 
 @pytest.mark.parametrize("resolution", [57, 64])
 @pytest.mark.parametrize("name", sorted(zoo.ZOO))
-def test_what_tflite_writes_is_counted_off_whole(name, resolution):
+def test_everything_tflite_writes_is_matched(name, resolution):
     graph = lower(zoo.named(name, 0.25, resolution, 10))
     nodes = [(kind, 0.001 * at) for at, kind in enumerate(builtin_kinds(graph), 1)]
     rows = table_import.from_profile(profile_log(nodes), graph, "log")
@@ -227,7 +227,7 @@ def test_nodes_that_are_not_the_networks_are_named(kinds, message):
     assert "\n" not in str(caught.value)
 
 
-def test_xnnpacks_depthwise_kernel_is_no_convolution():
+def test_xnnpacks_depthwise_kernel_is_not_a_convolution():
     log = LOGS["profile_xnnpack"]
     other = log.replace("F32) IGEMM\t", "F32) DWConv\t")
     with pytest.raises(InputError, match=r"node 1 of 29 is .*DWConv .*CONV_2D for conv"):
@@ -241,7 +241,7 @@ def test_a_kind_may_say_more(kind):
     assert rows[STEM].median_ms == 2.0
 
 
-def test_a_clamp_after_a_convolution_is_an_op_of_its_own():
+def test_a_clamp_after_a_convolution_is_a_separate_op():
     graph = Builder((4, 8, 8))
     x = graph.add("conv", Conv(in_channels=4, out_channels=4, bias=True), 0)
     x = graph.add("relu", Activation(kind="relu"), x)
@@ -255,7 +255,7 @@ def test_a_clamp_after_a_convolution_is_an_op_of_its_own():
 
 
 @pytest.mark.parametrize("kind", ["TfLiteXNNPackDelegate", "DELEGATE", "TfLiteGpuDelegateV2"])
-def test_a_delegated_network_is_no_profile_of_its_ops(kind):
+def test_a_delegated_network_is_not_a_profile_of_its_ops(kind):
     with pytest.raises(InputError) as caught:
         table_import.from_profile(profile_log([(kind, 9.0)]), SMALL, "log")
     message = str(caught.value)
@@ -267,7 +267,7 @@ def test_a_delegated_network_is_no_profile_of_its_ops(kind):
 
 
 @pytest.mark.parametrize("calls", [0, 2, 13])
-def test_a_name_that_stands_for_several_nodes_is_no_profile(calls):
+def test_a_name_that_stands_for_several_nodes_is_not_a_profile(calls):
     node = "     0.000\t        1\tDelegate/Add (ND):3"
     assert LOGS["profile_xnnpack"].count(node) == 1
     log = LOGS["profile_xnnpack"].replace(node, f" 0.000\t {calls}\tDelegate/Add (ND):3")
@@ -275,7 +275,7 @@ def test_a_name_that_stands_for_several_nodes_is_no_profile(calls):
         table_import.from_profile(log, SMALL, "log")
 
 
-def test_a_log_that_is_no_profile_is_an_error_with_its_name():
+def test_a_log_that_is_not_a_profile_is_an_error_with_its_name():
     for name in ("failing", "xnnpack"):
         with pytest.raises(InputError, match=r"^log\.txt: benchmark_model: "):
             table_import.from_profile(LOGS[name], SMALL, "log.txt")
@@ -339,9 +339,9 @@ BAD = {
     "two-times": ("p10_ms", "us", "2: median_ms is in two columns"),
     "no-column": ("kernel,", "", "2: lacks the column kernel"),
     "no-time-column": ("median_ms,p10_ms,p90_ms,", "", "2: lacks the column median_ms"),
-    "no-number": ("1.5,", "fast,", "4: median_ms is 'fast', no number"),
-    "no-size": ("conv,33", "conv,33.5", "4: height is '33.5', no number"),
-    "empty": ("conv,33", "conv,", "4: height is '', no number"),
+    "no-number": ("1.5,", "fast,", "4: median_ms is 'fast', not a number"),
+    "no-size": ("conv,33", "conv,33.5", "4: height is '33.5', not a number"),
+    "empty": ("conv,33", "conv,", "4: height is '', not a number"),
     "zero": ("1.5,1.25", "0,0", "4: needs 0 < p10_ms"),
     "negative": ("0.0625,0.0625,0.0625", "-1,-1,-1", "6: needs 0 < p10_ms"),
     "nan": ("1.5,", "nan,", "4: needs 0 <"),
@@ -442,7 +442,7 @@ def test_an_origin_of_all_keys():
     assert type(origin.load) is float
 
 
-def test_an_origin_without_a_date_is_of_today():
+def test_an_origin_without_a_date_has_todays():
     text = ORIGIN.replace('date = "2024-02-29"', "")
     date = table_import.origin_from_toml(text, "o.toml").date
     assert date > "2025"

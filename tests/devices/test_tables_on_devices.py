@@ -1,6 +1,6 @@
-"""Tables built and checked on a real ARM64 board over ssh and over a real adb, also lost ones.
+"""Tables built and checked on a real ARM64 board over ssh and over real adb, lost ones too.
 
-The board's clock counts instructions, one a nanosecond, so its times can be asserted.
+The board's clock counts instructions, one per nanosecond, so its times can be asserted.
 """
 
 import json
@@ -33,7 +33,7 @@ class Place(NamedTuple):
     """A device that can be lost and brought back, and the Python there that has LiteRT.
 
     A table predicts within 0.3 % where the clock counts instructions. Over adb the times are those
-    of this very machine, which others may share: only a wrong unit or the like can be told there.
+    of this very machine, which others may share: only a wrong unit or the like can show there.
     """
 
     url: str
@@ -106,19 +106,19 @@ def test_a_table_is_built_on_the_device_and_predicts_its_networks(
     assert origin.runtime.startswith("ai-edge-litert 2.")
 
 
-def test_the_board_tells_what_it_is_and_its_times_are_instructions(on_board: Place) -> None:
+def test_the_board_says_what_it_is_and_its_times_are_instructions(on_board: Place) -> None:
     with open_device(on_board.url) as device:
         bench = DeviceBench(device, Setting(rounds=10))
         assert bench.hardware.device == "linux,dummy-virt"
         assert [core.name for core in bench.cores] == ["cortex-a76"]
         [timing] = bench.time([op_models.op_model(CONV)]).timings
-    # A fused multiply-add of four lanes needs CONV_MACS / 4 instructions at the least; this kernel
+    # A fused multiply-add of four lanes needs CONV_MACS / 4 instructions at least; this kernel
     # is seen to take 2.10 million in all, which the board's clock calls 2.10 ms.
     assert timing.median_ms == pytest.approx(2.10, rel=0.01)
     assert timing.median_ms > CONV_MACS / 4 * 1e-6
 
 
-def test_a_build_whose_device_is_lost_goes_on_where_it_was(place: Place, tmp_path: Path) -> None:
+def test_a_build_whose_device_is_lost_resumes_where_it_was(place: Place, tmp_path: Path) -> None:
     table, small = tmp_path / "device.csv", space.load(str(write_space(tmp_path)))
     setting = Setting(rounds=2, python=place.python)
 
@@ -140,7 +140,7 @@ def test_a_build_whose_device_is_lost_goes_on_where_it_was(place: Place, tmp_pat
     said: list[str] = []
     built = build(said.append)
     assert built.measured == 130
-    counted = [line for line in said if " ops," in line]  # beside how slow the device is just now
+    counted = [line for line in said if " ops," in line]  # besides how slow the device is just now
     assert f" of {130 - 40} ops" in counted[0]
     assert not Path(f"{table}.journal").exists()
     assert len(latency_table.load(str(table)).rows) == 130

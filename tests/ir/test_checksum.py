@@ -8,7 +8,7 @@ def sealed():
     return checksum.seal(b"front " + checksum.MARK.encode() + b" back")
 
 
-def test_a_sealed_content_passes_and_any_flipped_bit_of_it_does_not():
+def test_sealed_content_passes_and_any_flipped_bit_of_it_does_not():
     content = sealed()
     checksum.check(content, "x")
     passed = 0
@@ -20,7 +20,7 @@ def test_a_sealed_content_passes_and_any_flipped_bit_of_it_does_not():
         except InputError:
             continue
         passed += 1
-    # Those of the mark itself: without its name, or with a digit that is none, there is no seal.
+    # Bits of the mark itself: without its name, or with an invalid digit, there is no seal.
     assert passed <= 8 * len(checksum.MARK)
     for at in (0, 5, len(content) - 1):
         flipped = bytearray(content)
@@ -35,6 +35,6 @@ def test_what_was_never_sealed_passes():
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_a_content_without_its_one_mark_is_a_defect(count):
+def test_content_without_exactly_one_mark_is_a_bug(count):
     with pytest.raises(ValueError, match=f"once, not {count} times"):
         checksum.seal(count * checksum.MARK.encode())

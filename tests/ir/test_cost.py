@@ -132,7 +132,7 @@ def residual(builder):
     x = builder.add("relu", Activation(kind="relu"), x)
     x = builder.add("conv2", Conv(in_channels=2, out_channels=2), x)
     builder.add("add", Add(), x, 0)
-    return 32 + 32 + 32  # the input lives on beside both sides of the second convolution
+    return 32 + 32 + 32  # the input stays alive beside both sides of the second convolution
 
 
 def activation_of_a_map_that_is_read_again(builder):

@@ -106,7 +106,7 @@ def test_relus_are_fused_and_the_hard_activations_are_not():
     ]
 
 
-def test_sums_and_dense_layers_take_their_relu_in():
+def test_sums_and_dense_layers_absorb_their_relu():
     builder = Builder((3, 1, 1))
     x = builder.add("add", Add(), 0, 0)
     builder.add("relu", RELU, x)
@@ -152,7 +152,7 @@ def test_a_batch_norm_that_cannot_be_folded_is_a_scale_and_a_shift(ops):
         np.testing.assert_array_equal(folded_again[key], array)
 
 
-def test_so_is_one_of_a_convolution_that_others_read():
+def test_a_batch_norm_of_a_convolution_that_others_read_is_a_scale_and_a_shift():
     builder = Builder((3, 4, 4))
     x = builder.add("conv", CONV, 0)
     y = builder.add("bn", BatchNorm(channels=3), x)
@@ -162,7 +162,7 @@ def test_so_is_one_of_a_convolution_that_others_read():
     assert_folds_to_the_same_values(graph)
 
 
-def test_a_scale_and_shift_takes_its_relu_in():
+def test_a_scale_and_shift_absorbs_its_relu():
     graph = chain(BatchNorm(channels=3), RELU, CONV, RELU)
     assert deploy(graph).nodes[1].op == Affine(channels=3, activation="relu")
     assert_folds_to_the_same_values(graph)
@@ -248,7 +248,7 @@ def test_networks_with_gates_keep_their_logits_and_lose_their_gates(blocks, kind
     ],
     ids=["ghostnet", "mobilenetv3", "of-a-space"],
 )
-def test_so_do_the_networks_that_are_known(arch):
+def test_named_networks_keep_their_logits_and_lose_their_gates(arch):
     graph = lower(arch)
     deployed, folded = fold(graph, random_weights(graph, 0))
     assert gates(deployed) == 0 < gates(graph)
@@ -328,7 +328,7 @@ def into_its_own_square(builder, x):
         into_its_own_square,
     ],
 )
-def test_a_gate_is_fused_whatever_kernels_lie_behind(readers):
+def test_a_gate_is_fused_whatever_kernels_follow(readers):
     graph = gated(readers)
     assert gates(fold(graph, random_weights(graph, 0))[0]) == 0 < gates(graph)
     assert_equal_within_1e_5(graph)
@@ -361,7 +361,7 @@ def test_a_gate_stays_where_something_else_reads_the_product(readers):
 
 
 @pytest.mark.parametrize("kind", ["none", "relu"])
-def test_a_gate_stays_where_the_convolution_before_it_cannot_take_it(kind):
+def test_a_gate_stays_where_the_convolution_before_it_cannot_absorb_it(kind):
     """Others read that convolution, or it has a ReLU already."""
     builder = Builder((4, 6, 6))
     x = conv(builder, "before", 0)
@@ -375,13 +375,13 @@ def test_a_gate_stays_where_the_convolution_before_it_cannot_take_it(kind):
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "int8"])
-def test_xnnpack_takes_a_network_with_fused_gates_whole(dtype):
+def test_xnnpack_takes_the_whole_of_a_network_with_fused_gates(dtype):
     model = op_models.network_model(zoo.ghostnet(0.5, 64, 10), dtype)
     parts, gives_output = tflite_runtime.delegates(tflite_runtime.load(model))
     assert (parts, gives_output) == (1, True)
     counted = tflite_writer.count_ops(model)
-    assert counted["MUL"] == 7  # one a squeeze-and-excitation; with gates of their own two
-    assert counted["ADD"] == 16  # one a block
+    assert counted["MUL"] == 7  # one per squeeze-and-excitation; two with separate gates
+    assert counted["ADD"] == 16  # one per block
 
 
 def test_int8_with_fused_gates_agrees_with_the_reference():
@@ -393,5 +393,5 @@ def test_int8_with_fused_gates_agrees_with_the_reference():
         tflite_writer.write(graph, weights), quantization.nhwc_samples(images)
     )
     logits = tflite_runtime.run(tflite_runtime.load(model), images)
-    # 0.0059 when written; 0.0062 with gates of their own.
+    # 0.0059 when written; 0.0062 with separate gates.
     assert np.abs(logits - expected).mean() < 0.012 * np.abs(expected).max()

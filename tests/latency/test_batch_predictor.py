@@ -33,7 +33,7 @@ TABLES = {
     "plain": ARM,
     "calibrated": replace(
         ARM,
-        # An op in ten is not there and has to be interpolated.
+        # One op in ten is missing and has to be interpolated.
         rows={op: ARM.rows[op] for index, op in enumerate(sorted(ARM.rows)) if index % 10},
         correction=Correction(
             scale=1.2,
@@ -93,9 +93,9 @@ def test_a_space_with_nothing_to_search_has_one_latency():
     assert sweep.predict(indices).latency_ms == pytest.approx([latency_ms] * 3, rel=1e-9)
 
 
-def test_a_number_that_is_not_asked_for_changes_nothing():
+def test_a_number_that_is_not_used_changes_nothing():
     text = (files.shipped("search_spaces") / "ghostnet.toml").read_text()
-    text = text.replace("ghost_ratio = [2, 3]", "ghost_ratio = [1, 2]")  # 1 asks for no kernel
+    text = text.replace("ghost_ratio = [2, 3]", "ghost_ratio = [1, 2]")  # 1 uses no kernel
     searched = space.parse(text, "ghostnet", "ghostnet.toml")
     sweep = Sweep(searched, Predictor(ARM))
     before = sweep.sample(50, 0)
@@ -120,7 +120,7 @@ def test_a_number_that_is_not_asked_for_changes_nothing():
     assert sweep.predict(after).latency_ms == pytest.approx(latency_ms, rel=1e-12)
 
 
-def test_every_number_that_is_asked_for_changes_something():
+def test_every_number_that_is_used_changes_something():
     sweep = Sweep(MBCONV, Predictor(ARM))
     base = np.zeros((1, len(sweep.names)), dtype=int)
     (latency_ms,) = sweep.predict(base).latency_ms
@@ -130,7 +130,7 @@ def test_every_number_that_is_asked_for_changes_something():
         assert sweep.predict(changed).latency_ms[0] != latency_ms, sweep.names[column]
 
 
-def test_predictions_do_not_depend_on_the_company():
+def test_predictions_do_not_depend_on_what_else_is_predicted():
     predictor = Predictor(TABLES["calibrated"])
     indices = sample(GHOSTNET, 15)
     sweep = Sweep(GHOSTNET, predictor)
@@ -170,7 +170,7 @@ def test_a_space_that_searches_strides_is_refused():
         Sweep(space.parse(text, "mbconv", "mbconv.toml"), Predictor(ARM))
 
 
-def test_a_kind_of_op_that_the_table_has_not_is_refused_by_name():
+def test_a_kind_of_op_that_the_table_lacks_is_refused_by_name():
     rows = {op: timing for op, timing in ARM.rows.items() if op.op != "pool"}
     sweep = Sweep(GHOSTNET, Predictor(replace(ARM, rows=rows)))
     with pytest.raises(MissingOpError, match="like pool "):

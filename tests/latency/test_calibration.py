@@ -18,7 +18,7 @@ def networks(rng, count, costs=COSTS, noise=0.0, guessed=0.0, bytes_a_weight=4):
     """Sums of random networks as arrays, and what they take on a device with these costs.
 
     `noise` is the relative deviation of each, `guessed` the share of it that comes from ops that
-    the table has not.
+    the table lacks.
     """
     latency_ms = rng.uniform(5, 60, count)
     variance_ms2 = (guessed * rng.random(count) * latency_ms) ** 2
@@ -94,7 +94,7 @@ def test_too_few_networks_are_refused():
         fit(*networks(np.random.default_rng(0), fewest - 1))
     fitted = fit(*networks(np.random.default_rng(0), fewest))
     assert fitted.networks == fewest
-    assert calibration.quantile(fitted, 0.9) >= fitted.scores[-1]  # they allow what is usual
+    assert calibration.quantile(fitted, 0.9) >= fitted.scores[-1]  # they allow the usual confidence
 
 
 def test_a_fit_is_deterministic():

@@ -68,7 +68,7 @@ def test_a_stem_takes_longer_at_stride_1_than_at_2_with_less_than_half_the_pixel
     assert dropped.latency_ms > strided.latency_ms
 
 
-def test_what_was_known_is_predicted_as_ever():
+def test_what_was_known_is_predicted_as_before():
     with open(GOLDEN, newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["target"] for row in rows} == set(table.targets())

@@ -86,8 +86,8 @@ def test_a_kernel_of_another_tile_is_not_taken_for_it():
     assert np.median(errors) < 0.05
 
 
-def test_what_no_cost_explains_is_learnt_from_the_nearest_ops():
-    def ms(op):  # from some size on, nothing is in the cache any more
+def test_what_no_cost_explains_is_learned_from_the_nearest_ops():
+    def ms(op):  # above some size, nothing is in the cache
         return Kernel(6, 8).ms(op) * (3.0 if op.in_channels > 100 else 1.0)
 
     interpolator = Interpolator({op: ms(op) for op in convolutions(300, 0)})
@@ -127,7 +127,7 @@ def test_left_out_ops_are_within_the_stated_error_nine_times_in_ten(count, media
 
 
 def test_ops_that_cost_the_same_but_for_their_activation_do_not_vouch_for_each_other():
-    # Each op stands there twice and takes half as long again the second time: that is the error.
+    # Each op is there twice and takes half as long again the second time: that is the error.
     ops = [op._replace(activation="none") for op in convolutions(60, 0)]
     table = {op: Kernel(6, 8).ms(op) for op in ops}
     table |= {op._replace(activation="relu"): 1.5 * ms for op, ms in table.items()}
@@ -203,7 +203,7 @@ def test_an_op_that_no_cost_of_the_others_covers_takes_time():
     def op(channels, out):
         return OpSignature("conv", 2, 2, channels, out, 1, 1, "none")
 
-    # Explained best by what channels of no whole vector cost; the last op has none such.
+    # Best explained by the cost of channels that fill no whole vector; the last op has none.
     table = {op(1, 1): 2.0, op(1, 2): 1.0, op(2, 1): 2.0, op(4, 1): 0.5, op(4, 4): 12.0}
     for asked in (*table, op(4, 8), op(8, 8)):
         predicted = Interpolator(table).predict(asked)
@@ -213,7 +213,7 @@ def test_an_op_that_no_cost_of_the_others_covers_takes_time():
 
 @settings(max_examples=40)
 @given(op=any_op(), factor=st.sampled_from([0.25, 8.0]))
-def test_on_a_device_so_much_slower_all_takes_so_much_longer(op, factor):
+def test_on_a_slower_device_everything_takes_proportionally_longer(op, factor):
     ops = kinds()[kind_of(op)][:9]
     once = Interpolator(table_of(ops)).predict(op)
     slower = Interpolator({each: factor * MEDIANS[each] for each in ops}).predict(op)
@@ -235,9 +235,7 @@ def test_a_kind_without_ops_or_relatives_is_not_guessed():
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (5, 2), (7, 2), (9, 1)])
-def test_a_kind_is_predicted_exactly_where_its_relatives_tell_all_that_its_kernel_does(
-    kernel, stride
-):
+def test_a_kind_is_predicted_exactly_if_its_relatives_show_all_that_its_kernel_does(kernel, stride):
     """Of one kernel and stride alone, work, what is read and what is written grow alike."""
     device = Kernel(6, 8)
     known = [op for at in ((1, 1), (3, 2), (5, 1)) for op in convolutions(60, at[0], *at)]
@@ -249,7 +247,7 @@ def test_a_kind_is_predicted_exactly_where_its_relatives_tell_all_that_its_kerne
 
 
 def test_a_kind_borrows_from_the_nearest_variant_of_its_op():
-    """Depthwise convolutions that make several maps of each are others than those that make one."""
+    """Depthwise convolutions that make several maps of each differ from those that make one."""
     table = {
         OpSignature("depthwise", size, size, 8, 8 * maps, 3, 1, "none"): 1e-5 * size**2 * ms
         for maps, ms in ((1, 1.0), (2, 50.0))
@@ -356,7 +354,7 @@ def test_too_few_kinds_show_no_error_of_borrowing():
     assert Interpolator(table).predict(ops[0]._replace(height=40)).error < 0.1
 
 
-def test_kinds_are_told_apart_by_kernel_stride_pixels_and_parts():
+def test_kinds_are_distinguished_by_kernel_stride_pixels_and_parts():
     ops = [
         OpSignature("conv", 14, 14, 8, 8, 1, 1, "none"),
         OpSignature("conv", 14, 14, 8, 8, 3, 1, "none"),

@@ -40,7 +40,7 @@ group = [
 
 
 def random_arch(seed):
-    """Of either space or the zoo, at its own resolution or fitted to small pictures."""
+    """Of either space or the zoo, at its own resolution or fitted to small images."""
     rng = random.Random(seed)
     if rng.random() < 0.2:
         arch = rng.choice(list(zoo.ZOO.values()))(rng.choice([0.35, 1.0, 1.3]), 224, 1000)
@@ -54,7 +54,7 @@ def random_arch(seed):
 
 @cache
 def full_table():
-    """Random times for four in five of the ops that random networks have, and for four a kind."""
+    """Random times for four in five of the ops that random networks have, and for four per kind."""
     ops = {op for seed in range(80) for op in signatures(lower(random_arch(seed)))}
     rng, rows, kinds = random.Random(0), {}, {}
     for op in sorted(ops):
@@ -87,14 +87,14 @@ def test_the_parts_of_an_architecture_together_are_the_whole_network(seed):
     arch = random_arch(seed)
     try:
         whole = WHOLE_COSTS.of_graph(lower(arch))
-    except MissingOpError:  # of the few kinds of which the table has less than four
+    except MissingOpError:  # of the few kinds of which the table has fewer than four
         with pytest.raises(MissingOpError):
             COSTS.of_arch(arch)
         return
     assert_same(COSTS.of_arch(arch), whole)
 
 
-def test_some_of_these_networks_are_fitted_to_small_pictures_and_some_need_interpolation():
+def test_some_of_these_networks_are_fitted_to_small_images_and_some_need_interpolation():
     archs = [random_arch(seed) for seed in range(80)]
     found = [COSTS.of_arch(arch) for arch in archs]
     assert sum(arch.dropped_strides > 0 for arch in archs) >= 10
@@ -134,7 +134,7 @@ def test_of_part_is_the_stem_a_block_or_the_head():
     count = len(parts(arch))
     each = [costs.of_part(arch, position) for position in range(count)]
     assert_same(op_costs.add(each), costs.of_arch(arch))
-    assert (each[0].ops, each[-1].ops) == (2, 7)  # hard-swish is an op of its own
+    assert (each[0].ops, each[-1].ops) == (2, 7)  # hard-swish is a separate op
     assert each[0].weights == 27 * arch.stem.channels
 
 
@@ -167,21 +167,21 @@ def test_a_part_is_lowered_once(monkeypatch):
     assert len(lowered) == len(set(parts(arch))) + 1  # another head
 
 
-def test_the_same_block_on_another_map_costs_otherwise():
+def test_the_same_block_on_another_map_has_another_cost():
     costs = OpCosts(ARM)
     large, small = (costs.of_part(zoo.ghostnet(1.0, size), 1) for size in (224, 112))
     assert large.latency_ms > 2 * small.latency_ms
     assert large.weights == small.weights
 
 
-# Ops that the table has not
+# Ops that the table lacks
 
 
 def without(*ops):
     return replace(ARM, rows={op: timing for op, timing in ARM.rows.items() if op not in ops})
 
 
-def test_ops_that_the_table_has_not_are_interpolated_and_listed_each_time_they_run():
+def test_ops_that_the_table_lacks_are_interpolated_and_listed_each_time_they_run():
     arch = zoo.ghostnet()
     ops = signatures(lower(arch))
     missing = {op for op in ops if op.height == 14 and op.op in ("conv", "concat")}
@@ -204,7 +204,7 @@ def test_ops_that_the_table_has_not_are_interpolated_and_listed_each_time_they_r
     assert found[:3] == pytest.approx((total, spread, variance), rel=1e-9)
 
 
-def test_only_ops_that_the_table_has_not_make_variance():
+def test_only_ops_that_the_table_lacks_make_variance():
     arch = zoo.ghostnet()
     op = signatures(lower(arch))[0]
     shaky = replace(ARM, rows={**ARM.rows, op: Timing(1.0, 0.5, 1.5, 9)})
@@ -226,7 +226,7 @@ def test_the_error_of_a_borrowed_op_is_kept_apart():
     assert found.spread_ms > known.spread_ms
 
 
-def test_the_error_of_a_guess_is_all_of_it_at_most():
+def test_the_error_of_a_guess_is_at_most_all_of_it():
     rows = {
         OpSignature("add", size, size, 8, 8, 0, 0, "none"): Timing(ms, ms, ms, 1)
         for size, ms in ((2, 1.0), (3, 100.0), (4, 0.01), (5, 10.0))
@@ -249,9 +249,11 @@ def test_a_kind_of_op_that_is_not_in_the_table_is_named_with_what_to_do():
     costs = OpCosts(without(*pools))
     words = r"^table cortex-a76 has too few ops like pool 28x28x72 -> 72 none to predict it; "
     for ask in (costs.of_arch, lambda arch: costs.of_graph(lower(arch))):
-        with pytest.raises(MissingOpError, match=words + "build one with: ghostnas latency build$"):
+        with pytest.raises(
+            MissingOpError, match=words + "build a table with: ghostnas latency build$"
+        ):
             ask(zoo.ghostnet())
-    assert costs.of_part(zoo.ghostnet(), 0).ops == 1  # what has no pool is known all the same
+    assert costs.of_part(zoo.ghostnet(), 0).ops == 1  # what has no pool is known anyway
 
 
 @pytest.mark.parametrize(("dtype", "count"), [("fp32", 4), ("int8", 1)])

@@ -85,7 +85,7 @@ def test_the_shipped_table_has_every_op_of_the_named_networks():
         assert share == pytest.approx(TABLE.origin.op_error, rel=1e-6)
 
 
-def test_an_op_that_the_table_has_not_is_interpolated_and_listed_and_widens_the_interval():
+def test_an_op_that_the_table_lacks_is_interpolated_and_listed_and_widens_the_interval():
     missing = next(op for op in signatures(GRAPH) if op.op == "conv" and op.height == 14)
     known = Predictor(TABLE).predict(GRAPH)
     prediction = Predictor(table_of(without(missing), TABLE.origin.op_error)).predict(GRAPH)
@@ -164,7 +164,7 @@ def test_a_calibrated_prediction_is_the_corrected_sum_of_the_ops():
     assert prediction.latency_ms / prediction.low_ms == pytest.approx(np.exp(0.02 * 94 / 50))
 
 
-def test_weights_of_int8_count_a_byte():
+def test_weights_of_int8_count_one_byte():
     origin = replace(TABLE.origin, dtype="int8")
     predictors = [Predictor(CALIBRATED), Predictor(replace(CALIBRATED, origin=origin))]
     one, other = (predictor.predict(GRAPH).latency_ms for predictor in predictors)

@@ -91,7 +91,7 @@ def test_a_file_reads_as_it_always_did():
     ]
 
 
-# DEL and lone surrogates are no TOML.
+# DEL and lone surrogates are not TOML.
 TEXTS = st.text(st.characters(exclude_characters="\x7f", exclude_categories=["Cs"]))
 
 
@@ -135,7 +135,7 @@ def test_rows_are_sorted():
     assert latency_table.to_text(turned) == TEXT
 
 
-def test_line_endings_of_windows_and_blank_lines_at_the_end_are_no_damage(tmp_path):
+def test_windows_line_endings_and_blank_lines_at_the_end_are_not_damage(tmp_path):
     path = tmp_path / "board.csv"
     for text in (TEXT, TEXT + "\n\n", TEXT[:-1]):
         assert parse(text) == parse(text.replace("\n", "\r\n")) == TABLE
@@ -165,7 +165,7 @@ def test_a_digit_edited_anywhere_in_a_row_names_the_line():
     assert edits > 200
 
 
-def test_a_row_edited_to_other_numbers_as_valid_says_that_it_was_changed():
+def test_a_row_edited_to_other_valid_numbers_says_that_it_was_changed():
     for old, new in (("1.5,1.25", "1.6,1.25"), (",16,3,2,", ",24,3,2,"), (",2,50,", ",2,51,")):
         assert LINES[CONV_LINE - 1].count(old) == 1
         edited = LINES[CONV_LINE - 1].replace(old, new)
@@ -182,7 +182,7 @@ def test_rows_swapped_name_the_first_of_them(at):
 
 
 @pytest.mark.parametrize("at", [ADD_LINE, CONV_LINE])
-def test_a_row_deleted_names_the_line_where_it_stood(at):
+def test_a_row_deleted_names_the_line_where_it_was(at):
     assert refusal(with_lines([*LINES[: at - 1], *LINES[at:]])).startswith(f"board.csv:{at}: ")
 
 
@@ -208,7 +208,7 @@ def test_a_character_edited_anywhere_in_the_header_is_refused():
     check = header.index("# check")
     for position in range(len(header)):
         if header[position].isspace() and check < position < header.index("\n", check):
-            continue  # what stands around the digits is no part of them
+            continue  # what surrounds the digits is not part of them
         for char in set("7z,") - {header[position]}:
             refusal(TEXT[:position] + char + TEXT[position + 1 :])
 
@@ -232,7 +232,7 @@ HEADER_EDITS = {
 
 
 @pytest.mark.parametrize(("old", "new"), HEADER_EDITS.values(), ids=HEADER_EDITS.keys())
-def test_a_header_edited_to_values_as_valid_says_that_it_was_changed(old, new):
+def test_a_header_edited_to_other_valid_values_says_that_it_was_changed(old, new):
     assert TEXT.count(old) == 1
     message = refusal(TEXT.replace(old, new))
     assert message == "board.csv:1: the header was changed after the table was written"
@@ -461,7 +461,7 @@ SHIPPED = sorted(path.stem for path in files.shipped("latency_tables").glob("*.c
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_table_is_whole_and_says_how_it_came_about(name):
+def test_a_shipped_table_is_complete_and_says_how_it_was_made(name):
     table = latency_table.load(name)
     assert table.name == name
     fitted = re.fullmatch(r"emulated, fitted to (\d+) published networks", table.origin.method)

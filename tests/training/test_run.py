@@ -168,7 +168,7 @@ def test_a_training_begins_from_anothers_weights_and_learns_from_it(
     assert main(command(place, tmp_path / "student", *more)) == 0
     output = capsys.readouterr()
     assert model in output.err  # what was taken is said
-    assert f"teacher {teacher}: calls its classes cat, dog, where the data say" in output.err
+    assert f"teacher {teacher}: calls its classes cat, dog, but the data says" in output.err
     assert json.loads(output.out)["epochs"] == 1
 
 
