@@ -136,11 +136,11 @@ def test_training_the_deployment_trains_the_promised_network(
         assert main([*arguments, "--out", str(tmp_path / deploy)]) == 0
         said = capsys.readouterr()
         trained[deploy] = json.loads(said.out)
-        proxied = "trained is its proxy" in said.err
+        proxied = "training its proxy" in said.err
         assert proxied == (deploy == "published")
         assert (trained[deploy]["macs"] == best["macs"]) == (deploy == "data")
         if proxied:
-            assert re.search(r"--resolution 64 trains it", said.err)
+            assert re.search(r"--resolution 64 trains that", said.err)
             assert main([*arguments, "--out", str(tmp_path / "own"), "--resolution", "64"]) == 0
             assert json.loads(capsys.readouterr().out)["macs"] == best["macs"]
     folder = tmp_path / "data"
