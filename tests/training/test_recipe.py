@@ -10,7 +10,7 @@ MINIMAL = "epochs = 2\nbatch_size = 8\nlearning_rate = 0.1\n"
 
 
 @pytest.mark.parametrize("name", recipe.names())
-def test_a_shipped_recipe_is_written_as_it_was_read(name, tmp_path):
+def test_a_shipped_recipe_survives_a_round_trip(name, tmp_path):
     found = recipe.load(name)
     (tmp_path / "again.toml").write_text(recipe.to_text(found))
     assert recipe.load(str(tmp_path / "again.toml")) == found
@@ -27,7 +27,7 @@ def test_the_papers_recipe_is_the_papers():
     assert paper.epochs * 1_281_167 / 1024 == pytest.approx(300_000, rel=0.002)
 
 
-def test_a_file_says_all_that_it_says_and_no_more(tmp_path):
+def test_a_file_sets_its_own_values_and_nothing_else(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(MINIMAL + "schedule = 'steps'\nmilestones = [0.5]\nflip = false\n")
     expected = Recipe(
@@ -65,7 +65,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_file_is_told_what_is_wrong(name, tmp_path):
+def test_errors_in_a_file_are_named(name, tmp_path):
     line, told = WRONG[name]
     path = tmp_path / "mine.toml"
     path.write_text(MINIMAL + line + "\n")
@@ -76,7 +76,7 @@ def test_a_wrong_file_is_told_what_is_wrong(name, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_missing_is_named(tmp_path):
+def test_missing_values_and_files_are_named(tmp_path):
     (tmp_path / "mine.toml").write_text("epochs = 2\n")
     with pytest.raises(InputError, match="needs batch_size"):
         recipe.load(str(tmp_path / "mine.toml"))
