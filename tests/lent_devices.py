@@ -70,9 +70,9 @@ class Board:
 
 
 class AdbPair:
-    """adbd and adb in a network of their own: adbd asks nobody who they are, so none reach it.
+    """adbd and adb in their own network: adbd authenticates nobody, so nobody may reach it.
 
-    `programs` is a folder to put on PATH. A user's own adb server is never met.
+    `programs` is a folder to put on PATH. The user's own adb server is never touched.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -172,7 +172,7 @@ def adb_pair() -> Iterator[AdbPair]:
     if not (PARTS / "done").exists():
         pytest.skip("no adb here; scripts/arm_board/setup fetches one")
     if os.geteuid() != 0:
-        pytest.skip("a network of its own for adbd needs root")
+        pytest.skip("a separate network for adbd needs root")
     with tempfile.TemporaryDirectory() as folder:
         pair = AdbPair(Path(folder))
         try:

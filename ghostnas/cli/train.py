@@ -65,7 +65,7 @@ def add(subcommands: Any) -> None:
     parser.add_argument("--seed", type=seed, metavar="N", help="for all random numbers (0)")
     parser.add_argument("--epochs", type=positive, metavar="N", help="(the recipe's)")
     parser.add_argument(
-        "--batch-size", type=positive, metavar="N", help="scales the learning rate with it"
+        "--batch-size", type=positive, metavar="N", help="the learning rate scales with it"
     )
     parser.add_argument(
         "--resolution", type=training_resolution, metavar="R", help="of images, in pixels"

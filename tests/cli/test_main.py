@@ -405,7 +405,7 @@ def bad_training(name: str, folder: Path) -> list[str]:
         weights.save(graph.random_weights(arch.lower(teacher), 0), path)
         (path.parent / "arch.json").write_text(json.dumps(arch.to_json(teacher)))
         return [*train, "--teacher", str(path.parent)]
-    if name == "damaged picture in a strict training":
+    if name == "damaged image in a strict training":
         (folder / "pictures" / "dark" / "1.jpg").write_bytes(b"no picture")
         return [*train, "--strict"]
     if name == "damaged model":
@@ -429,7 +429,7 @@ def bad_training(name: str, folder: Path) -> list[str]:
         "unknown device of a training": [*train, "--device", "tpu"],
         "missing initial weights": [*train, "--init", str(folder / "none.pth")],
         "missing teacher": [*train, "--teacher", str(folder / "none.onnx")],
-        "teacher that is no model": [*train, "--teacher", str(folder / "short.toml")],
+        "teacher that is not a model": [*train, "--teacher", str(folder / "short.toml")],
         "resume of no training": resume,
         "resume with ARCH": [*resume, "ghostnet"],
         "resume with other data": [*resume, "--data", "synthetic"],
@@ -531,7 +531,7 @@ def bad(name: str, folder: Path) -> list[str]:
         "resolution of an export": ["export", "ghostnet", "--resolution", "99999", "--out", "x"],
         "resolution of a training": ["train", "ghostnet", "--resolution", "7", "--out", "x"],
         "confidence of nothing": ["show", "ghostnet", "--confidence", "0.9"],
-        "out that is no UTF-8": [*search[:-1], os.fsdecode(b"r\xe9sult")],
+        "out that is not UTF-8": [*search[:-1], os.fsdecode(b"r\xe9sult")],
         "unknown unit": [*search[:4], "150MFLOP5", *search[5:]],
         "no number": [*search[:4], "MFLOPs", *search[5:]],
         "budget nothing meets": [*search[:4], "1MFLOPs", *search[5:]],
@@ -617,7 +617,7 @@ OF_TRAINING = {
     "initial weights that fit nowhere": "none of the 1 arrays",
     "initial weights that are none": "short.toml",
     "teacher of other classes": "5 classes",
-    "damaged picture in a strict training": "1.jpg",
+    "damaged image in a strict training": "1.jpg",
     "damaged model": "model.onnx",
     "training without ARCH": "ARCH",
     "training without data": "--data",
@@ -636,7 +636,7 @@ OF_TRAINING = {
     "unknown device of a training": "'cuda'",
     "missing initial weights": "none.pth",
     "missing teacher": "none.onnx",
-    "teacher that is no model": ".tflite",
+    "teacher that is not a model": ".tflite",
     "resume of no training": "no training",
     "resume with ARCH": "leave ARCH out",
     "resume with other data": "leave --data out",
@@ -676,7 +676,7 @@ EXPECTED = {
     "resolution of an export": "from 16 to 2048",
     "resolution of a training": "from 8 to 2048",
     "confidence of nothing": "add --target",
-    "out that is no UTF-8": r"'r\udce9sult' is not UTF-8",
+    "out that is not UTF-8": r"'r\udce9sult' is not UTF-8",
     "unknown unit": "150MFLOPs",
     "no number": "150MFLOPs",
     "budget nothing meets": "times as much",

@@ -167,7 +167,7 @@ def test_a_training_starts_from_anothers_weights_and_learns_from_it(
     more = ["--init", model, "--teacher", str(teacher), "--epochs", "1", "--json"]
     assert main(command(place, tmp_path / "student", *more)) == 0
     output = capsys.readouterr()
-    assert model in output.err  # what was taken is reported
+    assert model in output.err  # what was taken is said
     assert f"teacher {teacher}: calls its classes cat, dog, where the data say" in output.err
     assert json.loads(output.out)["epochs"] == 1
 
