@@ -1,9 +1,9 @@
-"""What ghostnas does, as functions: a verb for each command, which takes what the command takes, by
-the same names, and returns what ``--json`` prints. ``import ghostnas`` offers all of them.
+"""The Python API: one function per command. Each takes the command's options under the same names
+and returns what ``--json`` prints; ``import ghostnas`` exposes all of them.
 
-Modules that load torch, Optuna or a runtime are imported by the verb that needs them. Errors are
-`ghostnas.GhostnasError`, with the sentence that the command line prints. `progress` is called with
-a line for people now and then.
+Modules that load torch, Optuna or a runtime are imported by the function that needs them. Errors
+are `ghostnas.GhostnasError`, with the message that the command line prints. `progress` is called
+from time to time with a human-readable line.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 Place: TypeAlias = str | PathLike[str]
 
-NETWORKS = 100  # that are measured whole for a table
-WORKERS = 2  # processes, where none are asked for and there are as many CPUs
+NETWORKS = 100  # measured whole for a table
+WORKERS = 2  # default number of processes, if there are that many CPUs
 EMULATOR = Path(".emulation")
 
 
@@ -59,10 +59,10 @@ def search(
     storage: str | None = None,
     progress: Say = silent,
 ) -> dict[str, Any]:
-    """Find the best network for a target under budgets; returns what ``result.json`` holds.
+    """Find the best network for a target within budgets; returns the contents of ``result.json``.
 
-    What is left out takes the default of ``ghostnas search``, or with `resume` what the run folder
-    `out` was started with.
+    Omitted arguments take the defaults of ``ghostnas search``, or with `resume` the values that the
+    run folder `out` was started with.
 
     >>> found = ghostnas.search(target="arm", budget="300KFLOPs", space="small.toml",
     ...     data="folder:images", recipe="short.toml", trials=2, finalists=1, seeds=2, out="run")
@@ -74,12 +74,12 @@ def search(
         timeout: seconds, after which no new trial starts.
 
     Raises:
-        InputError: something that is named is wrong.
+        InputError: an argument is invalid.
         BudgetError: nothing in the space meets the budgets.
         TrainingError: most trainings fail.
     """
     if out is None and resume:
-        raise InputError("--resume needs --out DIR, the folder of the search to go on with")
+        raise InputError("--resume needs --out DIR, the folder of the search to resume")
     folder = Path("runs") / time.strftime("%Y%m%d-%H%M%S") if out is None else Path(out)
     _check_folder(folder)
     _check_counts(workers=workers)
@@ -139,7 +139,7 @@ def train(
     strict: bool = False,
     progress: Say = silent,
 ) -> dict[str, Any]:
-    """Train a network in full in a folder; returns what its ``result.json`` holds.
+    """Train a network in full in a folder; returns the contents of its ``result.json``.
 
     >>> trained = ghostnas.train("run", data="folder:images", recipe="short.toml", out="full")
     >>> 0 <= trained["test_accuracy"] <= 1
@@ -147,11 +147,11 @@ def train(
 
     Args:
         network: its name, a ``.json`` file or a run folder; none with `resume`.
-        checkpoint_every: seconds between two checkpoints.
+        checkpoint_every: seconds between checkpoints.
 
     Raises:
-        InputError: something that is named is wrong.
-        TrainingError: it cannot go on; the last good state is kept in `out`.
+        InputError: an argument is invalid.
+        TrainingError: it cannot continue; the last good state is kept in `out`.
     """
     from ghostnas.networks import zoo
     from ghostnas.training import recipe as recipes
@@ -164,7 +164,7 @@ def train(
     _check_counts(threads=threads, workers=workers)
     machine = Machine(device=device, workers=_workers(workers), interval_s=checkpoint_every)
     if resume:
-        settled = {  # what cannot change while a training goes on
+        settled = {  # what cannot change when a training resumes
             "ARCH": network,
             "--width": width,
             "--data": data,
@@ -179,7 +179,7 @@ def train(
             "--threads": threads,
         }
         if given := [name for name, value in settled.items() if value is not None]:
-            raise InputError(f"--resume goes on with the training in --out; leave {given[0]} out")
+            raise InputError(f"--resume continues the training in --out; leave {given[0]} out")
         return run.resume(machine, folder, progress)
     if network is None or data is None:
         raise InputError(f"a training needs {'ARCH' if network is None else '--data'}")
@@ -189,7 +189,7 @@ def train(
     )
     arch = zoo.find(network, width)
     if resolution is not None and resolution > arch.resolution:
-        arch = zoo.find(network, width, resolution)  # a training only makes it smaller
+        arch = zoo.find(network, width, resolution)  # training can only make it smaller
     settings = Settings(
         data=data,
         recipe_name=recipe_name,
@@ -211,14 +211,14 @@ def evaluate(
     strict: bool = False,
     progress: Say = silent,
 ) -> dict[str, Any]:
-    """Accuracy of a model file on a dataset's test images, run by the file's own runtime.
+    """Accuracy of a model file on a dataset's test images, run in the file's own runtime.
 
     >>> found = ghostnas.evaluate("files/model.onnx", data="folder:images", workers=1)
     >>> 0 <= found["top1"] <= 1
     True
 
     Raises:
-        InputError: model or data cannot be read, or do not fit each other.
+        InputError: model or data cannot be read, or they do not match.
     """
     from ghostnas.deployment import evaluate as evaluation
 
@@ -251,22 +251,22 @@ def export(
     emulator: Place = EMULATOR,
     progress: Say = silent,
 ) -> dict[str, Any]:
-    """Write a network's files, each run in its own runtime and held against PyTorch.
+    """Write a network's files, each run in its own runtime and compared with PyTorch.
 
     >>> found = ghostnas.export("run", format="onnx,tflite", data="folder:images", out="files")
     >>> [file["format"] for file in found["files"]]
     ['onnx', 'tflite']
 
     Args:
-        format: of ``torch``, ``onnx``, ``tflite``; all that offer one of the dtypes if none is
-            named.
-        dtype: of ``fp32``, ``fp16``, ``int8``.
+        format: any of ``torch``, ``onnx``, ``tflite``; by default all that support one of the
+            dtypes.
+        dtype: any of ``fp32``, ``fp16``, ``int8``.
         target: latency tables to predict with.
-        measure: whether each .tflite is timed on `device`.
+        measure: whether to time each .tflite on `device`.
 
     Raises:
-        InputError: something that is named cannot be found or does not fit.
-        ExportError: a file is not what it should be; none is kept.
+        InputError: an argument names something that cannot be found or does not match.
+        ExportError: a file fails its check; none is kept.
         DeviceError: the device failed; the files are kept.
     """
     from ghostnas.deployment import bundle
@@ -308,7 +308,7 @@ def show(
     resolution: int | None = None,
     confidence: float | None = None,
 ) -> dict[str, Any]:
-    """Counts of a network and, for a target, its latency with the range that it may lie in.
+    """A network's costs and, for a target, its latency with an interval.
 
     >>> ghostnas.show("ghostnet", width=0.5)["macs"]
     42328152
@@ -320,7 +320,7 @@ def show(
     from ghostnas.networks import zoo
 
     if confidence is not None and target is None:
-        raise InputError("--confidence is of a latency: name its --target")
+        raise InputError("--confidence applies to a latency: add --target")
     return summary.describe(zoo.find(network, width, resolution), target, confidence)
 
 
@@ -334,12 +334,12 @@ def predict_latency(
     True
 
     Args:
-        target: a name of `list_targets`, or the path of a table's .csv file.
-        confidence: of the interval; 0.9 if left out.
+        target: a name from `list_targets`, or the path of a table's .csv file.
+        confidence: of the interval; 0.9 by default.
 
     Raises:
-        InputError: there is no such network or target, or its table allows no such confidence.
-        MissingOpError: the table has nothing that an op could be predicted from.
+        InputError: there is no such network or target, or its table cannot give that confidence.
+        MissingOpError: the table has nothing to predict an op from.
     """
     from ghostnas.latency import table
     from ghostnas.latency.predictor import CONFIDENCE, Predictor
@@ -364,7 +364,7 @@ def build_table(
     emulator: Place = EMULATOR,
     progress: Say = silent,
 ) -> dict[str, Any]:
-    """Measure the ops of a space and some of its networks on a device, and write a latency table.
+    """Measure a space's ops and some of its networks on a device, and write a latency table.
 
     >>> built = ghostnas.build_table(out="here.csv", space="small.toml", ops=120, networks=10,
     ...     rounds=2)
@@ -372,12 +372,12 @@ def build_table(
     True
 
     Args:
-        out: the table's .csv file; an earlier table of the same setting there is added to.
-        networks: measured whole; 100 if left out, none on an emulated device.
+        out: the table's .csv file; an existing table of the same setting is extended.
+        networks: how many are measured whole; by default 100, or 0 on an emulated device.
 
     Raises:
-        InputError: something that is named is wrong.
-        DeviceError: the device failed; what was measured until then is kept.
+        InputError: an argument is invalid.
+        DeviceError: the device failed; measurements made before that are kept.
     """
     from ghostnas.devices import table_build
     from ghostnas.devices.emulated import SCHEME
@@ -385,7 +385,7 @@ def build_table(
     from ghostnas.networks import space as spaces
 
     file = _table_file(out)
-    if networks is None:  # an emulator says of a network only what it says of its ops
+    if networks is None:  # an emulator tells no more about a network than about its ops
         networks = 0 if device.startswith(SCHEME) else NETWORKS
     opened = _bench(device, dtype, threads, cores, rounds, python, benchmark_model, emulator)
     with locked_file(file), opened as bench:
@@ -417,15 +417,15 @@ def check_table(
     emulator: Place = EMULATOR,
     progress: Say = silent,
 ) -> dict[str, Any]:
-    """Hold a table of one's own against networks that it has not seen, measured on its device.
+    """Check one of your tables against networks it has not seen, measured on its device.
 
     >>> checked = ghostnas.check_table("here.csv", space="small.toml", networks=10, rounds=2)
     >>> 0 <= checked["coverage"] <= 1
     True
 
     Raises:
-        InputError: the device's setting is not the table's; the difference is named.
-        DeviceError: the device failed; what was measured until then is kept.
+        InputError: the device's setting differs from the table's; the message names the difference.
+        DeviceError: the device failed; measurements made before that are kept.
     """
     from ghostnas.devices import table_check
     from ghostnas.files import locked_file
@@ -459,7 +459,7 @@ def calibrate_table(
     emulator: Place = EMULATOR,
     progress: Say = silent,
 ) -> dict[str, Any]:
-    """Carry a table to another device of its kind, by a few networks that are measured there.
+    """Transfer a table to another device of its kind by measuring a few networks there.
 
     >>> carried = ghostnas.calibrate_table("here.csv", space="small.toml", networks=10, rounds=2,
     ...     out="there.csv")
@@ -467,8 +467,8 @@ def calibrate_table(
     10
 
     Raises:
-        InputError: the device is of another architecture, dtype or number of threads.
-        DeviceError: the device failed; what was measured until then is kept.
+        InputError: the architecture, dtype or number of threads differs.
+        DeviceError: the device failed; measurements made before that are kept.
     """
     from ghostnas.devices import table_check
     from ghostnas.files import locked_file
@@ -498,18 +498,18 @@ def import_table(
     width: float | None = None,
     resolution: int | None = None,
 ) -> dict[str, Any]:
-    """A table from latencies that were measured elsewhere.
+    """Make a table from latencies measured elsewhere.
 
     >>> imported = ghostnas.import_table("rows.csv", origin="origin.toml", out="phone.csv")
     >>> imported["imported"]
     1
 
     Args:
-        format: ``csv``, or ``benchmark-model`` for the op profile of TFLite's benchmark_model...
-        network: ... which was taken of this network.
+        format: ``csv``, or ``benchmark-model`` for an op profile from TFLite's benchmark_model.
+        network: the network that was profiled.
 
     Raises:
-        InputError: a file is missing or damaged; the line is named.
+        InputError: a file is missing or damaged; the message names the line.
     """
     from ghostnas.devices import table_import
     from ghostnas.files import locked_file, read_text
@@ -522,7 +522,7 @@ def import_table(
     if format == "csv":
         rows = table_import.from_csv(text, str(file))
     elif network is None:
-        raise InputError("a profile needs --arch ARCH, the network that it was taken of")
+        raise InputError("a profile needs --arch ARCH, the network that was profiled")
     else:
         arch = zoo.find(network, width, resolution)
         rows = table_import.from_profile(text, lower(arch), str(file))
@@ -535,7 +535,7 @@ def import_table(
 
 
 def list_targets() -> list[dict[str, Any]]:
-    """The targets that ship, with the origin of each one's table.
+    """The shipped targets, with the origin of each one's table.
 
     >>> "arm" in [target["target"] for target in ghostnas.list_targets()]
     True
@@ -564,13 +564,13 @@ def list_targets() -> list[dict[str, Any]]:
 
 
 def load_network(name: str, *, width: float | None = None, resolution: int | None = None) -> Arch:
-    """A network by its name, from a ``.json`` file or from a run folder.
+    """A network by name, from a ``.json`` file or from a run folder.
 
     >>> ghostnas.load_network("ghostnet", resolution=160).resolution
     160
 
     Raises:
-        InputError: there is none of that name.
+        InputError: there is no such network.
     """
     from ghostnas.networks import zoo
 
@@ -578,16 +578,16 @@ def load_network(name: str, *, width: float | None = None, resolution: int | Non
 
 
 def load_space(name: str) -> Space:
-    """A search space by the name of a shipped one, or from a ``.toml`` file.
+    """A shipped search space by name, or one from a ``.toml`` file.
 
     >>> ghostnas.load_space("ghostnet").decode({}) == ghostnas.load_network("ghostnet")
     False
 
-    The space shares its numbers over groups of blocks, so that its first network is only nearly
-    the published one.
+    The space shares its numbers across groups of blocks, so its first network is close to the
+    published one, not equal to it.
 
     Raises:
-        InputError: there is none of that name, or the file is damaged.
+        InputError: there is no such space, or the file is damaged.
     """
     from ghostnas.networks import space
 
@@ -639,7 +639,7 @@ def _bench(
 
 
 def _check_names(given: dict[str, Any]) -> None:
-    """Refuse what a search is asked for wrongly, before torch and Optuna take seconds to load."""
+    """Reject invalid search arguments before torch and Optuna take seconds to load."""
     from ghostnas.data import datasets
     from ghostnas.latency import table
     from ghostnas.nas import budget
@@ -656,14 +656,14 @@ def _check_names(given: dict[str, Any]) -> None:
 
 
 def _check_folder(out: Path) -> None:
-    """Refuse an --out that is a file or lies below one."""
+    """Reject an --out that is a file or lies below one."""
     for path in (out, *out.parents):
         if path.exists() and not path.is_dir():
             raise InputError(f"{path}: is a file, not a folder; name another --out")
 
 
 def _check_counts(**counts: int | None) -> None:
-    """Refuse more threads or processes than this machine has CPUs for."""
+    """Reject more threads or processes than this machine has CPUs for."""
     from ghostnas.processes import check_count
 
     for name, count in counts.items():
@@ -679,7 +679,7 @@ def _workers(given: int | None) -> int:
 
 def _table_file(path: Place) -> Path:
     if Path(path).suffix != ".csv":
-        raise InputError(f"{path}: a table's file ends in .csv")
+        raise InputError(f"{path}: a table's file name must end in .csv")
     return Path(path)
 
 

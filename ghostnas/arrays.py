@@ -1,4 +1,4 @@
-"""What all modules call an array of numbers; its shape and dtype stand where it is used."""
+"""The common type of an array of numbers; shape and dtype are documented where it is used."""
 
 from typing import Any, TypeAlias
 

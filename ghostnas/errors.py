@@ -1,4 +1,4 @@
-"""The errors a user can cause or meet, each told in one line; any other is a defect."""
+"""The errors a user can cause or meet, each with a one-line message; any other is a bug."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -7,7 +7,7 @@ MOST_SUGGESTED = 3
 
 
 class GhostnasError(Exception):
-    """Base of all: one line that says what is wrong and what would be right."""
+    """Base class: one line that says what is wrong and how to fix it."""
 
 
 class InputError(GhostnasError):
@@ -19,28 +19,28 @@ class BudgetError(GhostnasError):
 
 
 class MissingOpError(GhostnasError):
-    """A latency table has nothing that an op could be predicted from."""
+    """A latency table has nothing to predict an op from."""
 
 
 class ExportError(GhostnasError):
-    """A written model does not agree with the network it was written from."""
+    """An exported model does not agree with its network."""
 
 
 class TrainingError(GhostnasError):
-    """A training cannot go on: its loss is no number any more."""
+    """A training cannot continue: for example, its loss is not a number."""
 
 
 class DeviceError(GhostnasError):
-    """A device refused, or a command on it failed: the same again would fail the same way."""
+    """A device refused, or a command on it failed; retrying would fail the same way."""
 
 
 class DeviceLostError(DeviceError):
-    """A device cannot be reached now, and did not come back while it was tried again."""
+    """A device cannot be reached, and did not come back during the retries."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """What to add to the line that refuses an unknown name: the known ones that it begins, else
-    those that are spelt nearly so; empty if none are.
+    """A suggestion to append to an unknown-name error: the known names that start with `name`, else
+    those spelt similarly; empty if there are none.
     """
     names = {each.lower(): each for each in known}
     asked = name.strip().lower()
@@ -51,6 +51,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def short(text: object) -> str:
-    """A key, a value or a message for an error's one line; in a damaged file it may be anything."""
+    """A key, value or message shortened for a one-line error; a damaged file may hold anything."""
     line = ascii(str(text))[1:-1]
     return line if len(line) <= 80 else f"{line[:80]}..."

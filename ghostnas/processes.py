@@ -1,5 +1,5 @@
-"""What processor this process may use how much of, and how processes that work for it begin: Ctrl-C
-is left to it and they end with it. It does not know what they do.
+"""Which processor this process runs on, how many CPUs it may use, and how its workers start: they
+leave Ctrl-C to it and end with it. Knows nothing of their work.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ from ghostnas.errors import InputError
 
 PARENT_LOOKED_AT_S = 1.0
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
-# How Linux calls the instructions that sum products of int8 without saturating, by machine.
+# Linux's names for the instructions that sum int8 products without saturating, by machine.
 DOT_PRODUCTS = {"x86_64": ("VNNI", ("avx512_vnni", "avx_vnni")), "aarch64": ("SDOT", ("asimddp",))}
 
 
 def usable_cpus() -> int:
-    """How many CPUs this process may use, 1 or more: not those that its affinity or the quota of a
-    container keeps from it.
-    """
+    """CPUs this process may use, at least 1, within its affinity and its container's quota."""
     if sys.version_info >= (3, 13):
         allowed = os.process_cpu_count() or 1
     elif sys.platform == "linux":
@@ -37,18 +35,21 @@ def usable_cpus() -> int:
 
 
 def check_count(option: str, count: int) -> None:
-    """Refuse more threads or processes than there are CPUs: thousands bring a machine to a halt.
+    """Reject more threads or processes than there are CPUs: thousands bring a machine to a halt.
+
+    Args:
+        option: the option that the user gave.
 
     Raises:
-        InputError: as said; `option` is what the user gave.
+        InputError: `count` is too high.
     """
     if count > (usable := usable_cpus()):
-        raise InputError(f"{option} {count}: {usable} CPUs are usable here; give {usable} at most")
+        raise InputError(f"{option} {count}: {usable} CPUs are usable here; use at most {usable}")
 
 
 def processor() -> str:
-    """The CPU's name where the system tells it, its architecture, and whether it has instructions
-    for int8, such as ``AMD EPYC (x86_64, with VNNI)``.
+    """The CPU's name where the system reports it, its architecture, and whether it has int8
+    instructions, such as ``AMD EPYC (x86_64, with VNNI)``.
     """
     machine = platform.machine()
     about = _cpu_fields(PROC)
@@ -62,8 +63,8 @@ def processor() -> str:
 
 
 def start_worker(parent: int) -> None:
-    """The first thing a worker process does: it ignores Ctrl-C, and ends when the process
-    `parent`, which started it, is gone, also after a kill -9.
+    """The first thing a worker process does: ignore Ctrl-C, and exit once the process `parent`,
+    which started it, is gone, even after a kill -9.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
@@ -71,9 +72,9 @@ def start_worker(parent: int) -> None:
 
 @contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
-    """Processes begun in the block do not hear Ctrl-C, not even before they come to `start_worker`.
+    """Processes started in the block ignore Ctrl-C, even before they reach `start_worker`.
 
-    An executor begins one at a submit. A Ctrl-C in the block is heard here when it ends.
+    An executor starts one on submit. A Ctrl-C during the block is delivered here when it ends.
     """
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -89,7 +90,7 @@ def _end_with(parent: int) -> None:
 
 
 def _cpu_fields(proc: Path) -> dict[str, str]:
-    """What Linux says of the first CPU; nothing elsewhere."""
+    """What Linux reports about the first CPU; empty elsewhere."""
     try:
         first, _, _ = (proc / "cpuinfo").read_text(encoding="utf-8").partition("\n\n")
     except (OSError, UnicodeDecodeError):
@@ -99,7 +100,7 @@ def _cpu_fields(proc: Path) -> dict[str, str]:
 
 
 def _quota(proc: Path, cgroups: Path) -> float:
-    """CPUs that the control groups of this process allow it (version 2); infinity for no limit."""
+    """CPUs that this process's control groups (version 2) allow it; infinity for no limit."""
     try:
         lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -113,6 +114,6 @@ def _quota(proc: Path, cgroups: Path) -> float:
         try:
             quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
             allowed = min(allowed, int(quota) / int(period))
-        except (OSError, ValueError, ZeroDivisionError):  # none here, or "max"
+        except (OSError, ValueError, ZeroDivisionError):  # missing, or "max"
             continue
     return allowed

@@ -1,4 +1,4 @@
-"""How a long task says how far it is: a function that is given lines for people."""
+"""How a long task reports progress: a function that takes human-readable lines."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -7,11 +7,11 @@ Say: TypeAlias = Callable[[str], None]
 
 
 def silent(line: str) -> None:
-    """Says nothing."""
+    """Discard the line."""
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: ``45 s``, ``12 min``, ``3.5 h``."""
+    """Seconds as text: ``45 s``, ``12 min``, ``3.5 h``."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = seconds / 60

@@ -1,6 +1,6 @@
-"""What a few seeds and a few architectures allow to say: spreads, differences, rankings.
+"""What can be concluded from a few seeds and a few architectures: spreads, differences, rankings.
 
-Plain statistics of numbers; knows no networks and no trainings.
+Plain statistics on numbers; knows nothing of networks or trainings.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from ghostnas.errors import InputError
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 FEWEST_RANKED = 3
-# Rounding makes equal accuracies differ by so much; a spread below it is none.
+# Rounding can make equal accuracies differ by this much; a smaller spread counts as none.
 NO_SPREAD = 1e-12
-CHUNK_ELEMENTS = 1 << 22  # of an array of pairs, so that it stays within 32 MB
+CHUNK_ELEMENTS = 1 << 22  # of an array of pairs, which keeps it within 32 MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Of one number from several seeds; `std` is the sample's (n - 1), None for one value."""
+    """One number over several seeds; `std` is the sample's (n - 1), None for a single value."""
 
     mean: float
     std: float | None
@@ -47,10 +47,10 @@ class Tau:
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """Mean, spread and ends of `values`.
+    """Mean, spread and range of `values`.
 
     Raises:
-        InputError: there are none, or one is no finite number.
+        InputError: there are none, or one is not finite.
     """
     found = _finite("values", values)
     if found.ndim != 1 or not len(found):
@@ -65,9 +65,9 @@ def summary(values: Sequence[float]) -> Summary:
 
 
 def percent(accuracies: Summary) -> str:
-    """Accuracies of 0 to 1 for people: ``91.2 % +- 0.3 (4 seeds, 90.8 to 91.6)``.
+    """Accuracies from 0 to 1 as text: ``91.2 % +- 0.3 (4 seeds, 90.8 to 91.6)``.
 
-    What follows +- is the standard deviation of a single seed, not the error of the mean.
+    The number after +- is the standard deviation of a single seed, not the error of the mean.
     """
     mean = f"{100 * accuracies.mean:.1f} %"
     if accuracies.std is None:
@@ -77,14 +77,14 @@ def percent(accuracies: Summary) -> str:
 
 
 def welch_p_value(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """p-value of Welch's t-test (1947), two-sided: how often seeds alone would make two equal
+    """Two-sided p-value of Welch's t-test (1947): how often seeds alone would make two equal
     networks differ as much as `a` and `b` do.
 
-    None where their spread is not known: a side has one value, or all of a side are equal on both
-    sides though the sides differ, as two seeds each may be by chance.
+    None where the spread is unknown: a side has only one value, or each side's values are all
+    equal though the sides differ, as can happen by chance with two seeds each.
 
     Raises:
-        InputError: a side is empty, or has a number that is not finite.
+        InputError: a side is empty, or one of its numbers is not finite.
     """
     first, second = summary(a), summary(b)
     if first.std is None or second.std is None:
@@ -97,9 +97,9 @@ def welch_p_value(a: Sequence[float], b: Sequence[float]) -> float | None:
 def difference_interval(
     a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE
 ) -> tuple[float, float] | None:
-    """The ends of the interval of Welch's t-test for the mean of `a` less that of `b`.
+    """The ends of the interval of Welch's t-test for the mean of `a` minus that of `b`.
 
-    None where `welch_p_value` is, or where neither side has any spread.
+    None where `welch_p_value` is None, or where neither side has any spread.
     """
     p = welch_p_value(a, b)
     if p is None or max(summary(a).std or 0.0, summary(b).std or 0.0) < NO_SPREAD:
@@ -115,10 +115,10 @@ def _welch(a: Sequence[float], b: Sequence[float]) -> Any:
 
 
 def proportions_p_value(a: float, b: float, count: int) -> float:
-    """p-value of the two-sided z-test of two shares, each of `count` images.
+    """p-value of the two-sided z-test of two proportions, each of `count` images.
 
-    For accuracies of one training each: it counts the chance of the images, and not that of the
-    seeds, and so finds two networks different more often than it should.
+    For accuracies of one training each: it accounts for the sampling of the images but not for the
+    seeds, so it finds two networks different more often than it should.
     """
     pooled = (a + b) / 2
     error = math.sqrt(2 * pooled * (1 - pooled) / count)
@@ -128,8 +128,8 @@ def proportions_p_value(a: float, b: float, count: int) -> float:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """The p-values of several comparisons made at one time, so that one in twenty such families,
-    and not one in twenty comparisons, has a false one below 0.05 (Holm, 1979). None stays None.
+    """p-values adjusted for several comparisons at once (Holm, 1979), so that one in twenty such
+    families, not one in twenty comparisons, has a false one below 0.05. None stays None.
     """
     adjusted: list[float | None] = [None] * len(p_values)
     known = sorted((p, at) for at, p in enumerate(p_values) if p is not None)
@@ -141,19 +141,19 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def kendall(scores: ArrayLike, truth: ArrayLike, seed: int = 0) -> Tau:
-    """How far two rankings of architectures agree: Kendall's tau-b (1945), and a 95 % interval by
-    resampling the architectures, RESAMPLES times.
+    """How far two rankings of architectures agree: Kendall's tau-b (1945), and a 95 % interval from
+    resampling the architectures RESAMPLES times.
 
-    Where `truth` has repeats, tau is that of their means, and each resample draws the repeats of
-    every architecture anew: the interval then holds the seeds' part too. It leans to the low side,
-    for the means it is drawn around are noisy already.
+    Where `truth` has repeats, tau is computed from their means, and each resample also resamples
+    every architecture's repeats, so that the interval covers the seeds too. It is biased low, since
+    the means it resamples around are noisy already.
 
     Args:
         scores: (architectures,).
         truth: (architectures,) or (architectures, repeats).
 
     Raises:
-        InputError: there are fewer than 3 architectures, the shapes do not fit, a number is not
+        InputError: there are fewer than 3 architectures, the shapes do not match, a number is not
             finite, or all scores or all truths are equal.
     """
     x, repeats = _finite("scores", scores), _finite("truth", truth)
@@ -178,7 +178,7 @@ def kendall(scores: ArrayLike, truth: ArrayLike, seed: int = 0) -> Tau:
         size = min(chunk, RESAMPLES - begin)
         drawn = rng.integers(0, count, (size, count))
         picked = rng.integers(0, repeats.shape[1], (size, *repeats.shape))
-        # Copies of one architecture share its repeats: among themselves they are tied in both.
+        # Copies of one architecture share its repeats, so they are tied with each other in both.
         redrawn = np.take_along_axis(repeats[None], picked, 2).mean(2)
         taus.append(_tau_b(x[drawn], np.take_along_axis(redrawn, drawn, 1)))
     tail = (1 - CONFIDENCE) / 2
@@ -187,7 +187,7 @@ def kendall(scores: ArrayLike, truth: ArrayLike, seed: int = 0) -> Tau:
 
 
 def _tau_b(x: Array, y: Array) -> Array:
-    """Kendall's tau-b of each row, (rows, n) each; nan where a row is all ties."""
+    """Kendall's tau-b of each row of two (rows, n) arrays; nan where a row is all ties."""
     first, second = np.triu_indices(x.shape[1], 1)
     x_signs, y_signs = (
         np.sign(values[:, first] - values[:, second]).astype(np.int8) for values in (x, y)

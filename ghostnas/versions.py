@@ -1,4 +1,4 @@
-"""The versions that a process runs with, as a run folder keeps them."""
+"""The versions a process runs with, as recorded in a run folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PACKAGES = ("torch", "optuna", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
 
 
 def versions_text() -> str:
-    """The versions that this process runs with, as a table of TOML."""
+    """The versions this process runs with, as a TOML table."""
     lines = ["[versions]", f"ghostnas = {toml_value(__version__)}"]
     lines += [f"python = {toml_value(platform.python_version())}"]
     lines += [f"{name} = {toml_value(version(name))}" for name in PACKAGES]

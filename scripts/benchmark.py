@@ -1,7 +1,7 @@
-"""How long the things take that must be quick, in milliseconds and against a yardstick.
+"""Times the operations that must be fast, in milliseconds and relative to a yardstick.
 
-The yardstick is the same million additions in Python, timed between the measurements, so that the
-ratio can be compared between machines and hours.
+The yardstick is a million additions in Python, timed between the measurements, so that the ratio
+can be compared between machines and times of day.
 
     python scripts/benchmark.py
 """
@@ -28,7 +28,7 @@ FRESH = 2000
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """The quickest of a few rounds."""
+    """The fastest of a few rounds."""
     best = float("inf")
     for _ in range(ROUNDS):
         start = time.perf_counter()
@@ -44,7 +44,7 @@ def yardstick() -> None:
 
 
 def predict_fresh(table: Table, searched: Space) -> None:
-    """Architectures one by one, with a predictor that remembers none of their parts."""
+    """Predict architectures one by one, with a predictor that has cached none of their parts."""
     rng, predictor = random.Random(1), Predictor(table)
     for _ in range(FRESH):
         predictor.predict(searched.decode(searched.sample(rng)))
@@ -63,11 +63,11 @@ def main() -> None:
     ops = random.Random(0).sample(op_models.ops_of(searched, 4000), 100)
     help_command = [sys.executable, "-m", "ghostnas", "--help"]
     rows = {
-        "lower and cost, an architecture": (
+        "lower and cost, per architecture": (
             lambda: [cost.count(lower(arch)) for arch in archs],
             len(archs),
         ),
-        "predict, an architecture never seen": (
+        "predict, an unseen architecture": (
             lambda: predict_fresh(table, searched),
             FRESH,
         ),

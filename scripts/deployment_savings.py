@@ -1,11 +1,11 @@
-"""What each cleaning of a deployed graph saves: whole networks in TFLite, with it and without it.
+"""What each cleanup of a deployed graph saves: whole networks in TFLite, with and without it.
 
-A row is a network as `ghostnas.backends.tflite_writer` writes it against the same one with a
-cleaning left out, or nearly the same one of other widths. All models lie in one process, one
-thread, XNNPACK, and run in turns in a random order. Rounds go into blocks; a block gives each model
-its 10th percentile, and each row a saving of time per multiply-accumulate. Printed are the median
-of the blocks, and the lowest and the highest. Two copies of one file differ too, by where they lie
-in memory: the first row says by how much, and what is no more than that was not shown.
+A row compares a network as `ghostnas.backends.tflite_writer` writes it with the same one without a
+cleanup, or with nearly the same one at other widths. All models are in one process, one thread,
+XNNPACK, and take turns in random order. Rounds are grouped into blocks; a block gives each model
+its 10th percentile, and each row a saving of time per multiply-accumulate. The median of the blocks
+is printed, with the lowest and the highest. Two copies of one file differ too, by their place in
+memory: the first row says by how much, and a saving no larger than that is not proven.
 
     python scripts/deployment_savings.py [--rounds 120] [--blocks 5] [--dtypes fp32 int8]
 """
@@ -48,8 +48,8 @@ from ghostnas.networks.blocks import GhostBlock
 
 LOW = 10  # percentile
 WARM_UP_ROUNDS = 3
-ALPHAS = (0.7, 0.9, 1.15)  # with round_to = 4 most widths are no multiples of 8 then
-Written = tuple[Graph, Weights]  # what a .tflite holds, op for op
+ALPHAS = (0.7, 0.9, 1.15)  # with round_to = 4 most widths are then not multiples of 8
+Written = tuple[Graph, Weights]  # the contents of a .tflite, op for op
 
 
 def untouched(model: Any) -> None:
@@ -58,7 +58,7 @@ def untouched(model: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A network and how it is written; `edit` changes the finished file, parsed."""
+    """A network and how it is written; `edit` changes the parsed, finished file."""
 
     network: Graph
     written: Callable[[Graph], Written]
@@ -66,7 +66,7 @@ class Variant:
 
     def model(self, dtype: str) -> bytes:
         graph, weights = self.written(self.network)
-        writer = tflite_writer._Writer(weights, half=False)  # `tflite.write` would clean the graph
+        writer = tflite_writer._Writer(weights, half=False)  # `write` would clean the graph
         for node in graph.nodes:
             writer.values.append(writer.op(node, [writer.values[at] for at in node.inputs]))
         model = writer.model()
@@ -82,7 +82,7 @@ class Variant:
 
 
 class Row(NamedTuple):
-    """What is compared: the mean of some networks, or of one, with a cleaning and without it."""
+    """A comparison: the mean of one or more networks, with and without a cleanup."""
 
     network: str
     what: str
@@ -91,7 +91,7 @@ class Row(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Of one row: a number a block."""
+    """The results of one row: one number per block."""
 
     clean_ms: Array
     other_ms: Array
@@ -115,7 +115,7 @@ def gates_apart(graph: Graph) -> Written:
 
 
 def norms_apart(graph: Graph) -> Written:
-    """Each batch norm is a scale and a shift of its own; that has the ReLU."""
+    """Each batch norm is a separate scale and shift, which has the ReLU."""
     return clean(rewritten(graph, norm_apart))
 
 
@@ -125,21 +125,21 @@ def relus_apart(graph: Graph) -> Written:
 
 
 def slices_everywhere(graph: Graph) -> Written:
-    """A slice in each Ghost module, as published code has it, where s divides the width too."""
+    """A slice in each Ghost module, as in published code, even where s divides the width."""
     written, weights = clean(graph)
     return rewritten(written, sliced), weights
 
 
 def nothing_done(graph: Graph) -> Written:
-    """Batch norms, ReLUs, gates and slices all as ops of their own."""
+    """Batch norms, ReLUs, gates and slices all as separate ops."""
     written, weights = gates_apart(rewritten(graph, norm_apart))
     return rewritten(rewritten(written, relu_apart), sliced), weights
 
 
 def one_map_each(graph: Graph) -> Written:
-    """Depthwise convolutions that make m maps of each as m that make one, side by side.
+    """Each depthwise convolution that makes m maps per input map as m that make one, side by side.
 
-    Their maps come in another order, which a file that is more than timed would have to undo.
+    Their maps come in a different order, which a file used for more than timing would have to undo.
     """
     nodes: list[Node] = []
     moved: list[tuple[int, ...]] = []
@@ -175,7 +175,7 @@ def sliced(node: Node) -> list[Op]:
 
 
 def rewritten(graph: Graph, ops_for: Callable[[Node], list[Op]]) -> Graph:
-    """Each node as some that follow each other and keep its shape; the first keeps its name."""
+    """Each node as a sequence of nodes that keep its shape; the first keeps its name."""
     nodes: list[Node] = []
     moved: list[int] = []
     for node in graph.nodes:
@@ -188,18 +188,18 @@ def rewritten(graph: Graph, ops_for: Callable[[Node], list[Op]]) -> Graph:
     return Graph(tuple(nodes))
 
 
-# Changes of a file
+# Changes to a file
 
 
 def show_padded(model: Any) -> None:
-    """Each padded map is an output of the model too, so that its PAD cannot be fused."""
+    """Make each padded map an output of the model, so that its PAD cannot be fused."""
     graph = model.subgraphs[0]
     shown = [op.outputs[0] for op in graph.operators if is_pad(model, op)]
     graph.outputs = np.array([*graph.outputs, *shown], np.int32)
 
 
 def pad_as_same(model: Any) -> None:
-    """SAME in place of each PAD: the same work on a map that is shifted by a pixel."""
+    """SAME instead of each PAD: the same work on a map shifted by a pixel."""
     graph = model.subgraphs[0]
     sources = {op.outputs[0]: op.inputs[0] for op in graph.operators if is_pad(model, op)}
     graph.operators = [op for op in graph.operators if not is_pad(model, op)]
@@ -224,7 +224,7 @@ def thirds(alpha: float) -> Arch:
 
 
 def in_multiples(arch: Arch, step: int) -> Arch:
-    """The widths of each block's two Ghost modules as the nearest multiples of `step`."""
+    """The widths of each block's two Ghost modules rounded to the nearest multiples of `step`."""
 
     def nearest(width: int) -> int:
         return max(1, round(width / step)) * step
@@ -238,7 +238,7 @@ def in_multiples(arch: Arch, step: int) -> Arch:
 
 
 def rounded(round_to: int, macs: int) -> Graph:
-    """Of GhostNet's space with this `round_to`, at the alpha that comes nearest to these MACs."""
+    """GhostNet's space with this `round_to`, at the alpha closest to these MACs."""
     spaces = space.load("ghostnet").pin(resolution=224, round_to=round_to)
     tried = [lower(spaces.pin(alpha=alpha).decode({})) for alpha in np.arange(0.5, 1.5, 0.01)]
     return min(tried, key=lambda graph: abs(cost.count(graph).macs - macs))
@@ -254,7 +254,7 @@ def rows() -> list[Row]:
             ("batch norm folded", Variant(graph, norms_apart)),
             ("ReLU fused", Variant(graph, relus_apart)),
             ("hard sigmoid folded", Variant(graph, gates_apart)),
-            ("PAD fused, not run apart", Variant(graph, clean, show_padded)),
+            ("PAD fused, not separate", Variant(graph, clean, show_padded)),
             ("PAD fused, not SAME", Variant(graph, clean, pad_as_same)),
         ):
             found.append(Row(name, what, base, [other]))
@@ -291,7 +291,7 @@ def ready(content: bytes, name: str) -> runner.Model:
 
 
 def parts_of(model: runner.Model) -> int:
-    """In how many parts XNNPACK took it: it has no int8 RELU of its own, and leaves those out."""
+    """The number of parts XNNPACK took it in: lacking a separate int8 RELU, it leaves those out."""
     return [op["op_name"] for op in model.interpreter._get_ops_details()].count("DELEGATE")
 
 
@@ -305,7 +305,7 @@ def measure(models: list[runner.Model], rounds: int) -> None:
 
 
 def saving(row: Row, ms: dict[Variant, Array]) -> Found:
-    """Savings are those of time per multiply-accumulate: few pairs have exactly as many."""
+    """Savings of time per multiply-accumulate, since few pairs have exactly equal counts."""
     sides = [np.mean([ms[each] for each in side], axis=0) for side in (row.clean, row.other)]
     macs = [
         fmean(cost.count(each.network).macs for each in side) for side in (row.clean, row.other)

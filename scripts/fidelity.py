@@ -1,17 +1,18 @@
 """Which cheap score ranks architectures as a long training does, and what a score costs.
 
-Architectures of a space, spread evenly over --floor to --budget and GhostNet at a few widths among
-them, are trained long from several seeds and tested. Each is also scored by every training-free
-scorer and by short trainings, which are judged on validation pictures: `1280x2` is 1,280 pictures
-for 2 epochs, `5000x4@16` those at 16 pixels, with the strides of the data's size, `5000x4@16-32`
-such that grow from 16 to 32 pixels. The table has Kendall's tau of each score against the mean of
-the long trainings, with its 95 % interval; the partial tau, given the budget's quantity (what a
-score knows beyond it; Kendall, 1942); and the median seconds of one processor an architecture.
+Architectures of a space, spread evenly from --floor to --budget and including GhostNet at a few
+widths, are given long trainings from several seeds and tested. Each is also scored by every
+training-free scorer and by short trainings, which are evaluated on validation images: `1280x2` is
+1,280 images for 2 epochs, `5000x4@16` is 5,000 for 4 at 16 pixels, with the strides of the data's
+size, and `5000x4@16-32` grows them from 16 to 32 pixels. The table has Kendall's tau of each score
+against the mean of the long trainings, with its 95 % interval; the partial tau, given the budget's
+quantity (what a score knows beyond it; Kendall, 1942); and the median processor seconds per
+architecture.
 
-All that is finished stands in --out; the same command goes on where a killed one was.
+Finished results are kept in --out; the same command resumes after a kill.
 
     python scripts/fidelity.py --data cifar10:DIR --out runs/fidelity --architectures 24 --repeats 2
-    python scripts/fidelity.py ... --table            # of what is there, and trains nothing
+    python scripts/fidelity.py ... --table            # from existing results, without training
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ NONE = "-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One number to find: a score of an architecture, from a seed."""
+    """One number to find: an architecture's score from a seed."""
 
     score: str
     arch: Arch
@@ -75,7 +76,7 @@ class Task:
 
     @property
     def work(self) -> float:
-        """In proportion to its seconds, roughly."""
+        """Roughly proportional to its seconds."""
         macs = cost.count(lower(self.arch)).macs + 1e7
         if self.score in zero_cost.SCORERS:
             return 3 * SCORED_PICTURES * macs
@@ -85,7 +86,7 @@ class Task:
 def draw(
     searched: space.Space, amount: Callable[[Arch], float], low: float, high: float, args
 ) -> list[Arch]:
-    """GhostNets, and a random architecture of each of so many equal parts of low to high."""
+    """GhostNets, plus a random architecture from each of as many equal parts of low to high."""
     resolution = searched.decode({}).resolution
     named = [ghostnet(width, resolution, searched.classes) for width in WIDTHS]
     fitting = [arch for arch in named if low <= amount(arch) <= high]
@@ -105,14 +106,14 @@ def draw(
     if len(found) < len(ends) - 1:
         missing = min(set(range(len(ends) - 1)) - set(found))
         raise InputError(
-            f"space {searched.name} has next to no architecture from {ends[missing]:.4g} to "
-            f"{ends[missing + 1]:.4g} of the budget's unit; raise --floor or --budget"
+            f"space {searched.name} has almost no architectures from {ends[missing]:.4g} to "
+            f"{ends[missing + 1]:.4g} in the budget's unit; raise --floor or --budget"
         )
     return [*archs, *(found[part] for part in sorted(found))]
 
 
 def short_recipe(text: str, base: Recipe) -> Recipe:
-    """Of ``PICTURESxEPOCHS``, ``PICTURESxEPOCHS@PIXELS`` or ``PICTURESxEPOCHS@FIRST-LAST``."""
+    """The recipe of ``IMAGESxEPOCHS``, ``IMAGESxEPOCHS@PIXELS`` or ``IMAGESxEPOCHS@FIRST-LAST``."""
     found = re.fullmatch(r"(\d+)x(\d+)(?:@(?:(\d+)-)?(\d+))?", text)
     if found is None:
         raise InputError(
@@ -128,7 +129,7 @@ def short_recipe(text: str, base: Recipe) -> Recipe:
 
 
 def tasks(archs: Sequence[Arch], long: Recipe, base: Recipe, args) -> list[Task]:
-    """Cheap ones first, so that a table can be had after each seed of the long ones."""
+    """Cheap tasks first, so that a table is available after each seed of the long ones."""
     found = [
         Task(score=name, arch=arch, seed=0, recipe=base) for name in args.scorers for arch in archs
     ]
@@ -141,7 +142,7 @@ def tasks(archs: Sequence[Arch], long: Recipe, base: Recipe, args) -> list[Task]
 
 
 def measure(todo: Sequence[Task], journal: Journal, spec: str, workers: int) -> None:
-    """Do the tasks in processes of one thread each; what is done is in the journal at once."""
+    """Run the tasks in single-threaded processes; each result goes into the journal at once."""
     if not todo:
         return
     executor = ProcessPoolExecutor(
@@ -174,8 +175,8 @@ def measure(todo: Sequence[Task], journal: Journal, spec: str, workers: int) -> 
             )
     except BrokenProcessPool as error:
         raise TrainingError(
-            "a process died, for want of memory perhaps; what is done is kept, go on with the same "
-            "command and --workers 1"
+            "a process died, perhaps from lack of memory; finished results are kept, resume with "
+            "the same command and --workers 1"
         ) from error
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
@@ -194,7 +195,7 @@ def begin(spec: str, parent: int) -> None:
 
 
 def carry_out(task: Task) -> tuple[float, float]:
-    """The value of a task and its seconds, of the processor: others may share the cores."""
+    """A task's value and its processor seconds, since others may share the cores."""
     found = split(task.recipe)
     began = time.process_time()
     if task.score in zero_cost.SCORERS:
@@ -214,16 +215,16 @@ def carry_out(task: Task) -> tuple[float, float]:
     return value, time.process_time() - began
 
 
-@lru_cache(maxsize=1)  # tasks of one recipe come together
+@lru_cache(maxsize=1)  # tasks with one recipe are consecutive
 def split(how: Recipe) -> splits.Split:
     return splits.split(_dataset, how)
 
 
 def table(entries: Sequence[dict], archs: Sequence[Arch], amounts: Sequence[float], args) -> str:
-    """Markdown, best score first, by those seeds of the long training that all architectures have;
-    before there is one, by the first seed and the architectures that have it.
+    """A Markdown table, best score first, over the long-training seeds that all architectures have;
+    before there is one, over the first seed and the architectures that have it.
 
-    Where a score could not be worked out it is below all others: a search would not choose it.
+    A score that could not be computed ranks below all others: a search would not choose it.
     """
     found = {(each["score"], each["arch"], each["seed"]): each for each in entries}
     trained = {
@@ -238,7 +239,7 @@ def table(entries: Sequence[dict], archs: Sequence[Arch], amounts: Sequence[floa
     }
     said = f"{len(kept)} of {len(archs)} architectures, long trainings of each: {len(begun)}"
     if len(kept) < stats.FEWEST_RANKED:
-        return f"{said}; too few to rank by"
+        return f"{said}; too few to rank"
     truth = np.array(
         [[found[LONG, each, seed]["value"] for seed in sorted(begun)] for each in kept]
     )
@@ -266,14 +267,14 @@ def table(entries: Sequence[dict], archs: Sequence[Arch], amounts: Sequence[floa
         *(line for _, line in sorted(rows, key=lambda each: -each[0])),
     ]
     if missing:
-        lines += ["", f"not there for all of them yet: {', '.join(missing)}"]
+        lines += ["", f"not yet available for all of them: {', '.join(missing)}"]
     return "\n".join(lines)
 
 
 def row(
     name: str, values: Sequence[float], truth: Array, amounts: Sequence[float], seconds: float
 ) -> tuple[float, str]:
-    """A score's tau and its line of the table."""
+    """A score's tau and its table row."""
     try:
         found = kendall(values, truth)
     except InputError as error:
@@ -305,18 +306,20 @@ def main() -> int:
     parser.add_argument("--budget", default="150MFLOPs")
     parser.add_argument("--architectures", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=2, help="seeds of the long training")
-    parser.add_argument("--recipe", default="proxy", help="of the short trainings, in the rest")
+    parser.add_argument("--recipe", default="proxy", help="the rest of the short trainings'")
     parser.add_argument("--long-recipe", default="proxy")
     parser.add_argument("--long-pictures", type=int, help="the recipe's")
     parser.add_argument("--long-epochs", type=int, help="the recipe's")
     parser.add_argument("--test-pictures", type=int, help="of the long training; the recipe's")
     parser.add_argument(
-        "--shorts", nargs="*", default=SHORTS, metavar="PICTURESxEPOCHS[@[FIRST-]PIXELS]"
+        "--shorts", nargs="*", default=SHORTS, metavar="IMAGESxEPOCHS[@[FIRST-]PIXELS]"
     )
     parser.add_argument("--scorers", nargs="*", default=list(zero_cost.SCORERS))
     parser.add_argument("--workers", type=int, default=usable_cpus())
     parser.add_argument("--seed", type=int, default=0, help="of the architectures")
-    parser.add_argument("--table", action="store_true", help="of what is there, without training")
+    parser.add_argument(
+        "--table", action="store_true", help="from existing results, without training"
+    )
     args = parser.parse_args()
     try:
         print(run(args))
@@ -324,20 +327,20 @@ def main() -> int:
         print(f"fidelity: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("fidelity: stopped; the same command goes on", file=sys.stderr)
+        print("fidelity: stopped; resume with the same command", file=sys.stderr)
         return 130
     return 0
 
 
 def run(args: argparse.Namespace) -> str:
-    """The table, when all that is missing has been measured."""
+    """The table, once everything missing has been measured."""
     if unknown := sorted(set(args.scorers) - set(zero_cost.SCORERS)):
         raise InputError(f"unknown scorer {unknown[0]!r}; known: {', '.join(zero_cost.SCORERS)}")
     if min(args.architectures, args.repeats, args.workers) < 1:
         raise InputError("--architectures, --repeats and --workers need 1 or more")
     floor, limit = budget.parse(args.floor), budget.parse(args.budget)
     if floor.quantity != limit.quantity or limit.quantity == "latency_ms":
-        raise InputError("--floor and --budget need one unit, and not ms")
+        raise InputError("--floor and --budget need the same unit, other than ms")
     base, long = recipe.load(args.recipe), recipe.load(args.long_recipe)
     if args.long_pictures is not None:
         long = dataclasses.replace(long, train_pictures=args.long_pictures)
@@ -345,7 +348,7 @@ def run(args: argparse.Namespace) -> str:
         long = dataclasses.replace(long, epochs=args.long_epochs)
     if args.test_pictures is not None:
         long = dataclasses.replace(long, test_pictures=args.test_pictures)
-    # Both leave out the same pictures.
+    # Both hold out the same images.
     long = dataclasses.replace(long, validation_pictures=base.validation_pictures)
     dataset = datasets.load(args.data)
     searched = dataclasses.replace(space.load(args.space), classes=len(dataset.classes))

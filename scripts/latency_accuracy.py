@@ -1,7 +1,7 @@
-"""What the latency predictor is worth on a device: builds tables there and checks them.
+"""How accurate the latency predictor is on a device: builds tables there and checks them.
 
-For fp32 and int8 it builds the table of a space with `ghostnas latency build`, then measures random
-networks that took no part in it with `ghostnas latency check`, and prints what both say.
+For fp32 and int8 it builds a space's table with `ghostnas latency build`, then measures random
+networks that were not used for it with `ghostnas latency check`, and prints the output of both.
 
     python scripts/latency_accuracy.py --out runs/latency
     python scripts/latency_accuracy.py --out runs/board --device ssh:pi@board --ops 2000

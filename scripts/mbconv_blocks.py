@@ -1,8 +1,8 @@
-"""How well emulated counts rank published latencies of MBConv blocks, one scale for each phone.
+"""How well emulated counts rank published latencies of MBConv blocks, with one scale per phone.
 
 A file is JSON: ``conv_{height}_{in}_{out}_{expansion}_{stride}_{activation}_{kernel}_{se|nose}`` to
-milliseconds, as github.com/microsoft/nn-Meter (dev/hybrid-transformer, MIT) has them. What is
-emulated once is remembered in the emulator's folder.
+milliseconds, as published at github.com/microsoft/nn-Meter (dev/hybrid-transformer, MIT). Counts
+are cached in the emulator's folder.
 
     scripts/emulated_arm/setup
     python scripts/mbconv_blocks.py pixel4_mbconv_blocks_ms.json pixel1_mbconv_blocks_ms.json
@@ -32,7 +32,7 @@ BATCH = 100
 
 
 def block(key: str) -> Graph:
-    """The block of a key; SE reduces its hidden channels by four."""
+    """The block for a key; SE reduces its hidden channels fourfold."""
     fields = key.replace("hard_swish", "hswish").split("_")
     height, channels, out, expansion, stride = map(int, fields[1:6])
     hidden = channels * expansion

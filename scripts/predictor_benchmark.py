@@ -1,13 +1,13 @@
 """How well emulated counts predict published latencies of whole networks, family by family.
 
-The file has a row a network (its name in `model`, as in pytorchcv) and a column a device setting,
-``phone|cores|float or quant|mean``, in microseconds, as github.com/qed-usc/mobile-ml-benchmark has
-it. For each column, the three costs of `ghostnas.devices.emulated` are fitted to all families of
-networks but one, and predict that one; so are a scale of FLOPs, and a roofline of FLOPs and bytes.
-A fit is one of least absolute relative errors.
+The file has one row per network (its name in `model`, as in pytorchcv) and one column per device
+setting, ``phone|cores|float or quant|mean``, in microseconds, as in
+github.com/qed-usc/mobile-ml-benchmark. For each column, the three costs of
+`ghostnas.devices.emulated` are fitted to all families of networks but one, and predict that one; so
+are a scale of FLOPs, and a roofline of FLOPs and bytes. Fits minimise absolute relative errors.
 
     python scripts/predictor_benchmark.py networks.csv --columns pixel4 s10 --without regnet
-    python scripts/predictor_benchmark.py networks.csv --count     # counts what is not there yet
+    python scripts/predictor_benchmark.py networks.csv --count     # counts missing ops
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SAME_FAMILY = {
 
 
 def family(name: str) -> str:
-    """Networks of one design, whatever their size, and with SE or pre-activation or not."""
+    """Networks of one design, whatever their size, with or without SE or pre-activation."""
     for known, pattern in SAME_FAMILY.items():
         if re.match(pattern, name):
             return known
@@ -59,7 +59,7 @@ def family(name: str) -> str:
 
 @cache
 def sizes(op: OpSignature, dtype: str) -> tuple[float, float]:
-    """Lines of the op's weights, and of its inputs and outputs."""
+    """Cache lines of the op's weights, and of its inputs and outputs."""
     nodes = op_models.op_graph(op).nodes
     maps = sum(math.prod(node.shape) for node in nodes[:-1] if isinstance(node.op, Input))
     share = BYTES[dtype] / LINE_BYTES
@@ -77,7 +77,7 @@ def counted(op: OpSignature, counts: Counts, dtype: str) -> tuple[float, ...]:
 
 
 def fit_absolute(shares: Array) -> Array:
-    """Costs of at least 0 for which ``shares @ costs`` is 1 but for the least absolute errors."""
+    """Non-negative costs that bring ``shares @ costs`` closest to 1 in absolute error."""
     scale = np.maximum(shares.max(axis=0), 1e-300)
     weights = np.ones(len(shares))
     for _ in range(STEPS):
@@ -87,7 +87,7 @@ def fit_absolute(shares: Array) -> Array:
 
 
 def fit_roofline(rows: Array, measured: Array) -> Callable[[Array], Array]:
-    """Time of a network as the larger of its FLOPs and its bytes, each at a rate of its own."""
+    """A network's time as the larger of its FLOPs and its bytes, each at its own rate."""
     best = (math.inf, 0.0, 0.0)
     compute = np.median(measured / rows[:, 0])
     for a in compute * np.geomspace(0.3, 1.2, 40):
@@ -99,7 +99,7 @@ def fit_roofline(rows: Array, measured: Array) -> Callable[[Array], Array]:
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """The networks that a column has a latency of, with what predicts it."""
+    """The networks for which a column has latencies, and their predictors."""
 
     names: list[str]
     measured_ms: Array
@@ -134,7 +134,7 @@ class Column:
         )
 
     def left_out(self, kind: str) -> Array:
-        """Each family's milliseconds as a fit to all others predicts them."""
+        """Each family's milliseconds as predicted by a fit to all others."""
         families = np.array([family(name) for name in self.names])
         rows, measured_ms = self.predictors[kind], self.measured_ms
         predicted = np.zeros(len(measured_ms))
@@ -149,7 +149,7 @@ class Column:
 
 
 def networks(published: pd.DataFrame, without: Sequence[str]) -> dict[str, list[OpSignature]]:
-    """The ops of the networks that are known here and in the file."""
+    """The ops of the networks known both here and in the file."""
     names = [name for name in classics.names() if name in published.index]
     families = sorted(set(map(family, names)))
     if unknown := sorted(set(without) - set(families)):
@@ -158,7 +158,7 @@ def networks(published: pd.DataFrame, without: Sequence[str]) -> dict[str, list[
 
 
 def count_missing(ops: set[OpSignature], dtype: str, parts: Path) -> None:
-    """Emulate the ops that the file of counts has not; those that cannot be are named."""
+    """Emulate the ops that the file of counts lacks, and report those that cannot be."""
     path = COUNTS / f"{CORE}-{dtype}.csv"
     known = op_counts.load(path) if path.exists() else {}
     missing = sorted(ops - known.keys(), key=macs)
@@ -180,9 +180,11 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", type=Path)
-    parser.add_argument("--columns", nargs="*", default=[""], help="those that begin with one")
-    parser.add_argument("--without", nargs="*", default=[], help="families")
-    parser.add_argument("--count", action="store_true", help="emulate what is not counted yet")
+    parser.add_argument(
+        "--columns", nargs="*", default=[""], help="those that start with one of these"
+    )
+    parser.add_argument("--without", nargs="*", default=[], help="families to leave out")
+    parser.add_argument("--count", action="store_true", help="emulate ops not counted yet")
     parser.add_argument("--emulator", type=Path, default=ROOT / ".emulation")
     parser.add_argument("--networks", action="store_true", help="print each network's error")
     args = parser.parse_args()

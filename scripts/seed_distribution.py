@@ -1,10 +1,10 @@
-"""How much the random seed alone moves an accuracy, and which networks it can hide.
+"""How much the seed alone changes an accuracy, and which differences between networks it can hide.
 
     python scripts/seed_distribution.py --data cifar10:DIR --out runs/seeds --seeds 20
 
-Trains GhostNet at a few widths from many seeds by one recipe and prints, for each width, the
-accuracies on test pictures, and for each pair the p-value of Welch's t-test, with all seeds and
-with the first few, as a search has them. What is trained stands in --out; the same command goes on.
+Trains GhostNet at a few widths from many seeds with one recipe and prints, for each width, the
+accuracies on test images, and for each pair the p-value of Welch's t-test, with all seeds and with
+the first few, as a search has them. Finished trainings are kept in --out; the same command resumes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="synthetic")
     parser.add_argument("--recipe", default="quick")
-    parser.add_argument("--resolution", type=int, help="of the pictures in training (the recipe's)")
+    parser.add_argument("--resolution", type=int, help="of the images in training (the recipe's)")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--widths", type=float, nargs="+", default=[1.0, 0.5])
     parser.add_argument("--workers", type=int, default=usable_cpus())
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def train(args: argparse.Namespace) -> dict[float, list[float]]:
-    """Accuracies on test pictures by width, in the order of the seeds."""
+    """Accuracies on test images by width, in the order of the seeds."""
     how = recipe.change(recipe.load(args.recipe), resolution=args.resolution)
     pool = EvaluatorPool(args.data, how, args.workers)
     paths = {

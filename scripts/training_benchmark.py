@@ -1,12 +1,12 @@
-"""How much quicker the proxy loop trains than the straightforward PyTorch loop, in one run.
+"""How much faster the proxy loop trains than the straightforward PyTorch loop, in one run.
 
     python scripts/training_benchmark.py [--data synthetic] [--arch ghostnet] [--rounds 3]
 
-The straightforward loop is what a tutorial shows: a Dataset that changes one picture at a time, a
+The straightforward loop is what a tutorial shows: a Dataset that transforms one image at a time, a
 DataLoader with two workers, planes in memory (NCHW), eager float32, the library's threads, one
-network after the other, and the test pictures after each epoch. The proxy loop is a search's: as
-many processes as cores, a thread each. Both train the same networks for the same steps and take
-the accuracy of the same held-out pictures. They run in turns; the medians are printed.
+network after another, and the held-out images at the end. The proxy loop is a search's: as many
+processes as cores, with one thread each. Both train the same networks for the same steps and
+measure accuracy on the same held-out images. They take turns; the medians are printed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ghostnas.training.splits import Split
 
 
 class Tutorial(Dataset):
-    """One picture at a time: padded, cut, mirrored, normalised."""
+    """One image at a time: padded, cropped, mirrored, normalised."""
 
     def __init__(self, pictures: Pictures, split: Split, padding: int | None) -> None:
         self.pictures, self.padding = pictures, padding
@@ -103,17 +103,17 @@ def main() -> None:
         accuracy = straightforward(arch, split, how, round_)
         theirs.append(time.perf_counter() - began)
         print(
-            f"round {round_ + 1}: proxy {ours[-1]:.1f} s a trial ({np.mean(accuracies):.1%}), "
+            f"round {round_ + 1}: proxy {ours[-1]:.1f} s per trial ({np.mean(accuracies):.1%}), "
             f"straightforward {theirs[-1]:.1f} s ({accuracy:.1%})",
             flush=True,
         )
     pool.close()
     quick, slow = statistics.median(ours), statistics.median(theirs)
     print(
-        f"{pictures} pictures and {len(split.validation)} held out a trial, GhostNet "
+        f"{pictures} images and {len(split.validation)} held out per trial, GhostNet "
         f"{args.width:g}x at {split.resolution} px, {workers} cores:\n"
-        f"proxy loop {pictures / quick:.0f} pictures a second, {quick:.1f} s a trial\n"
-        f"straightforward loop {pictures / slow:.0f} pictures a second, {slow:.1f} s a trial\n"
+        f"proxy loop {pictures / quick:.0f} images per second, {quick:.1f} s per trial\n"
+        f"straightforward loop {pictures / slow:.0f} images per second, {slow:.1f} s per trial\n"
         f"ratio {slow / quick:.2f}"
     )
 

@@ -1,9 +1,9 @@
-"""What all tests share: one thread, and hypothesis draws the same examples on every run."""
+"""Shared by all tests: one thread, and hypothesis draws the same examples on every run."""
 
 import os
 
-# Before numpy and torch load. Torch's idle threads spin: where the cores are shared, two of them
-# take ten times as long as one.
+# Set before numpy and torch load. Torch's idle threads spin: on shared cores, two threads take ten
+# times as long as one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hypothesis import settings

@@ -1,4 +1,4 @@
-"""What tests of devices share: a real board, a real adb and a real sshd, to start and to break."""
+"""Shared by device tests: a real board, a real adb and a real sshd, to start and to break."""
 
 import os
 import shlex
@@ -41,7 +41,7 @@ def wait_for_sshd(port: int, limit_s: float = 60) -> None:
 
 
 class Board:
-    """An ARM64 Linux board on a port of its own, with nothing kept from one start to the next."""
+    """An ARM64 Linux board on its own port, with nothing kept between starts."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -65,14 +65,14 @@ class Board:
             self._process.wait()
 
     def freeze(self) -> None:
-        """As when the cable is pulled: nothing is refused, and nothing answers."""
+        """As if the cable were pulled: nothing is refused, and nothing answers."""
         self._process.send_signal(signal.SIGSTOP)
 
 
 class AdbPair:
-    """adbd and adb in a network of their own: adbd asks nobody who they are, so none reach it.
+    """adbd and adb in their own network: adbd authenticates nobody, so nobody may reach it.
 
-    `programs` is a folder to put on PATH. A user's own adb server is never met.
+    `programs` is a folder to put on PATH. The user's own adb server is never touched.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -141,7 +141,7 @@ class AdbPair:
 
 
 def occupied_vsock() -> socket.socket | None:
-    """A socket that keeps adbd off virtual machines' own sockets, which know no namespaces."""
+    """A socket that keeps adbd off virtual machines' sockets, which ignore namespaces."""
     with suppress(OSError, AttributeError):
         guard = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
         try:
@@ -155,7 +155,7 @@ def occupied_vsock() -> socket.socket | None:
 
 @contextmanager
 def board() -> Iterator[Board]:
-    """A board that is not started yet; it ends with the context."""
+    """A board that is not yet started; it ends with the context."""
     if not (PARTS / "done").exists():
         pytest.skip("no board here; scripts/arm_board/setup makes one")
     with tempfile.TemporaryDirectory() as folder:
@@ -168,11 +168,11 @@ def board() -> Iterator[Board]:
 
 @contextmanager
 def adb_pair() -> Iterator[AdbPair]:
-    """An adb whose adbd is not started yet; both end with the context."""
+    """An adb whose adbd is not yet started; both end with the context."""
     if not (PARTS / "done").exists():
         pytest.skip("no adb here; scripts/arm_board/setup fetches one")
     if os.geteuid() != 0:
-        pytest.skip("a network of its own for adbd needs root")
+        pytest.skip("a separate network for adbd needs root")
     with tempfile.TemporaryDirectory() as folder:
         pair = AdbPair(Path(folder))
         try:

@@ -168,14 +168,14 @@ class MobileNetV3(nn.Module):
 
 
 def trained(net, seed=0):
-    """As after a training: batch norms off their start, activations at unit scale."""
+    """As after training: batch norms away from their start, activations at unit scale."""
     generator = torch.Generator().manual_seed(seed)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
             nn.init.normal_(module.bias, 0.0, 0.1, generator=generator)
             nn.init.normal_(module.running_mean, 0.0, 0.1, generator=generator)
-            # Small, so that what is added to it counts.
+            # Small, so that what is added to it matters.
             nn.init.uniform_(module.running_var, 0.01, 0.5, generator=generator)
             module.num_batches_tracked.fill_(7)
         elif isinstance(module, nn.Conv2d | nn.Linear):

@@ -43,7 +43,7 @@ class Server:
 
 @contextmanager
 def server() -> Iterator[Server]:
-    """A server that runs; its folder goes with it."""
+    """A running server; its folder is removed with it."""
     assert PROGRAM is not None
     user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
     with socket.socket() as free:

@@ -1,4 +1,4 @@
-"""What end-to-end tests share: a small space and small pictures, so that a search takes seconds."""
+"""Shared by end-to-end tests: a small space and small images, so that a search takes seconds."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def write_space(folder: Path) -> Path:
 
 
 def write_pictures(folder: Path, a_class: int = 24, size: int = 16) -> Path:
-    """Bright and dark pictures, a folder a class, some as PNG and some as JPEG."""
+    """Bright and dark images, one folder per class, some as PNG and some as JPEG."""
     rng = np.random.default_rng(0)
     for name, level in (("bright", 200), ("dark", 50)):
         place = folder / "pictures" / name

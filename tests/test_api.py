@@ -1,4 +1,4 @@
-"""The Python API: every verb's example runs, and importing it is quick."""
+"""The Python API: every function's example runs, and importing it is quick."""
 
 import doctest
 import inspect
@@ -42,7 +42,7 @@ def examples(name: str) -> list[doctest.Example]:
     return doctest.DocTestParser().get_examples(getattr(ghostnas, name).__doc__ or "")
 
 
-def test_every_verb_has_an_example_and_types() -> None:
+def test_every_function_has_an_example_and_types() -> None:
     for name in VERBS:
         verb = getattr(ghostnas, name)
         assert verb is getattr(api, name)
@@ -57,7 +57,7 @@ def test_every_verb_has_an_example_and_types() -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with all that the examples name, in which they run one after the other."""
+    """A folder with everything the examples name, in which they run one after another."""
     folder = tmp_path_factory.mktemp("api")
     write_space(folder)
     write_pictures(folder).rename(folder / "images")
@@ -75,11 +75,11 @@ ORDER = (
 
 
 @pytest.mark.parametrize("name", ORDER)
-def test_the_example_of_each_verb_runs(
+def test_the_example_of_each_function_runs(
     name: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
-    if name.endswith("_table"):  # of a few small ops, on a machine that others may share
+    if name.endswith("_table"):  # a few small ops, on a machine that may be shared
         monkeypatch.setattr(op_models, "ZOO", {"ghostnet": zoo.ghostnet})
         monkeypatch.setattr(op_models, "ZOO_WIDTHS", ())
         monkeypatch.setattr(op_models, "OPS_A_KIND", 2)
@@ -92,11 +92,11 @@ def test_the_example_of_each_verb_runs(
     assert not failed.failed, "".join(said)
 
 
-def test_all_verbs_are_tried() -> None:
+def test_all_functions_are_tried() -> None:
     assert set(ORDER) == set(VERBS)
 
 
-def test_an_error_is_the_sentence_of_the_command_line(
+def test_an_error_has_the_message_of_the_command_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(ghostnas.GhostnasError) as caught:
@@ -105,7 +105,7 @@ def test_an_error_is_the_sentence_of_the_command_line(
     assert capsys.readouterr().err == f"ghostnas: {caught.value}\n"
 
 
-def test_importing_loads_nothing_heavy_and_no_verb() -> None:
+def test_importing_loads_nothing_heavy_and_no_function() -> None:
     script = (
         "import sys, ghostnas\n"
         "loaded = {name.partition('.')[0] for name in sys.modules}\n"

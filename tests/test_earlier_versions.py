@@ -1,4 +1,4 @@
-"""Run folders and tables that an earlier version wrote are still opened and gone on with."""
+"""Run folders and tables written by an earlier version can still be opened and resumed."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_search_is_shown_exported_and_gone_on_with(
+def test_a_search_is_shown_exported_and_resumed(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = json.loads((place / "run" / "result.json").read_text())
@@ -38,7 +38,7 @@ def test_a_search_is_shown_exported_and_gone_on_with(
     assert before["best"]["id"] in (place / "run" / "trials.csv").read_text()
 
 
-def test_a_training_is_gone_on_with_and_exported(
+def test_a_training_is_resumed_and_exported(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = json.loads((place / "full" / "result.json").read_text())

@@ -1,4 +1,4 @@
-"""The lines that refuse a name say what it may have meant."""
+"""Errors about an unknown name suggest what was meant."""
 
 import pytest
 
@@ -20,12 +20,12 @@ KNOWN = ["cortex-a76", "cortex-a76-int8", "pixel4-cpu1-fp32", "s10-cpu1-fp32"]
         ("cotrex-a76", "cortex-a76 or cortex-a76-int8"),
     ],
 )
-def test_names_that_begin_or_are_spelt_alike_are_meant(name: str, meant: str) -> None:
+def test_prefixes_and_similar_spellings_are_suggested(name: str, meant: str) -> None:
     assert did_you_mean(name, KNOWN) == f"; did you mean {meant}?"
 
 
 @pytest.mark.parametrize("name", ["", " ", "zzz", "/no/such/table.csv"])
-def test_what_is_like_none_gets_no_suggestion(name: str) -> None:
+def test_a_name_like_no_other_gets_no_suggestion(name: str) -> None:
     assert did_you_mean(name, KNOWN) == ""
 
 
@@ -41,6 +41,6 @@ def test_what_is_like_none_gets_no_suggestion(name: str) -> None:
         (datasets.locate, "imagnet:x", "imagenet"),
     ],
 )
-def test_every_name_that_can_be_given_is_helped_with(find, name: str, meant: str) -> None:
+def test_every_kind_of_name_gets_suggestions(find, name: str, meant: str) -> None:
     with pytest.raises(InputError, match=rf"did you mean .*\b{meant}\b.*\?$"):
         find(name)

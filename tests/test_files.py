@@ -1,4 +1,4 @@
-"""What every command writes by: whole or not at all, and by one process at a time."""
+"""How every command writes: a whole file or none, and one process at a time."""
 
 import os
 import subprocess
@@ -36,10 +36,10 @@ def test_a_file_is_held_by_one_process_and_free_after_it_however_it_ends(tmp_pat
     assert list(table.parent.iterdir()) == []
 
 
-def test_a_lock_that_was_removed_while_it_was_waited_for_is_none(
+def test_a_lock_removed_while_waiting_for_it_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who held it removes it between our opening and our locking it: a third may hold a new one."""
+    """Its holder removes it between our opening and locking it: a third may hold a new one."""
     table = tmp_path / "table.csv"
 
     def removed_first(*_: object) -> None:

@@ -16,7 +16,7 @@ from ghostnas.errors import InputError
 from ghostnas.processes import deaf_to_interrupts, start_worker
 
 
-def test_a_worker_ignores_interrupts_and_one_begun_deaf_never_hears_any() -> None:
+def test_a_worker_ignores_interrupts_and_one_started_deaf_never_sees_any() -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, start_worker, (os.getpid(),)) as pool:
         assert pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
@@ -26,7 +26,7 @@ def test_a_worker_ignores_interrupts_and_one_begun_deaf_never_hears_any() -> Non
         assert signal.SIGINT in blocked.result()
 
 
-def test_an_interrupt_in_a_deaf_block_is_heard_after_it() -> None:
+def test_an_interrupt_in_a_deaf_block_is_delivered_after_it() -> None:
     reached = []
     with pytest.raises(KeyboardInterrupt), deaf_to_interrupts():  # noqa: PT012
         signal.pthread_kill(threading.get_ident(), signal.SIGINT)
@@ -50,7 +50,7 @@ def test_a_worker_ends_with_a_parent_that_is_killed() -> None:
 
 
 def container(folder: Path, own: str, quotas: dict[str, str]) -> tuple[Path, Path]:
-    """/proc of a process in the control group `own`, and the groups with what they allow."""
+    """/proc of a process in the control group `own`, and the groups with their quotas."""
     proc, groups = folder / "proc", folder / "groups"
     (proc / "self").mkdir(parents=True)
     (proc / "self" / "cgroup").write_text(f"4:memory:/elsewhere\n0::{own}\n")
@@ -89,7 +89,7 @@ def test_a_containers_quota_bounds_the_cpus(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="affinity is Linux's")
-def test_cpus_that_the_affinity_keeps_away_are_not_counted() -> None:
+def test_cpus_outside_the_affinity_are_not_counted() -> None:
     script = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
         "from ghostnas.processes import usable_cpus; print(usable_cpus())"
@@ -101,7 +101,7 @@ def test_cpus_that_the_affinity_keeps_away_are_not_counted() -> None:
 def test_more_than_the_usable_cpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "usable_cpus", lambda: 4)
     processes.check_count("--threads", 4)
-    with pytest.raises(InputError, match=r"^--threads 5: 4 CPUs are usable here; give 4 at most$"):
+    with pytest.raises(InputError, match=r"^--threads 5: 4 CPUs are usable here; use at most 4$"):
         processes.check_count("--threads", 5)
 
 
@@ -112,7 +112,7 @@ def test_more_than_the_usable_cpus_are_refused(monkeypatch: pytest.MonkeyPatch) 
         ("x86_64", "model name\t: Core i5\nflags\t\t: fpu avx512_vnni\n\n", "with"),
     ],
 )
-def test_the_processor_says_whether_it_has_int8_products(
+def test_the_processor_tells_whether_it_has_int8_products(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, cpuinfo: str, said: str
 ) -> None:
     (tmp_path / "cpuinfo").write_text(cpuinfo)

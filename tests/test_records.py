@@ -1,4 +1,4 @@
-"""Dataclasses from tables: each field of its type, or one line that names it."""
+"""Dataclasses from tables: each field has its type, or one line names it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -44,7 +44,7 @@ def test_fields_of_every_type():
         ({"cuont": 3}, r"unknown key 'cuont'; known: name, count, .*; did you mean count\?"),
     ],
 )
-def test_what_does_not_fit_is_named(changed, said):
+def test_an_invalid_field_is_named(changed, said):
     with pytest.raises(InputError, match=said):
         from_table(Row, {"name": "x", **changed})
 

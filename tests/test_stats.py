@@ -35,12 +35,12 @@ def test_a_summary_has_the_sample_standard_deviation():
     assert (found.min, found.max, found.count) == (0.90, 0.94, 3)
 
 
-def test_of_one_value_no_spread_is_known():
+def test_one_value_has_no_known_spread():
     assert summary([0.5]) == Summary(mean=0.5, std=None, min=0.5, max=0.5, count=1)
 
 
 @pytest.mark.parametrize("values", [[], [0.9, math.nan], [math.inf], [[0.5, 0.6]]])
-def test_a_summary_of_nothing_or_of_no_numbers_is_refused(values):
+def test_a_summary_of_nothing_or_of_non_finite_numbers_is_refused(values):
     with pytest.raises(InputError, match=r"^values: "):
         summary(values)
 
@@ -53,7 +53,7 @@ def test_a_summary_of_nothing_or_of_no_numbers_is_refused(values):
         ([1], "100.0 % (1 seed)"),
     ],
 )
-def test_accuracies_for_people(values, text):
+def test_accuracies_as_text(values, text):
     assert percent(summary(values)) == text
 
 
@@ -75,7 +75,7 @@ def test_equal_networks_are_distinguished_as_often_as_the_level_says():
 
 
 @pytest.mark.parametrize(("a", "b"), [([0.9], [0.1, 0.2]), ([0.9, 0.8], [0.1]), ([0.9], [0.1])])
-def test_of_one_seed_nothing_can_be_said(a, b):
+def test_nothing_can_be_concluded_from_one_seed(a, b):
     assert welch_p_value(a, b) is None
 
 
@@ -83,8 +83,8 @@ def test_of_one_seed_nothing_can_be_said(a, b):
     ("a", "b", "p"),
     [
         ([0.5, 0.5], [0.5, 0.5, 0.5], 1.0),
-        ([0.5, 0.5], [0.51, 0.51], None),  # of two seeds: their spread is not known
-        ([0.1 + 0.2, 0.3], [0.3, 0.3], 1.0),  # which rounding makes unequal
+        ([0.5, 0.5], [0.51, 0.51], None),  # two seeds each: the spread is unknown
+        ([0.1 + 0.2, 0.3], [0.3, 0.3], 1.0),  # made unequal by rounding
     ],
 )
 def test_without_spread_equal_is_equal(a, b, p):
@@ -97,7 +97,7 @@ def test_with_spread_on_one_side_only_the_test_holds():
     assert welch_p_value(a, b) == pytest.approx(2 * stats.t.sf(t, 2))
 
 
-def test_the_interval_holds_the_difference_as_often_as_it_says():
+def test_the_interval_covers_the_difference_as_often_as_it_says():
     rng = np.random.default_rng(1)
     held = 0
     for _ in range(1000):
@@ -108,7 +108,7 @@ def test_the_interval_holds_the_difference_as_often_as_it_says():
     assert difference_interval([0.5, 0.5], [0.5, 0.5]) is None
 
 
-def test_shares_of_images_are_compared_by_their_number():
+def test_proportions_are_compared_by_the_number_of_images():
     assert proportions_p_value(0.5, 0.5, 100) == 1.0
     assert proportions_p_value(1.0, 1.0, 100) == 1.0
     z = 0.02 / math.sqrt(2 * 0.51 * 0.49 / 1000)
@@ -127,7 +127,7 @@ def test_welch_p_value_refuses_an_empty_side():
 
 
 @pytest.mark.parametrize("decimals", [8, 0])  # with ties at 0
-def test_tau_is_that_of_scipy(decimals):
+def test_tau_equals_scipys(decimals):
     scores, truth = drawn(noise=0.7)
     scores, truth = scores.round(decimals), truth[:, 0].round(decimals)
     found = kendall(scores, truth)
@@ -135,7 +135,7 @@ def test_tau_is_that_of_scipy(decimals):
     assert found.low < found.tau < found.high
 
 
-def test_the_interval_is_that_of_resampling_one_by_one():
+def test_the_interval_equals_that_of_resampling_one_by_one():
     scores, truth = drawn(count=20, repeats=1)
     rng = np.random.default_rng(1)
     taus = []
@@ -148,8 +148,8 @@ def test_the_interval_is_that_of_resampling_one_by_one():
     assert found.high == pytest.approx(high, abs=0.03)
 
 
-def test_the_interval_holds_the_true_tau_about_as_often_as_it_says():
-    # Of two normal variables of correlation r, tau is 2 / pi * asin(r) (Greiner).
+def test_the_interval_covers_the_true_tau_about_as_often_as_it_says():
+    # Two normal variables of correlation r have tau = 2 / pi * asin(r) (Greiner).
     r, inside = 0.7, []
     rng = np.random.default_rng(0)
     for _ in range(150):
@@ -170,19 +170,19 @@ def test_repeats_are_resampled_too_and_tau_is_that_of_their_means():
     assert agreeing.high - agreeing.low == pytest.approx(without.high - without.low, abs=0.05)
 
 
-def test_the_same_data_have_the_same_interval_and_another_seed_another():
+def test_the_interval_depends_on_the_data_and_the_seed_alone():
     scores, truth = drawn()
     assert kendall(scores, truth) == kendall(scores, truth)
     assert kendall(scores, truth) != kendall(scores, truth, seed=1)
 
 
 @pytest.mark.parametrize(("sign", "tau"), [(1, 1.0), (-1, -1.0)])
-def test_rankings_that_agree_wholly(sign, tau):
+def test_rankings_that_agree_or_disagree_completely(sign, tau):
     scores = np.arange(10.0)
     assert kendall(scores, sign * scores**3) == Tau(tau=tau, low=tau, high=tau)
 
 
-def test_any_rising_function_of_the_scores_has_the_same_tau():
+def test_any_increasing_function_of_the_scores_has_the_same_tau():
     scores, truth = drawn()
     assert kendall(np.exp(scores), truth) == kendall(scores, truth)
 

@@ -22,7 +22,7 @@ def get_data(args: Namespace) -> Result:
 
     download.get(args.kind, args.folder, say)
     spec = f"{args.kind}:{args.folder}"
-    return {"data": spec}, lambda r: f"use it as --data {r['data']}"
+    return {"data": spec}, lambda r: f"use it with --data {r['data']}"
 
 
 def check_data(args: Namespace) -> Result:
@@ -36,8 +36,8 @@ def _data_text(result: Mapping[str, Any]) -> str:
     for name in ("train", "test"):
         few, many = result[name]["fewest"], result[name]["most"]
         lines.append(
-            f"{name}: {result[name]['pictures']} pictures, {few['pictures']} ({few['class']}) to "
-            f"{many['pictures']} ({many['class']}) a class"
+            f"{name}: {result[name]['pictures']} images, {few['pictures']} ({few['class']}) to "
+            f"{many['pictures']} ({many['class']}) per class"
         )
     for name in ("mean", "std"):
         lines.append(f"{name}: {', '.join(f'{value:.4f}' for value in result[name])}")
@@ -47,7 +47,7 @@ def _data_text(result: Mapping[str, Any]) -> str:
 def add(subcommands: Any) -> None:
     data = subcommands.add_parser("data", help="datasets")
     actions = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    command(actions, "list", list_data, "the kinds of data and how they are named")
+    command(actions, "list", list_data, "list the kinds of data and how to name them")
     get = command(actions, "get", get_data, "download a dataset")
     get.add_argument(
         "kind", choices=("cifar10", "cifar100"), metavar="KIND", help="cifar10 or cifar100"

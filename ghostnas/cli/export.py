@@ -46,13 +46,13 @@ def run(args: Namespace) -> Result:
 def add(subcommands: Any) -> None:
     export = command(subcommands, "export", run, "write a network's files, each checked")
     add_arch(export)
-    export.add_argument("--format", help="torch,onnx,tflite (those that offer the dtype)")
+    export.add_argument("--format", help="torch,onnx,tflite (those with the dtype)")
     export.add_argument("--dtype", default="fp32", help="fp32,fp16,int8 (fp32)")
     export.add_argument(
-        "--weights", type=Path, metavar="FILE", help=".safetensors or .pth, of the authors or timm"
+        "--weights", type=Path, metavar="FILE", help=".safetensors or .pth, the authors' or timm's"
     )
     export.add_argument(
-        "--data", help="calibrates int8 by its training images, gives accuracies by its test images"
+        "--data", help="its training images calibrate int8, its test images give accuracies"
     )
     export.add_argument(
         "--calibration", type=positive, default=256, metavar="N", help="images (256)"
@@ -62,7 +62,7 @@ def add(subcommands: Any) -> None:
     )
     export.add_argument("--out", type=Path, required=True, metavar="DIR")
     export.add_argument(
-        "--target", action="append", help="a latency table, to predict with; may be repeated"
+        "--target", action="append", help="a latency table to predict with; may be repeated"
     )
     export.add_argument("--measure", action="store_true", help="time each .tflite on the device")
     export.add_argument("--threads", type=positive, default=1, metavar="N", help="(1)")

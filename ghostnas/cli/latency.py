@@ -65,7 +65,7 @@ def calibrate_table(args: Namespace) -> Result:
         progress=say,
         **device_options(args),
     )
-    return carried, lambda r: f"{r['table']}: {r['ops']} ops, by {r['networks']} networks"
+    return carried, lambda r: f"{r['table']}: {r['ops']} ops, from {r['networks']} networks"
 
 
 def import_table(args: Namespace) -> Result:
@@ -78,11 +78,11 @@ def import_table(args: Namespace) -> Result:
         width=args.width,
         resolution=args.resolution,
     )
-    return imported, lambda r: f"{r['table']}: {r['ops']} ops, {r['imported']} of them imported now"
+    return imported, lambda r: f"{r['table']}: {r['ops']} ops, {r['imported']} newly imported"
 
 
 def how_to_resume(args: Namespace) -> str:
-    return "; what was measured is kept, go on with the same command"
+    return "; measurements are kept, resume with the same command"
 
 
 def _targets_text(result: Mapping[str, Any]) -> str:
@@ -96,7 +96,7 @@ def _targets_text(result: Mapping[str, Any]) -> str:
 
 def _built_text(result: Mapping[str, Any]) -> str:
     lines = [
-        f"{result['table']}: {result['ops']} ops, {result['measured']} of them measured now, and "
+        f"{result['table']}: {result['ops']} ops, {result['measured']} newly measured, and "
         f"{result['networks']} networks, in {result['seconds']:.0f} s"
     ]
     if refused := result["refused"]:
@@ -117,12 +117,12 @@ def _checked_text(result: Mapping[str, Any]) -> str:
         f"{result['networks']} networks that {result['table']} has not seen",
         line("table", result),
         line("FLOPs", result["flops"]),
-        f"the {100 * result['confidence']:.0f} % interval held {100 * result['coverage']:.0f} % "
+        f"the {100 * result['confidence']:.0f} % interval covered {100 * result['coverage']:.0f} % "
         "of them",
     ]
     if (drift := result["drift"]) is not None:
         lines.append(
-            f"the device is {100 * abs(drift):.1f} % {'slower' if drift > 0 else 'quicker'} than "
+            f"the device is {100 * abs(drift):.1f} % {'slower' if drift > 0 else 'faster'} than "
             "it was when the table was built"
         )
     return "\n".join(lines)
@@ -131,8 +131,8 @@ def _checked_text(result: Mapping[str, Any]) -> str:
 def add(subcommands: Any) -> None:
     parser = subcommands.add_parser("latency", help="latency tables and predictions")
     actions = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    command(actions, "list", list_targets, "the targets and where their tables are from")
-    predict = command(actions, "predict", show.run, "a network's latency on a target")
+    command(actions, "list", list_targets, "list the targets and where their tables come from")
+    predict = command(actions, "predict", show.run, "predict a network's latency on a target")
     add_arch(predict)
     predict.add_argument("--target", required=True, help="name or file of a latency table")
     add_confidence(predict)
@@ -148,10 +148,10 @@ def add(subcommands: Any) -> None:
     add_space(build)
     add_device(build)
 
-    check = command(actions, "check", check_table, "hold a table against its device", how_to_resume)
+    check = command(actions, "check", check_table, "check a table on its device", how_to_resume)
     check.add_argument("--target", required=True, metavar="FILE.csv")
     check.add_argument("--networks", type=positive, default=50, metavar="N", help="fresh ones (50)")
-    check.add_argument("--seed", type=seed, default=2, metavar="N", help="they are drawn from (2)")
+    check.add_argument("--seed", type=seed, default=2, metavar="N", help="to draw them with (2)")
     add_space(check)
     add_device(check)
 
@@ -159,7 +159,7 @@ def add(subcommands: Any) -> None:
         actions,
         "calibrate",
         calibrate_table,
-        "carry a table to a device of its kind",
+        "transfer a table to a device of its kind",
         how_to_resume,
     )
     calibrate.add_argument("--target", required=True, help="name or file of the table")
@@ -168,10 +168,10 @@ def add(subcommands: Any) -> None:
     add_space(calibrate)
     add_device(calibrate)
 
-    imported = command(actions, "import", import_table, "a table measured elsewhere")
+    imported = command(actions, "import", import_table, "import a table measured elsewhere")
     imported.add_argument("file", type=Path, metavar="FILE")
     imported.add_argument("--format", choices=("csv", "benchmark-model"), default="csv")
-    imported.add_argument("--arch", metavar="ARCH", help="the network of a profile")
+    imported.add_argument("--arch", metavar="ARCH", help="the profiled network")
     imported.add_argument("--width", type=width, metavar="A", help="of a named network (1.0)")
     imported.add_argument("--resolution", type=resolution, metavar="R", help="in pixels")
     imported.add_argument(

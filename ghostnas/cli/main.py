@@ -1,4 +1,4 @@
-"""The command line: a file a command, and how a result or a failure reaches the user."""
+"""The command line: one file per command, and how a result or failure is reported to the user."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ghostnas.files import is_utf8
 
 COMMANDS = (search, show, export, train, evaluate, latency, data)
 INTERRUPTED = 130
-BROKEN_PIPE = 141  # what a shell says of a program that SIGPIPE ended
+BROKEN_PIPE = 141  # a shell's exit status for a program that SIGPIPE ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it did what was asked, 2 with one line on stderr if it could not."""
+    """Run one command; returns 0 if it succeeded, 2 with one line on stderr if it failed."""
     given = sys.argv[1:] if arguments is None else arguments
     parser = _parser()
     for each in given:
-        if not is_utf8(each):  # nor would be a file that names it, such as a run's settings
-            parser.error(f"{each!a} is not UTF-8; name the file or folder otherwise")
+        if not is_utf8(each):  # nor would a file that names it be, such as a run's settings
+            parser.error(f"{each!a} is not UTF-8; rename the file or folder")
     parsed = parser.parse_args(_with_negative_amounts(given))
     command: Callable[[argparse.Namespace], Result] = parsed.command
     try:
@@ -44,20 +44,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _print(text: str) -> int:
-    """Print the result; quietly not, if whoever reads has gone, as `head` does."""
+    """Print the result; fail quietly if the reader has gone, as `head` does."""
     try:
-        # A file of the data may have a name that is no text.
+        # A data file's name may not be valid text.
         print(text.encode("utf-8", "backslashreplace").decode(), flush=True)
     except BrokenPipeError:
-        # What is left in the buffer would fail once more when Python ends.
+        # What is left in the buffer would fail again when Python exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     return 0
 
 
 def _with_negative_amounts(arguments: Sequence[str]) -> list[str]:
-    """The arguments with ``--budget -5ms`` as ``--budget=-5ms``: argparse takes -5ms for an option,
-    and would only say that the budget lacks its value.
+    """The arguments with ``--budget -5ms`` as ``--budget=-5ms``: argparse takes -5ms for an option
+    and would only report that the budget has no value.
     """
     joined: list[str] = []
     for each in arguments:
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, without the usage; --help has that."""
+    """Reports an error in one line, without the usage, which --help shows."""
 
     def error(self, message: str) -> Any:
         print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)

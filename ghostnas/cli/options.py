@@ -1,4 +1,4 @@
-"""What the commands share: kinds of values that options take, groups of options, and results."""
+"""What the commands share: option value types, groups of options, and results."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 LARGEST_SEED = 2**31 - 1
-# What a command found, as JSON types, and how to say that to people.
+# A command's result, as JSON types, and how to format it as text.
 Result: TypeAlias = tuple[Mapping[str, Any], Callable[[Mapping[str, Any]], str]]
 
 
 def is_first_process() -> bool:
-    """Whether this is the one of torchrun's processes that speaks, or there are no others."""
+    """Whether this is the torchrun process that prints, or the only process."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def say(line: str) -> None:
-    """Progress, on stderr."""
+    """Print a progress line on stderr."""
     if is_first_process():
         print(line, file=sys.stderr, flush=True)
 
@@ -32,7 +32,7 @@ def command(
     what: str,
     resume: Callable[[argparse.Namespace], str] = lambda args: "",
 ) -> argparse.ArgumentParser:
-    """A parser of a command that `run` runs; `resume` says how it goes on after Ctrl-C."""
+    """A parser for a command that `run` executes; `resume` says how to resume it after Ctrl-C."""
     parser: argparse.ArgumentParser = subcommands.add_parser(name, help=what, description=what)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(command=run, resumed_by=resume)
@@ -48,7 +48,7 @@ def add_arch(parser: argparse.ArgumentParser) -> None:
 
 
 def add_space(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--space", default="ghostnet", help="whose networks are measured")
+    parser.add_argument("--space", default="ghostnet", help="the space whose networks are measured")
 
 
 DEVICE_OPTIONS = ("device", "emulator", "cores", "rounds", "python", "benchmark_model")
@@ -70,21 +70,21 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path(".emulation"),
         metavar="DIR",
-        help="what scripts/emulated_arm/setup made (.emulation)",
+        help="what scripts/emulated_arm/setup created (.emulation)",
     )
     parser.add_argument("--cores", default="big", help="big, little or indices like 0,2-3 (big)")
     parser.add_argument("--rounds", type=positive, default=30, metavar="N", help="of runs (30)")
-    parser.add_argument("--python", metavar="PATH", help="the device's, which has LiteRT (python3)")
+    parser.add_argument("--python", metavar="PATH", help="the device's, with LiteRT (python3)")
     parser.add_argument(
         "--benchmark-model",
         metavar="PATH",
-        help="TFLite's benchmark_model for the device, to use in place of Python there",
+        help="TFLite's benchmark_model for the device, to use instead of Python there",
     )
 
 
 def add_strict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--strict", action="store_true", help="a picture that cannot be read is an error"
+        "--strict", action="store_true", help="an image that cannot be read is an error"
     )
 
 
@@ -93,7 +93,7 @@ def add_confidence(parser: argparse.ArgumentParser) -> None:
         "--confidence",
         type=share,
         metavar="P",
-        help="of the latency's interval, such as 0.9; a budget in ms then holds at its upper end",
+        help="of the latency interval, such as 0.9; a budget in ms then applies to its upper end",
     )
 
 
@@ -104,14 +104,14 @@ def positive(text: str) -> int:
 
 
 def resolution(text: str) -> int:
-    """Of a deployed network, as in a space's file."""
+    """A deployed network's resolution, within a space file's limits."""
     from ghostnas.networks.space import LARGEST_RESOLUTION, SMALLEST_RESOLUTION
 
     return pixels(text, SMALLEST_RESOLUTION, LARGEST_RESOLUTION)
 
 
 def training_resolution(text: str) -> int:
-    """A training may see smaller images than the network is deployed for, as in a recipe."""
+    """A training's resolution, which as in a recipe may be smaller than the deployment's."""
     from ghostnas.networks.space import LARGEST_RESOLUTION
     from ghostnas.training.recipe import SMALLEST_FIRST_RESOLUTION
 
@@ -160,5 +160,5 @@ def seconds(text: str) -> float:
     units = {"s": 1, "m": 60, "h": 3600}
     number = text[:-1] if text[-1:] in units else ""
     if not number.replace(".", "", 1).isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no time like 90s, 30m or 2h")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time like 90s, 30m or 2h")
     return float(number) * units[text[-1]]

@@ -37,14 +37,14 @@ def run(args: Namespace) -> Result:
 
 
 def how_to_resume(args: Namespace) -> str:
-    return f"; what is done is kept, go on with: ghostnas search --resume --out {args.out}"
+    return f"; finished work is kept, resume with: ghostnas search --resume --out {args.out}"
 
 
 def add(subcommands: Any) -> None:
     search = command(
-        subcommands, "search", run, "find the best network under budgets", how_to_resume
+        subcommands, "search", run, "find the best network within budgets", how_to_resume
     )
-    search.add_argument("--target", help="name of a latency table, see: ghostnas latency list")
+    search.add_argument("--target", help="name of a latency table; see: ghostnas latency list")
     search.add_argument(
         "--budget",
         action="append",
@@ -53,33 +53,33 @@ def add(subcommands: Any) -> None:
     )
     add_confidence(search)
     search.add_argument("--space", help="a shipped space's name or a .toml file (ghostnet)")
-    search.add_argument("--data", help="what to train on, see: ghostnas data list (synthetic)")
+    search.add_argument("--data", help="what to train on; see: ghostnas data list (synthetic)")
     search.add_argument("--recipe", help="how each network is trained: a name or a .toml (quick)")
-    search.add_argument("--scorer", help="train, or one that trains nothing, like synflow (train)")
+    search.add_argument("--scorer", help="train, or a training-free one like synflow (train)")
     search.add_argument("--trials", type=positive, metavar="N", help="networks to train (6)")
     search.add_argument("--timeout", type=seconds, metavar="T", help="90s, 30m, 2h: no new trial")
     search.add_argument("--sampler", choices=("tpe", "random"), help="how networks are proposed")
-    search.add_argument("--seed", type=seed, metavar="N", help="all randomness flows from it (0)")
+    search.add_argument("--seed", type=seed, metavar="N", help="for all random numbers (0)")
     search.add_argument(
-        "--finalists", type=positive, metavar="K", help="trained anew to find the best of (3)"
+        "--finalists", type=positive, metavar="K", help="networks retrained to choose the best (3)"
     )
     search.add_argument(
         "--seeds",
         type=positive,
         metavar="K",
-        help="trainings of each finalist, and as many of the winner (3)",
+        help="trainings of each finalist, and as many more of the winner (3)",
     )
-    search.add_argument("--workers", type=positive, metavar="N", help="trainings at once (2)")
+    search.add_argument("--workers", type=positive, metavar="N", help="trainings in parallel (2)")
     search.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
-        help="that trains; auto is CUDA if there (auto)",
+        help="to train on; auto is CUDA if available (auto)",
     )
     search.add_argument(
         "--deploy",
         choices=("published", "data"),
-        help="what budgets, latency and files mean: the network at the published 224 px, or at the "
-        "data's own size (published)",
+        help="what budgets, latency and files refer to: the network at the published 224 px, or at "
+        "the data's own size (published)",
     )
     search.add_argument(
         "--resolution", type=resolution, metavar="R", help="of the deployment, instead of 224 px"
@@ -88,4 +88,4 @@ def add(subcommands: Any) -> None:
     search.add_argument(
         "--out", type=Path, metavar="DIR", help="the run folder (a new one in runs)"
     )
-    search.add_argument("--resume", action="store_true", help="go on with the search in --out")
+    search.add_argument("--resume", action="store_true", help="resume the search in --out")

@@ -1,4 +1,4 @@
-"""``ghostnas show``; ``ghostnas latency predict`` says the same."""
+"""``ghostnas show``; ``ghostnas latency predict`` prints the same."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(args: Namespace) -> Result:
 
 
 def add(subcommands: Any) -> None:
-    show = command(subcommands, "show", run, "a network's costs")
+    show = command(subcommands, "show", run, "show a network's costs")
     add_arch(show)
     show.add_argument("--target", help="name of a latency table, to predict latency as well")
     add_confidence(show)

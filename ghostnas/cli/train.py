@@ -37,14 +37,14 @@ def to_text(result: Mapping[str, Any]) -> str:
     chosen = "" if held_out is None else f", {held_out:.1%} of those held out from training"
     return (
         f"{result['run']}/model.safetensors: {result['test_accuracy']:.2%} of "
-        f"{result['test_pictures']} test pictures{chosen}; {result['epochs']} epochs of "
-        f"{result['train_pictures']} pictures at {result['resolution']} px in "
+        f"{result['test_pictures']} test images{chosen}; {result['epochs']} epochs of "
+        f"{result['train_pictures']} images at {result['resolution']} px in "
         f"{result['seconds'] / 60:.1f} minutes on {result['hardware']}, seed {result['seed']}"
     )
 
 
 def how_to_resume(args: Namespace) -> str:
-    return f"; go on with: ghostnas train --resume --out {args.out}"
+    return f"; resume with: ghostnas train --resume --out {args.out}"
 
 
 def add(subcommands: Any) -> None:
@@ -56,24 +56,24 @@ def add(subcommands: Any) -> None:
         help="ghostnet, mobilenetv3-large, a .json file or a run folder; none with --resume",
     )
     parser.add_argument("--width", type=width, metavar="A", help="of a named network (1.0)")
-    parser.add_argument("--data", help="what to train on, see: ghostnas data list")
+    parser.add_argument("--data", help="what to train on; see: ghostnas data list")
     parser.add_argument("--recipe", help="a name or a .toml file (cifar)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--resume", action="store_true", help="go on with the training in --out")
-    parser.add_argument("--init", type=Path, metavar="FILE", help="weights to begin with")
-    parser.add_argument("--teacher", type=Path, metavar="MODEL", help="whose answers are learned")
-    parser.add_argument("--seed", type=seed, metavar="N", help="all randomness flows from it (0)")
+    parser.add_argument("--resume", action="store_true", help="resume the training in --out")
+    parser.add_argument("--init", type=Path, metavar="FILE", help="weights to start from")
+    parser.add_argument("--teacher", type=Path, metavar="MODEL", help="a model to distill from")
+    parser.add_argument("--seed", type=seed, metavar="N", help="for all random numbers (0)")
     parser.add_argument("--epochs", type=positive, metavar="N", help="(the recipe's)")
     parser.add_argument(
-        "--batch-size", type=positive, metavar="N", help="with the rate in proportion to it"
+        "--batch-size", type=positive, metavar="N", help="the learning rate scales with it"
     )
     parser.add_argument(
-        "--resolution", type=training_resolution, metavar="R", help="of pictures, in pixels"
+        "--resolution", type=training_resolution, metavar="R", help="of images, in pixels"
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=positive, metavar="N", help="of the CPU (PyTorch's)")
     parser.add_argument(
-        "--workers", type=count, metavar="N", help="processes that decode pictures (2)"
+        "--workers", type=count, metavar="N", help="processes that decode images (2)"
     )
     parser.add_argument(
         "--checkpoint-every", type=seconds, default="60s", metavar="T", help="(60s)"

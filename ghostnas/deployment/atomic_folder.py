@@ -1,4 +1,4 @@
-"""A folder whose files all appear or none; knows nothing of what they hold."""
+"""A folder whose files appear all together or not at all; knows nothing of their contents."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from ghostnas.errors import InputError
 
 @contextmanager
 def all_or_none(folder: Path, manifest: str) -> Iterator[Path]:
-    """A new folder beside `folder`; its files move there in the end, unless something is raised.
+    """A temporary folder beside `folder`; on exit its files move to `folder`, unless an error is
+    raised.
 
-    What an older `manifest` there lists under "files", each with its "file", is removed unless the
-    new one lists it too.
+    Files that an older `manifest` in `folder` lists, as each "file" under "files", are removed
+    unless the new one lists them too.
 
     Raises:
         InputError: `folder` cannot be written to.
@@ -27,7 +28,7 @@ def all_or_none(folder: Path, manifest: str) -> Iterator[Path]:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder}: is a file, and no folder to export to")
+            raise InputError(f"{folder}: is a file, not a folder to export to")
         place = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
         raise InputError(f"{folder}: cannot be written to: {error.strerror}") from error
@@ -47,7 +48,7 @@ def all_or_none(folder: Path, manifest: str) -> Iterator[Path]:
 
 
 def _listed(manifest: Path) -> set[str]:
-    """The models that an older manifest lists."""
+    """The model files that a manifest lists."""
     try:
         rows = json.loads(manifest.read_text(encoding="utf-8"))["files"]
         return {Path(row["file"]).name for row in rows} - {""}

@@ -1,4 +1,4 @@
-"""Writes a network as files that a stranger can use, and proves each before any is kept."""
+"""Exports a network as self-contained files, and verifies each before any is kept."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ DTYPES = tuple(TOLERANCES)
 
 
 class Format(NamedTuple):
-    """A kind of file: how it ends, in which dtypes it is offered, and how it is written."""
+    """A file format: its suffix, the dtypes it supports, and its writer."""
 
     suffix: str
     dtypes: tuple[str, ...]
@@ -63,7 +63,7 @@ class Format(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Model:
-    """What the writers of all formats are given."""
+    """The input of every format's writer."""
 
     graph: Graph
     values: Weights
@@ -78,7 +78,7 @@ class _Model:
 
 
 def parse_formats(text: str) -> list[str]:
-    """The formats of a list such as ``torch,onnx``.
+    """The formats in a list such as ``torch,onnx``.
 
     Raises:
         InputError: one is unknown, or there is none.
@@ -87,7 +87,7 @@ def parse_formats(text: str) -> list[str]:
 
 
 def parse_dtypes(text: str) -> list[str]:
-    """The dtypes of a list such as ``fp32,int8``.
+    """The dtypes in a list such as ``fp32,int8``.
 
     Raises:
         InputError: one is unknown, or there is none.
@@ -112,23 +112,23 @@ def export(
 ) -> list[Exported]:
     """Write weights, architecture, README and a file for each format and dtype into `folder`.
 
-    Each file is opened and run in its own runtime and held against torch, on images that
-    calibrated nothing: those of `evaluation`, else images held out from the calibration, else
-    random ones. All files are kept or none. What an earlier export of the same network and weights
-    left there stays, but for what is written anew.
+    Each file is opened and run in its own runtime and compared with torch, on images not used for
+    calibration: those of `evaluation`, else images held out from the calibration, else random
+    ones. All files are kept or none. Files from an earlier export of the same network and weights
+    stay, except those that are rewritten.
 
     Args:
         calibration: images as the network takes them, (n, 3, height, width), normalised; int8
             takes its ranges from them.
-        evaluation: labelled images; every file then says its own accuracy on them.
-        origin: what the README says of where the network comes from.
-        replace_other: whether an export of another network there may go.
-        say: hears how far a long evaluation is.
+        evaluation: labelled images; each file's own accuracy on them is then reported.
+        origin: what the README says about where the network comes from.
+        replace_other: whether an export of another network in `folder` may be replaced.
+        say: receives the progress of a long evaluation.
 
     Raises:
         ExportError: a file cannot be written or run, or it is too far from torch.
-        InputError: weights, preprocessing or images do not fit the architecture, a dtype is not
-            offered in a format, int8 has no calibration, or `folder` cannot be written to or holds
+        InputError: weights, preprocessing or images do not match the architecture, a format does
+            not support a dtype, int8 has no calibration, or `folder` cannot be written to or holds
             something else.
     """
     pairs = _pairs(formats, dtypes, calibration)
@@ -146,8 +146,8 @@ def export(
         calm = without_explosions(graph, values, calibration)
         if left_out := len(calibration) - len(calm):
             say(
-                f"{left_out} of {len(calibration)} images do not calibrate int8: on them maps are "
-                f"more than {MOST_TIMES} times as large as on the median one"
+                f"{left_out} of {len(calibration)} images are left out of int8 calibration: their "
+                f"maps are more than {MOST_TIMES} times as large as the median image's"
             )
         calibration = calm
     if "fp16" in dtypes:
@@ -189,14 +189,14 @@ def export(
 
 
 def from_manifest(path: Path) -> Origin:
-    """What the ``export.json`` of an earlier export says of its network.
+    """What the ``export.json`` of an earlier export says about its network.
 
     Raises:
         InputError: it is damaged.
     """
     try:
         found = json.loads(read_text(path))["origin"]
-        for old in ("accuracy", "pictures"):  # of older exports, and of no file in particular
+        for old in ("accuracy", "pictures"):  # in older exports, of no particular file
             found.pop(old, None)
         latencies = tuple(Latency(**each) for each in found.pop("latencies"))
         return Origin(**found, latencies=latencies)
@@ -213,14 +213,14 @@ def _parse(text: str, what: str, known: Sequence[str]) -> list[str]:
 
 
 def offering(dtypes: Sequence[str]) -> list[str]:
-    """The formats that offer one of these dtypes."""
+    """The formats that support at least one of these dtypes."""
     return [kind for kind, about in FORMATS.items() if set(dtypes) & set(about.dtypes)]
 
 
 def _pairs(
     formats: Sequence[str], dtypes: Sequence[str], calibration: Array | None
 ) -> list[tuple[str, str]]:
-    """Each format in those of the dtypes that it offers, which must be one at least."""
+    """Each format with each of the dtypes that it supports, which must be at least one."""
     for kind in formats:
         if kind not in offering(dtypes):
             offered = "; ".join(
@@ -229,7 +229,7 @@ def _pairs(
             raise InputError(f"{kind} is not offered in {', '.join(dtypes)}; offered are {offered}")
     pairs = [(kind, each) for kind in formats for each in dtypes if each in FORMATS[kind].dtypes]
     if "int8" in dtypes and calibration is None:
-        raise InputError("int8 takes its ranges from images: name some by --data")
+        raise InputError("int8 takes its ranges from images: provide some with --data")
     return pairs
 
 
@@ -243,7 +243,7 @@ def _check_fits(
     if preprocessing is not None and preprocessing.classes:
         named = len(preprocessing.classes)
         if named != classes:
-            raise InputError(f"the weights' file names {named} classes, the network has {classes}")
+            raise InputError(f"the weights file names {named} classes, the network has {classes}")
     if evaluation is not None:
         names = preprocessing.classes if preprocessing is not None else ()
         if wrong := class_mismatch(classes, names, evaluation.classes):
@@ -252,18 +252,18 @@ def _check_fits(
         return
     if calibration.shape[1:] != graph.input_shape or not len(calibration):
         raise InputError(
-            f"calibration images of shape {calibration.shape}; the network takes one or more of "
+            f"calibration images have shape {calibration.shape}; the network takes one or more of "
             f"{graph.input_shape}"
         )
     if not np.isfinite(calibration).all():
-        raise InputError("calibration images hold numbers that are not finite")
+        raise InputError("calibration images contain numbers that are not finite")
 
 
 def _check_half(graph: Graph, values: Weights) -> None:
     for key, array in fold(graph, values)[1].items():
         if (largest := float(np.abs(array).max())) > HALF_MAX:
             raise ExportError(
-                f"{key} holds {largest:.3g}, fp16 ends at {HALF_MAX:.0f}: export in fp32"
+                f"{key} contains {largest:.3g}, but fp16 ends at {HALF_MAX:.0f}: export in fp32"
             )
 
 
@@ -298,17 +298,17 @@ FORMATS = {
 def _kept(
     folder: Path, arch: Arch, weights_file: Path, written: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """The rows of an earlier export of this network into `folder`, but for what is written anew.
+    """The rows of an earlier export of this network into `folder`, except rewritten files.
 
     Raises:
-        InputError: `folder` holds an export of other weights, or files of no export.
+        InputError: `folder` holds an export of other weights, or files that no export wrote.
     """
     manifest = folder / MANIFEST
     if not manifest.exists():
         ours = [*PAPERS, weights_file.name, *written]
         if taken := [file for file in ours if (folder / file).exists()]:
             raise InputError(
-                f"{folder / taken[0]} is there already, and of no export; name another --out"
+                f"{folder / taken[0]} already exists and is not from an export; name another --out"
             )
         return []
     same = (folder / weights_file.name).exists() and (
@@ -317,8 +317,8 @@ def _kept(
     )
     if not same:
         raise InputError(
-            f"{folder}: holds the export of another network or of other weights; remove it, or "
-            "name another --out"
+            f"{folder}: holds the export of another network or other weights; remove it, or name "
+            "another --out"
         )
     try:
         rows: list[dict[str, Any]] = json.loads(read_text(manifest))["files"]
@@ -334,7 +334,7 @@ def _kept(
 
 
 def _with_latencies_of(folder: Path, origin: Origin, kept: Sequence[Mapping[str, Any]]) -> Origin:
-    """`origin` with the latencies that files which are kept had before."""
+    """`origin` with the earlier latencies of the files that are kept."""
     if not kept:
         return origin
     anew = {each.target for each in origin.latencies}
@@ -361,7 +361,7 @@ def _write_papers(
     preprocessing: Preprocessing | None,
     origin: Origin,
 ) -> None:
-    """What stands beside the models, for people and programs."""
+    """Write the documents that accompany the models, for people and programs."""
     text = model_card.card(arch, cost.count(graph), rows, preprocessing, origin)
     write_whole(place / CARD, text.encode())
     papers = {

@@ -1,6 +1,6 @@
-"""The accuracy of a model file on a dataset's test pictures; the model runs in other processes.
+"""The accuracy of a model file on a dataset's test images; the model runs in other processes.
 
-A runtime that crashes on a damaged file takes its process with it, not this one.
+A runtime that crashes on a damaged file takes down only its own process.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 
 TOP = 5
 BATCH = 50
-SHARES_A_WORKER = 8  # so that progress can be told, and that none waits long for the last
-SEED = 0  # of the pictures that a limit leaves
+SHARES_A_WORKER = 8  # for progress reports, and so that no worker waits long for the last
+SEED = 0  # of the draw for a limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Labelled images that no file was calibrated on, and how `ghostnas eval` takes the same ones.
+    """Labelled images not used for calibration, and how `ghostnas eval` selects the same ones.
 
     Attributes:
         source: the images; their labels are indices of `classes`.
-        description: of which data they are, in the plural: ``test images of cifar10``.
-        data: as ``--data`` names it; empty where no command takes just these images.
-        limit: as ``--limit`` gives it; None for all test images.
+        description: what they are, in the plural: ``test images of cifar10``.
+        data: the value for ``--data``; empty if no command selects exactly these images.
+        limit: the value for ``--limit``; None for all test images.
     """
 
     source: Source
@@ -54,7 +54,7 @@ class Evaluation:
     limit: int | None = None
 
     def command(self, file: str) -> str | None:
-        """What prints the accuracy of a file on these images."""
+        """The command that prints the accuracy of a file on these images."""
         if not self.data:
             return None
         limit = [] if self.limit is None else ["--limit", str(self.limit)]
@@ -83,7 +83,7 @@ def batches(
 ) -> Iterator[tuple[Array, Array]]:
     """Images as a network takes them, float32 (n, 3, size, size), and their labels (n,), in order.
 
-    `skipped` is given each file that cannot be read, with the reason.
+    Unreadable files are added to `skipped`, with the reason.
 
     Raises:
         InputError: a file cannot be read, with `strict`.
@@ -100,7 +100,7 @@ def batches(
 
 
 class _Counted(NamedTuple):
-    """Of a share of the pictures; `seconds` are those of reading and running them."""
+    """Counts of a share of the images; `seconds` is the time to read and run them."""
 
     top1: int
     top5: int
@@ -111,7 +111,7 @@ class _Counted(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Described:
-    """A model and the data it is run on, without either; `skipped` are pictures not loaded."""
+    """Describes a model and the data it is run on; `skipped` lists images not loaded."""
 
     format: str
     dtype: str | None
@@ -132,24 +132,24 @@ def evaluate(
     strict: bool = False,
     say: Say = silent,
 ) -> dict[str, Any]:
-    """Top-1 and, with 5 classes or more, top-5 accuracy, 0 to 1, of a model file.
+    """Top-1 and, with 5 or more classes, top-5 accuracy of a model file, 0 to 1.
 
-    ``images_per_second`` counts all workers together, from files or memory to logits; opening the
-    model and the data is left out. ``skipped`` counts the pictures that could not be read, those of
-    a small folder's training part too, and ``first_skipped`` names one and the reason.
+    ``images_per_second`` is for all workers together, from files or memory to logits, without the
+    time to open the model and the data. ``skipped`` counts the unreadable images, including those
+    of a small folder's training part, and ``first_skipped`` names one and the reason.
 
     Args:
         path: see `ghostnas.backends.model_file.open_model`.
         data_spec: see `ghostnas.data.datasets.load`.
-        limit: how many of the test pictures are used, drawn so that classes keep their shares.
-        strict: whether a picture that cannot be read is an error; else it is left out.
-        say: hears of each tenth of the work, and of what is assumed.
+        limit: how many test images to use, drawn so that classes keep their proportions.
+        strict: whether an unreadable image is an error; otherwise it is skipped.
+        say: receives a line for each tenth of the work, and for each assumption.
 
     Raises:
-        InputError: model or data cannot be read, do not fit each other, or the runtime crashed.
+        InputError: model or data cannot be read or do not match, or the runtime crashed.
     """
     if workers < 1 or batch_size < 1 or (limit is not None and limit < 1):
-        raise InputError("workers, batch_size and limit begin at 1")
+        raise InputError("workers, batch_size and limit must be at least 1")
     threads = max(1, usable_cpus() // workers)
     started = (path, data_spec, limit, batch_size, strict, threads, os.getpid())
     with _pool(workers, started) as pool:
@@ -165,8 +165,8 @@ def evaluate(
             counted = list(_told(futures, found.pictures, say))
         except BrokenProcessPool as error:
             raise InputError(
-                f"{path}: the process that ran it died: the file is damaged, or memory does not "
-                "suffice; try fewer --workers"
+                f"{path}: the process that ran it died: the file is damaged, or there is not "
+                "enough memory; try fewer --workers"
             ) from error
     return _result(path, data_spec, found, counted, min(workers, len(shares)))
 
@@ -176,7 +176,7 @@ def _result(
 ) -> dict[str, Any]:
     pictures = sum(each.pictures for each in counted)
     if not pictures:
-        raise InputError(f"data {data_spec!r}: none of its test pictures can be read")
+        raise InputError(f"data {data_spec!r}: none of its test images can be read")
     seconds = sum(each.seconds for each in counted) / workers
     top5 = sum(each.top5 for each in counted) / pictures
     skipped = sorted([*found.skipped, *(line for each in counted for line in each.skipped)])
@@ -202,7 +202,7 @@ def _share_count(found: _Described, workers: int) -> int:
 
 
 def _told(futures: list[Future[_Counted]], pictures: int, say: Say) -> Iterator[_Counted]:
-    """Each share's counts as it is done."""
+    """Each share's counts as it finishes, with progress reports."""
     done = right = 0
     told = 0.1
     for future in as_completed(futures):
@@ -210,13 +210,13 @@ def _told(futures: list[Future[_Counted]], pictures: int, say: Say) -> Iterator[
         done, right = done + counted.pictures + len(counted.skipped), right + counted.top1
         if done >= told * pictures:
             told = (math.floor(10 * done / pictures) + 1) / 10
-            say(f"{done} of {pictures} pictures, {right / max(1, done):.1%} right so far")
+            say(f"{done} of {pictures} images, {right / max(1, done):.1%} correct so far")
         yield counted
 
 
 @contextmanager
 def _pool(workers: int, arguments: tuple[Any, ...]) -> Iterator[ProcessPoolExecutor]:
-    """Processes that end with the block, whatever they are doing then."""
+    """Processes that end with the block, whatever they are doing."""
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start_worker, initargs=arguments
@@ -267,7 +267,7 @@ def _start_worker(
 
 
 def _open() -> _Opened:
-    """This worker's model and test pictures."""
+    """This worker's model and test images."""
     global _opened
     if _opened is None:
         import torch

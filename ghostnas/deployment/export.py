@@ -1,4 +1,6 @@
-"""Exports a trained network as its user asked: calibrated on pictures, predicted and measured."""
+"""Exports a trained network as requested: calibrated on images, with predicted and measured
+latencies.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,9 @@ from ghostnas.latency.table import Table, Timing
 from ghostnas.networks.arch import Arch
 from ghostnas.progress import Say
 
-MOST_TEST_IMAGES = 10_000  # that accuracies are taken on where no number is asked for
+MOST_TEST_IMAGES = 10_000  # used for accuracies by default
 LATENCIES = "latency.json"
-COMPARED = ("core", "threads")  # of a table and a device, where a latency can be held to the other
+COMPARED = ("core", "threads")  # must be the same for a table's latency to be compared
 # Times a .tflite model of a dtype on a device: its timing, or why it was refused, and the origin
 # that a table of that device would have.
 TimeModel = Callable[[bytes, str], tuple[Timing | str, TableOrigin]]
@@ -39,14 +41,14 @@ TimeModel = Callable[[bytes, str], tuple[Timing | str, TableOrigin]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRequest:
-    """What is asked for.
+    """What to export, and how.
 
     Attributes:
-        network: its name or place, as the user gave it.
+        network: its name or path, as the user gave it.
         weights_file: where its weights are, if not in its folder.
-        data: whose training images int8 is calibrated on, and whose test images the files are run
-            on; empty for those of the training that `network` is the folder of.
-        test_images: at most so many; None for all, up to MOST_TEST_IMAGES.
+        data: its training images calibrate int8, and the files are run on its test images; if
+            empty, the data of the training whose folder `network` is.
+        test_images: at most this many; None for all, up to MOST_TEST_IMAGES.
         targets: latency tables, one or more for each dtype.
     """
 
@@ -65,14 +67,14 @@ class ExportRequest:
 def export_network(
     order: ExportRequest, folder: Path, time_model: TimeModel | None, say: Say
 ) -> dict[str, Any]:
-    """Export into `folder`; what is returned lists the files and their latencies.
+    """Export into `folder`; returns the files and their latencies.
 
     Args:
         time_model: times each .tflite on a device.
 
     Raises:
-        InputError: something that is named cannot be found or does not fit.
-        ExportError: a file could not be proven; none is kept.
+        InputError: the request names something that cannot be found or does not match.
+        ExportError: a file could not be verified; none is kept.
         DeviceError: the device failed; the files are kept.
     """
     tables = [latency_table.load(target) for target in order.targets]
@@ -83,7 +85,7 @@ def export_network(
         order.network, order.width, order.resolution, order.weights_file
     )
     if expected is None:
-        say("the weights do not say what images they expect: ImageNet's mean and std are assumed")
+        say("the weights do not say what input they expect: ImageNet's mean and std are assumed")
         expected = IMAGENET
     predicted = [(table, Predictor(table).predict(arch)) for table in tables]
     latencies = tuple(
@@ -131,15 +133,15 @@ def _check_tables(order: ExportRequest, tables: Sequence[Table]) -> None:
         holds_for = HOLDS_FOR[table.origin.dtype]
         if set(holds_for).isdisjoint(order.dtypes):
             raise InputError(
-                f"target {target!r} is of files in {' or '.join(holds_for)}, and none is exported: "
-                f"add --dtype {table.origin.dtype}, or name a target of another dtype"
+                f"target {target!r} is for files in {' or '.join(holds_for)}; none is exported: "
+                f"add --dtype {table.origin.dtype}, or name a target for another dtype"
             )
 
 
 def _evaluation(
     order: ExportRequest, dataset: Dataset | None, arch: Arch, expected: Preprocessing, say: Say
 ) -> Evaluation | None:
-    """The test images of the data, or of those that a training's folder names."""
+    """The test images of the data given, or of the data that a training's folder names."""
     if order.test_images == 0:
         return None
     spec = order.data
@@ -151,7 +153,7 @@ def _evaluation(
             say(f"no accuracy is claimed: {error}")
             return None
     if dataset is None:
-        say("no accuracy is claimed: name labelled images by --data to have the files run on them")
+        say("no accuracy is claimed: give labelled images with --data to run the files on them")
         return None
     wrong = class_mismatch(arch.classes, expected.classes, dataset.classes)
     differ = other_names(expected.classes, dataset.classes)
@@ -167,7 +169,7 @@ def _evaluation(
 
 
 def _data_of_training(folder: Path) -> str:
-    """The data that a training's folder names; empty if it is none."""
+    """The data that a training's folder names; empty if it is not a training's folder."""
     settings_file = folder / "train.toml"
     if not settings_file.exists():
         return ""
@@ -180,7 +182,7 @@ def _data_of_training(folder: Path) -> str:
 def _calibration(
     order: ExportRequest, dataset: Dataset, arch: Arch, expected: Preprocessing
 ) -> Array | None:
-    """Training images as the network takes them, (n, 3, height, width), if int8 is asked for."""
+    """Training images as the network takes them, (n, 3, height, width), if int8 is requested."""
     if "int8" not in order.dtypes:
         return None
     return int8_images.draw(dataset.train, order.calibration_pictures, arch.resolution, expected)
@@ -189,11 +191,11 @@ def _calibration(
 def _measured(
     exported: Exported, time_model: TimeModel, predicted: Sequence[tuple[Table, float]]
 ) -> dict[str, Any]:
-    """A .tflite file's own time on the device, beside what the tables that hold for it say.
+    """A .tflite file's measured time on the device, beside the predictions of applicable tables.
 
-    The two are compared where the table is of a core of the same name, with as many threads.
+    The two are compared if the table is for a core of the same name and as many threads.
     """
-    # Float16 weights are taken to float32 when the file is loaded.
+    # Float16 weights are converted to float32 when the file is loaded.
     dtype = "fp32" if exported.dtype == "fp16" else exported.dtype
     timing, here = time_model(exported.path.read_bytes(), dtype)
     found: dict[str, Any] = {"file": str(exported.path), "dtype": exported.dtype}
@@ -211,14 +213,14 @@ def _measured(
             found["predicted_to_measured"] = predicted_ms / timing.median_ms
         else:
             found["not_compared"] = (
-                f"table {table.name} is of another kind of device: {table.origin.core}, "
+                f"table {table.name} is for another kind of device: {table.origin.core}, "
                 f"{table.origin.threads} thread{'s' * (table.origin.threads != 1)}"
             )
     return found
 
 
 def _measured_before(folder: Path, anew: Collection[str]) -> list[dict[str, Any]]:
-    """What was measured of files that an earlier export left here and that are not timed anew."""
+    """Measurements of files from an earlier export that are still here and not timed again."""
     try:
         found = json.loads(read_text(folder / LATENCIES))
         return [each for each in found if each["file"] not in anew and Path(each["file"]).exists()]
@@ -227,7 +229,7 @@ def _measured_before(folder: Path, anew: Collection[str]) -> list[dict[str, Any]
 
 
 def _origin(order: ExportRequest) -> Origin:
-    """What a search or a training told of its network and weights."""
+    """What a search or a training recorded about its network and weights."""
     network = Path(order.network).stem + (f" {order.width:g}x" if order.width else "")
     if order.weights_file is not None:
         return Origin(network=network, weights=f"read from {order.weights_file.name}")

@@ -1,4 +1,4 @@
-"""Which images int8 takes its ranges from: not those on which the network explodes."""
+"""Chooses the images that int8 takes its ranges from: not those on which the network explodes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ghostnas.errors import InputError
 from ghostnas.ir.graph import Graph, Weights
 from ghostnas.ir.preprocessing import Preprocessing
 
-# Of 256 images of CIFAR-10-JPEG 9 made maps of a MobileNetV3 0.5x after 5 short epochs 22 to 195
-# times as large as the median image does, the others 4.3 at most. With the 9 its int8 files lost
-# 3.2 and 5.2 points of accuracy on 2,000 images, without them 0.2 and 0.1. None of GhostNet's did.
+# Of 256 images of CIFAR-10-JPEG, 9 made maps of a MobileNetV3 0.5x after 5 short epochs 22 to 195
+# times as large as the median image does, the others at most 4.3. With the 9, its int8 files lost
+# 3.2 and 5.2 points of accuracy on 2,000 images, without them 0.2 and 0.1. With GhostNet, none did.
 MOST_TIMES = 10
 BATCH = 16
 IMAGES = 256
@@ -24,7 +24,7 @@ SEED = 0
 
 
 def draw(source: Source, count: int, size: int, expected: Preprocessing) -> Array:
-    """Some of the images as a network takes them, (n, 3, size, size), always the same ones.
+    """A fixed sample of the images as a network takes them, (n, 3, size, size).
 
     Raises:
         InputError: none of them can be read.
@@ -39,12 +39,11 @@ def draw(source: Source, count: int, size: int, expected: Preprocessing) -> Arra
 
 
 def without_explosions(graph: Graph, weights: Weights, images: Array) -> Array:
-    """Those of `images` (n, 3, height, width) on which no convolution gives a number of more than
-    MOST_TIMES the magnitude that it gives for the median image, which would widen its range for
-    all others.
+    """Those of `images` (n, 3, height, width) on which no convolution outputs a number of more than
+    MOST_TIMES its magnitude for the median image, which would widen its range for all others.
 
     Raises:
-        InputError: the network gives other than finite numbers.
+        InputError: the network outputs numbers that are not finite.
     """
     largest: list[Tensor] = []
 
@@ -63,7 +62,7 @@ def without_explosions(graph: Graph, weights: Weights, images: Array) -> Array:
             rows.append(torch.stack(largest, 1).numpy())
     magnitudes = np.concatenate(rows)  # (images, convolutions)
     if not np.isfinite(magnitudes).all():
-        raise InputError("the weights give maps that are no finite numbers")
+        raise InputError("the weights give maps that are not finite")
     calm: Array = (magnitudes <= MOST_TIMES * np.median(magnitudes, axis=0)).all(1)
     kept: Array = images[calm]
     return kept

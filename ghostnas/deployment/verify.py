@@ -1,4 +1,4 @@
-"""Holds exported files, opened as their users will, against the torch network; writes nothing."""
+"""Compares exported files, opened as users open them, with the torch network; writes nothing."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from ghostnas.ir.preprocessing import Preprocessing
 from ghostnas.processes import processor, usable_cpus
 from ghostnas.progress import Say, silent
 
-RANDOM_IMAGES = 3  # that prove a file where none are given
-PROOF_IMAGES = 32  # at most of those that calibrate nothing and are not labelled
-MOST_HELD_OUT = 128  # of the images for int8, which then are judged by and calibrate nothing
-POINT = 0.01  # of accuracy, that a file may lose
+RANDOM_IMAGES = 3  # to verify a file where none are given
+PROOF_IMAGES = 32  # at most, if unlabelled and not needed for calibration
+MOST_HELD_OUT = 128  # of the images for int8, to verify with rather than calibrate
+POINT = 0.01  # of accuracy that a file may lose
 ONE_SIDED_95 = 1.645  # standard errors
 
 
@@ -34,19 +34,19 @@ class Tolerance(NamedTuple):
 
     Attributes:
         largest: the largest difference, as a share of the largest logit.
-        typical: the median over images of an image's mean difference, as a share of how far, in
-            the median image, logits are from the image's mean logit. One image whose logits
-            explode changes it little.
+        typical: the median over images of an image's mean difference, as a share of the median
+            image's mean distance of logits from their mean. A single image whose logits explode
+            changes it little.
     """
 
     largest: float
     typical: float
 
 
-# In int8 GhostNet 0.5x (61 % of CIFAR-10-JPEG) and MobileNetV3 0.5x (56 %), each in both runtimes,
-# were off by 0.04 to 0.09 typically while they lost less than a point of accuracy on 2,000 images;
+# In int8, GhostNet 0.5x (61 % of CIFAR-10-JPEG) and MobileNetV3 0.5x (56 %), each in both runtimes,
+# were typically off by 0.04 to 0.09 while they lost less than a point of accuracy on 2,000 images;
 # ranges that were too wide or too narrow gave 0.10 to 0.14 and a loss of 0.3 to 2.4 points, and
-# above 0.2 a loss of 2.5 to 11. The largest difference is of one image, and says nothing: 0.5.
+# above 0.2 a loss of 2.5 to 11. The largest difference is that of one image and says nothing: 0.5.
 TOLERANCES = {
     "fp32": Tolerance(1e-4, np.inf),
     "fp16": Tolerance(2e-2, np.inf),
@@ -55,7 +55,7 @@ TOLERANCES = {
 
 
 class Written(NamedTuple):
-    """A file to be proven."""
+    """A file to be verified."""
 
     path: Path
     format: str
@@ -64,14 +64,14 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """What one file, run in its own runtime, gets right of labelled images.
+    """The accuracy of one file, run in its own runtime, on labelled images.
 
     Attributes:
         top1: 0 to 1.
-        torch_top1: what the float32 weights get right of the same images, in torch.
-        images: how many...
-        of: ... and of which data.
-        command: that prints the same number; None where none names just these images.
+        torch_top1: that of the float32 weights on the same images, in torch.
+        images: how many images.
+        of: what the images are.
+        command: prints the same number; None if no command selects exactly these images.
     """
 
     top1: float
@@ -86,14 +86,14 @@ class Exported:
     """A written file, and how its own runtime's logits compare with the torch network's.
 
     Attributes:
-        difference, mean_difference: largest and mean one, as shares of the largest logit.
+        difference, mean_difference: largest and mean, as shares of the largest logit.
         typical_difference: see `Tolerance`.
-        agreement: share of the images with the same first class.
-        images: how many these were; they calibrated nothing.
+        agreement: share of the images with the same top class.
+        images: how many images, none used for calibration.
         processor: what it ran on.
-        accuracy: of this very file, where the images were labelled.
-        xnnpack_parts: of a .tflite: in how many parts XNNPACK took it; 1 is all of it at once.
-        ops: of a .tflite: how many of each.
+        accuracy: of this file itself, if the images were labelled.
+        xnnpack_parts: for a .tflite, the number of parts XNNPACK took it in; 1 means all at once.
+        ops: for a .tflite, how many of each.
     """
 
     path: Path
@@ -129,14 +129,14 @@ class Exported:
 
 
 def hold_out(calibration: Array) -> tuple[Array, Array]:
-    """Images that calibrate and images, up to half, that judge what was calibrated.
+    """Images to calibrate with, and images, up to half, to verify with.
 
     Raises:
-        InputError: there is but one.
+        InputError: there is only one.
     """
     held = min(MOST_HELD_OUT, len(calibration) // 2)
     if not held:
-        raise InputError("int8 needs 2 images or more: some calibrate, others judge the file")
+        raise InputError("int8 needs 2 or more images: some calibrate, others verify the file")
     return calibration[held:], calibration[:held]
 
 
@@ -155,18 +155,18 @@ def prove(
     preprocessing: Preprocessing,
     say: Say = silent,
 ) -> tuple[list[Exported], Accuracy | None]:
-    """Each file as a user would open it, held against torch on the same images.
+    """Compare each file, opened as a user would, with torch on the same images.
 
-    A file's accuracy is refused if it is under that of torch by more than POINT beyond doubt: if
-    the lower end of the one-sided 95 % interval of the loss is above it. Logits are held to their
-    tolerance, too, where images have no labels or are too few to tell a point.
+    A file is rejected if its accuracy is certainly more than POINT below torch's: if the lower end
+    of the one-sided 95 % interval of the loss exceeds it. Logits must also be within tolerance
+    where images have no labels or are too few to resolve a point.
 
     Args:
         images: as the network takes them, (n, 3, height, width), or labelled ones.
         preprocessing: of labelled images.
 
     Returns:
-        What was found, and the accuracy of the weights themselves in torch, without a command.
+        The results, and the accuracy of the weights themselves in torch.
 
     Raises:
         ExportError: a file cannot be run, or is too far from torch; or XNNPACK does not take all
@@ -190,11 +190,11 @@ def prove(
 
 
 def paired_loss(lost: int, won: int, images: int) -> tuple[float, float]:
-    """By how much fewer of the same images are right, as a share, and the lower end of its
-    one-sided 95 % interval (Agresti and Min, 2005: a half is added to each of four counts).
+    """The loss of accuracy on the same images, and the lower end of its one-sided 95 % interval
+    (Agresti and Min, 2005: a half is added to each of four counts).
 
     Args:
-        lost, won: images that only the first, or only the second of two networks gets right.
+        lost, won: images that only the first, or only the second, of two networks gets right.
     """
     count, b, c = images + 2, lost + 0.5, won + 0.5
     error = math.sqrt(b + c - (b - c) ** 2 / count) / count
@@ -203,7 +203,7 @@ def paired_loss(lost: int, won: int, images: int) -> tuple[float, float]:
 
 @contextmanager
 def as_export_error(what: str) -> Iterator[None]:
-    """Whatever a writer, a quantiser or a runtime raises, in one line that says which file."""
+    """Turn any error of a writer, a quantiser or a runtime into one line that names the file."""
     try:
         yield
     except OSError:
@@ -230,8 +230,8 @@ def _logits(
     preprocessing: Preprocessing,
     say: Say,
 ) -> tuple[Array, list[Array], Array]:
-    """Those of torch and of each model, (n, classes), and the labels, which are 0 if there are
-    none. All run on a batch before the next one is read.
+    """The logits of torch and of each model, (n, classes), and the labels, 0 if there are none. All
+    run on a batch before the next one is read.
     """
     import torch
 
@@ -245,7 +245,7 @@ def _logits(
         with torch.inference_mode():
             expected.append(net(torch.from_numpy(inputs)).numpy())
         if not np.isfinite(expected[-1]).all():
-            raise InputError("the weights give logits that are no finite numbers")
+            raise InputError("the weights give logits that are not finite")
         for each, model, own in zip(written, models, found, strict=True):
             with as_export_error(f"{each.format} {each.dtype}"):
                 own.append(model.run(inputs))
@@ -296,12 +296,12 @@ def _judged(
         if least > POINT:
             raise ExportError(
                 f"top-1 of {len(labels)} {labelled.description} is {accuracy.top1:.2%}, "
-                f"{100 * loss:.1f} points under that of the weights; {_WHAT_HELPS}"
+                f"{100 * loss:.1f} points below that of the weights; {_WHAT_HELPS}"
             )
         resolved = loss - least <= POINT
     if not resolved and not typical <= allowed.typical:
         raise ExportError(
-            f"logits differ from torch's by {typical:.2g} of what tells classes apart, over "
+            f"logits differ from torch's by {typical:.2g} of the spread between classes, over "
             f"{allowed.typical}; {_WHAT_HELPS}"
         )
     parts = ops = None
@@ -342,7 +342,7 @@ def _accuracy(labelled: Evaluation, ours: Array, theirs: Array, file: str) -> Ac
 def _inspect(model: bytes, dtype: str, graph: Graph) -> tuple[int, dict[str, int]]:
     parts, gives_output = tflite_runtime.delegates(tflite_runtime.load(model))
     if dtype != "int8" and not (parts == 1 and gives_output):
-        raise ExportError(f"XNNPACK took the model in {parts} parts, not in one")
+        raise ExportError(f"XNNPACK took the model in {parts} parts, not one")
     ops = tflite_writer.count_ops(model)
     nodes = [type(node.op) for node in deploy(graph).nodes]
     for kind, names in {
@@ -353,5 +353,5 @@ def _inspect(model: bytes, dtype: str, graph: Graph) -> tuple[int, dict[str, int
     }.items():
         found, wanted = sum(ops.get(name, 0) for name in names), nodes.count(kind)
         if found != wanted:
-            raise ExportError(f"holds {found} {' and '.join(names)} for {wanted} in the network")
+            raise ExportError(f"has {found} {' and '.join(names)} for {wanted} in the network")
     return parts, ops

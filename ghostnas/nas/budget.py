@@ -1,4 +1,4 @@
-"""Budgets: amounts with a unit, and how much of one a network has."""
+"""Budgets: amounts with a unit, and how much of each a network uses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ghostnas.errors import InputError
 from ghostnas.ir.cost import Cost
 
-# Unit to what is counted and how many of it the unit is. FLOPs are multiply-accumulates.
+# Unit to the quantity it counts and its size. FLOPs are multiply-accumulates.
 _UNITS = {
     "FLOPs": ("macs", 1.0),
     "KFLOPs": ("macs", 1e3),
@@ -30,7 +30,7 @@ _EXAMPLES = "150MFLOPs, 20ms, 5Mparams, 6MB (the .tflite file), 4MBpeak (activat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """At most `limit` of `quantity`; a latency may name a target of its own."""
+    """At most `limit` of `quantity`; a latency budget may name its own target."""
 
     text: str
     quantity: str
@@ -39,10 +39,10 @@ class Budget:
 
 
 def parse(text: str) -> Budget:
-    """The budget of an amount such as ``150MFLOPs``, ``20ms`` or ``20ms@pixel4``.
+    """The budget for an amount such as ``150MFLOPs``, ``20ms`` or ``20ms@pixel4``.
 
     Raises:
-        InputError: it is no positive number with a known unit.
+        InputError: it is not a positive number with a known unit.
     """
     match = _AMOUNT.fullmatch(text.strip())
     units = {unit.lower(): unit for unit in _UNITS}
@@ -56,11 +56,11 @@ def parse(text: str) -> Budget:
 
 
 def amount(budget: Budget, cost: Cost, latency_ms: Callable[[str | None], float]) -> float:
-    """What a network has of a budget's quantity.
+    """How much of a budget's quantity a network uses.
 
     Args:
-        latency_ms: the network's latency on a target (None for the search's own); it is only
-            called for a budget of latency.
+        latency_ms: the network's latency on a target (None for the search's own); called only for
+            a latency budget.
     """
     if budget.quantity == "latency_ms":
         return latency_ms(budget.target)

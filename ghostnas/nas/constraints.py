@@ -1,4 +1,4 @@
-"""What networks cost on a search's target, held against its budgets. Trains nothing."""
+"""What networks cost on a search's target, compared with its budgets. Trains nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ghostnas.stats import summary
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracies:
-    """Of one network's trainings, a seed each: on validation images and on test images, 0 to 1."""
+    """One network's accuracies, one per training seed, on validation and test images, 0 to 1."""
 
     validation: tuple[float, ...]
     test: tuple[float, ...]
@@ -26,14 +26,14 @@ class Accuracies:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A network that may win: a trial of the search, or the plain GhostNet that it is held against.
+    """A network that may win: a trial of the search, or the plain GhostNet it is compared with.
 
     Attributes:
         trial: its number in the study; None for plain GhostNet.
         cost, latency: of its deployment.
-        choosing: accuracies of the trainings that the winner is chosen by.
-        reporting: of others, from seeds that chose nothing; only the winner and plain GhostNet are
-            trained so often.
+        choosing: accuracies of the trainings used to choose the winner.
+        reporting: accuracies from fresh seeds that took no part in the choice; only the winner and
+            plain GhostNet have them.
     """
 
     name: str
@@ -69,10 +69,10 @@ class Candidate:
 
 
 class Constraints:
-    """What networks cost on the target, and how far they use up the budgets.
+    """What networks cost on the target, and how much of the budgets they use.
 
-    With a `confidence`, a latency counts with the upper end of its interval. Bytes are those of
-    the target's dtype.
+    With a `confidence`, the upper end of the latency's interval counts. Bytes are those of the
+    target's dtype.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Constraints:
         self._utilizations: dict[Arch, float] = {}
 
     def utilization(self, arch: Arch) -> float:
-        """The largest share of a budget that `arch` uses up; over 1 is over budget."""
+        """The largest share of any budget that `arch` uses; over 1 is over budget."""
         if arch not in self._utilizations:
             counted = cost.count(lower(arch), self.dtype)
 

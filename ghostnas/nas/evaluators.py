@@ -1,6 +1,4 @@
-"""Scores architectures by short trainings or without any, several at once in processes of their
-own.
-"""
+"""Scores architectures by short trainings or training-free scorers, in parallel processes."""
 
 from __future__ import annotations
 
@@ -39,18 +37,18 @@ from ghostnas.training.splits import Split
 
 TRAIN = "train"  # the scorer that is a training by the recipe
 SCORERS = (TRAIN, *zero_cost.SCORERS)
-SCORED_PICTURES = 64  # that a scorer without training looks at
-LIVES = 2  # processes that a training may cost before it counts as failed
+SCORED_PICTURES = 64  # images that a training-free scorer sees
+LIVES = 2  # processes that a training may lose before it counts as failed
 T = TypeVar("T")
-# A worker's data, recipe, scorer, threads, number among those on GPUs or None, and parent.
+# A worker's data, recipe, scorer, threads, GPU slot or None, and parent.
 Start: TypeAlias = tuple[str, Recipe, str, int, int | None, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """Accuracies of one training, 0 to 1: on the pictures that choose, and on test pictures.
+    """Accuracies of one training, 0 to 1, on validation images and on test images.
 
-    `skipped` has a line for each picture that could not be read.
+    `skipped` has one line per unreadable image.
     """
 
     accuracy: float
@@ -61,13 +59,13 @@ class Score:
 
 class EvaluatorPool:
     """Evaluates networks on a dataset, each in one of `workers` processes with a share of the
-    cores, or, where `device` says so, on one of the GPUs, which the workers take in turn.
+    cores or, depending on `device`, on one of the GPUs, assigned to the workers round-robin.
 
-    What is trained is the network's proxy (`ghostnas.training.proxy_network`). With a scorer other
-    than TRAIN none is trained to be scored. The recipe must hold out images to choose by.
+    What is trained is the network's proxy (`ghostnas.training.proxy_network`). A scorer other than
+    TRAIN scores without training. The recipe must hold out validation images.
 
-    A worker process that dies, for want of memory or by a kill, costs only what it was doing: that
-    is done anew in a new process, `LIVES` times in all.
+    When a worker process dies, from lack of memory or a kill, only its current job is lost; a new
+    process retries it, up to `LIVES` attempts in all.
     """
 
     def __init__(
@@ -87,26 +85,26 @@ class EvaluatorPool:
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="evaluator")
 
     def submit(self, arch: Arch, seed: int) -> Future[float]:
-        """Start to score a network; the future holds the score, of a training the accuracy on the
-        validation images.
+        """Start scoring a network; the future holds the score, which for a training is the accuracy
+        on the validation images.
 
         The future raises TrainingError if the training fails, or its process dies `LIVES` times.
         """
         return self._threads.submit(self._run, arch, _score, arch, seed)
 
     def submit_test(self, arch: Arch, seed: int, weights_path: Path) -> Future[Score]:
-        """Start a training that is also tested and whose weights are kept at `weights_path`."""
+        """Start a training that is also tested, and save its weights at `weights_path`."""
         return self._threads.submit(self._run, arch, _test, arch, seed, weights_path)
 
     def close(self) -> None:
-        """End the workers at once, whatever they are doing."""
+        """Stop the workers immediately, whatever they are doing."""
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
             worker.end()
 
     def _run(self, arch: Arch, job: Callable[..., T], *arguments: object) -> T:
-        worker = self._idle.get()  # there are as many threads as workers: one is idle
+        worker = self._idle.get()  # there are as many workers as threads, so one is idle
         try:
             for _ in range(LIVES):
                 if self._closed:
@@ -116,15 +114,15 @@ class EvaluatorPool:
                 except BrokenProcessPool:
                     worker.end()
             raise TrainingError(
-                f"the process that trained {arch.id} died {LIVES} times, for want of memory "
-                "perhaps; try fewer --workers"
+                f"the process training {arch.id} died {LIVES} times, perhaps from lack of memory; "
+                "try fewer --workers"
             )
         finally:
             self._idle.put(worker)
 
 
 class _Worker:
-    """A process that does one job at a time; a new one takes the place of one that ended."""
+    """A process that does one job at a time, and is replaced when it ends."""
 
     def __init__(self, start: Start) -> None:
         self._start = start
@@ -181,7 +179,7 @@ def _start_worker(
 
 
 def score_untrained(scorer: str, arch: Arch, pictures: Split, seed: int) -> float:
-    """What a scorer without training says of a network with random weights; more is better."""
+    """A training-free scorer's score of a network with random weights; higher is better."""
     graph = lower(proxy_of(arch, pictures))
     size = graph.input_shape[1]
     images, labels = next(test_batches(pictures.train, batch_size=SCORED_PICTURES, size=size))
@@ -190,8 +188,8 @@ def score_untrained(scorer: str, arch: Arch, pictures: Split, seed: int) -> floa
 
 
 def recorded(weights_path: Path) -> Score | None:
-    """The score of a training that `EvaluatorPool.submit_test` finished before; None if there is
-    none, or its record or its weights are damaged, so that it must be trained anew.
+    """The score of a training that `EvaluatorPool.submit_test` finished earlier; None if there is
+    none, or its record or weights are damaged, so that it must be trained again.
     """
     record = weights_path.with_suffix(".json")
     try:
@@ -211,7 +209,7 @@ def _score(arch: Arch, seed: int) -> float:
 
 
 def _test(arch: Arch, seed: int, weights_path: Path) -> Score:
-    """The score is written last and by the worker: once it is there, all of the training is."""
+    """The worker writes the score last: once it exists, the whole training does."""
     graph, trained, skipped = _train(arch, seed)
     net = net_of(graph, trained.weights).to(_world.device)
     execution = Execution(world=_world, skipped=skipped)
@@ -228,7 +226,7 @@ def _test(arch: Arch, seed: int, weights_path: Path) -> Score:
 
 
 def _train(arch: Arch, seed: int) -> tuple[Graph, Trained, dict[Path, str]]:
-    """The network at the data's size, what came of its training, and the unreadable pictures."""
+    """The network at the data's size, its trained result, and the unreadable images."""
     graph = lower(proxy_of(arch, _split))
     skipped: dict[Path, str] = {}
     task = Task(

@@ -1,5 +1,5 @@
-"""What a search leaves: the table of its trials, and the winner chosen, exported and written down;
-trains nothing.
+"""A search's output: the table of its trials, and the winner, chosen, exported and reported. Trains
+nothing.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from ghostnas.training import proxy_network, recipe
 from ghostnas.training.initialization import fresh
 from ghostnas.training.splits import Split
 
-SIGNIFICANT = 0.05  # p-value below which two networks count as different
+SIGNIFICANT = 0.05  # two networks count as different below this p-value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a search came to.
+    """The outcome of a search.
 
     Attributes:
-        winner: as `choose` chose it, and trained from fresh seeds.
-        candidates: all that were trained to choose from, the winner among them.
-        trials: a row a trial.
+        winner: chosen by `choose`, and trained from fresh seeds.
+        candidates: all networks trained to choose from, including the winner.
+        trials: one row per trial.
         failed: trials that ended without a score.
         used_up: whether the space has no other network within the budget.
         skipped: images that could not be read.
@@ -55,12 +55,12 @@ class Outcome:
 
 
 def weights_path(folder: Path, arch: Arch, seed: int) -> Path:
-    """Where a run folder keeps the weights of a candidate that was trained from a seed."""
+    """Where a run folder keeps the weights of a candidate trained from a seed."""
     return folder / "weights" / f"{arch.id}-{seed}.safetensors"
 
 
 def trial_rows(done: Sequence[ScoredArch], constraints: Constraints) -> list[dict[str, Any]]:
-    """A row a trial, by its number in the study: its score and its deployment's costs."""
+    """One row per trial, by its number in the study: its score and its deployment's costs."""
     rows = []
     for each in done:
         counted, predicted = constraints.cost_of(each.arch)
@@ -82,8 +82,8 @@ def trial_rows(done: Sequence[ScoredArch], constraints: Constraints) -> list[dic
 
 
 def pareto_front(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The trials that no other one beats in score and predicted latency at once, from the quickest
-    on; of equal ones the first.
+    """The trials that no other beats in both score and predicted latency, fastest first; of equal
+    ones, the first.
     """
     front: list[Mapping[str, Any]] = []
     for row in sorted(rows, key=lambda row: (row["latency_ms"], -row["score"], row["trial"])):
@@ -93,7 +93,7 @@ def pareto_front(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def write_trials(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """trials.csv, and in pareto.csv its front of score against latency."""
+    """Write trials.csv, and its front of score against latency as pareto.csv."""
     import pandas as pd
 
     for name, table in (("trials.csv", rows), ("pareto.csv", pareto_front(rows))):
@@ -101,14 +101,14 @@ def write_trials(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def choose(candidates: Sequence[Candidate], validation_images: int) -> Candidate:
-    """The best network by its trainings' accuracy on validation images; of those that cannot be
-    distinguished from it, the quickest, and of equally quick ones the smallest.
+    """The most accurate network on validation images; of those that cannot be distinguished from
+    it, the fastest, and of equally fast ones the smallest.
 
-    Two are distinguished by Welch's t-test over their seeds, by Holm's p-values for all the
-    comparisons with the best; where there is one seed each, by a test of the two shares.
+    Two are distinguished by Welch's t-test over their seeds, with Holm's correction for all the
+    comparisons with the best; with one seed each, by a test of the two proportions.
 
     Args:
-        validation_images: how many each accuracy is of.
+        validation_images: how many images each accuracy is measured on.
     """
     best = max(candidates, key=lambda each: stats.summary(each.choosing.validation).mean)
     others = [each for each in candidates if each is not best]
@@ -130,10 +130,10 @@ def choose(candidates: Sequence[Candidate], validation_images: int) -> Candidate
 def conclude(
     settings: Settings, split: Split, dtype: str, folder: Path, found: Outcome
 ) -> dict[str, Any]:
-    """Export the winner and write the result, which is returned as ``result.json`` holds it.
+    """Export the winner, and write and return the result, as in ``result.json``.
 
     Args:
-        dtype: the target's, in which the winner is exported beside fp32.
+        dtype: the target's; the winner is exported in it as well as in fp32.
     """
     best = found.winner
     exported = _export(settings, split, dtype, folder, best)
@@ -172,8 +172,8 @@ def conclude(
 def _export(
     settings: Settings, split: Split, dtype: str, folder: Path, best: Candidate
 ) -> list[Exported]:
-    """The deployment's files in ``export``. Where its weights are not those of the proxy that was
-    trained, they are initial ones, and ``proxy`` holds the files of what was trained.
+    """Write the deployment's files to ``export``. Where it cannot share the trained proxy's
+    weights, it gets initial ones, and ``proxy`` holds the files of the trained network.
     """
     proxy = proxy_network.proxy_of(best.arch, split)
     reported = best.reporting or best.choosing
@@ -226,7 +226,7 @@ def _export(
     untrained = replace(
         deployed,
         weights="initial ones, not trained: for timing and for trying the format; train it with "
-        "ghostnas train before it is used",
+        "ghostnas train before use",
     )
     judged = Origin(network=f"the proxy of {name}", weights=how)
     return [
@@ -236,7 +236,7 @@ def _export(
 
 
 def _evaluation(settings: Settings, split: Split) -> Evaluation:
-    """The test images; no command names those of a part of the classes."""
+    """The test images; no command can name those of only some of the classes."""
     how = recipe.load(settings.recipe)
     return Evaluation(
         source=split.test,
@@ -254,7 +254,7 @@ def _p_value(a: Sequence[float], b: Sequence[float], images: int) -> float | Non
 
 
 def _comparison(best: Candidate, other: Candidate) -> dict[str, Any]:
-    """The winner against another network on test images, by trainings that chose nothing."""
+    """The winner against another network on test images, over trainings not used to choose."""
     assert best.reporting is not None
     assert other.reporting is not None
     ours, theirs = best.reporting.test, other.reporting.test

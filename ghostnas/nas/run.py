@@ -1,7 +1,7 @@
 """The main job: from a space, a target and budgets to the best network, scored and exported.
 
-A run folder holds everything: settings (search.toml), the study, what was trained, and what
-`outcome` writes.
+A run folder holds everything: settings (search.toml), the study, the trained networks, and what
+`results` writes.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ SETTINGS_FILE, ELAPSED_FILE = "search.toml", "elapsed.json"
 
 
 def start(settings: Settings, folder: Path, say: Say) -> dict[str, Any]:
-    """Search anew in `folder`; returns what ``result.json`` holds.
+    """Start a search in `folder`; returns the contents of ``result.json``.
 
     Raises:
-        InputError: the folder holds a search already, or something the settings name is wrong.
+        InputError: the folder already holds a search, or a setting is invalid.
         BudgetError: nothing in the space meets the budgets.
     """
     if (folder / SETTINGS_FILE).exists():
-        raise InputError(f"{folder}: holds a search already; resume it by --resume")
-    prepared = _Prepared(_located(settings))  # every name and file, before a folder is made
+        raise InputError(f"{folder}: already holds a search; resume it with --resume")
+    prepared = _Prepared(_located(settings))  # checks every name and file before making a folder
     fingerprint = splits.fingerprint(prepared.split)
     prepared.settings = dataclasses.replace(prepared.settings, fingerprint=fingerprint)
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def resume(folder: Path, changes: Mapping[str, Any], say: Say) -> dict[str, Any]
     """Resume the search in `folder`, with `changes` to its settings.
 
     Raises:
-        InputError: there is none, a change is not to one of CHANGEABLE, or its data are others now.
+        InputError: there is none, a change is not to one of CHANGEABLE, or its data has changed.
     """
     settings = read(folder / SETTINGS_FILE)
     located = dataclasses.asdict(_located(dataclasses.replace(settings, **changes)))
@@ -68,20 +68,20 @@ def resume(folder: Path, changes: Mapping[str, Any], say: Say) -> dict[str, Any]
         if key not in CHANGEABLE and located[key] != getattr(settings, key):
             raise InputError(
                 f"{folder}: was started with {key} = {getattr(settings, key)!r}, not "
-                f"{changes[key]!r}; leave it out, or start anew in another --out"
+                f"{changes[key]!r}; leave it out, or start again in another --out"
             )
     kept = {key: changes[key] for key in changes if key in CHANGEABLE}
     prepared = _Prepared(dataclasses.replace(settings, **kept))
     if settings.fingerprint and not splits.has_fingerprint(prepared.split, settings.fingerprint):
         raise InputError(
-            f"data {settings.data!r}: other images than when the search in {folder} began; "
-            "restore them, or start anew in another --out"
+            f"data {settings.data!r}: the images have changed since the search in {folder} began; "
+            "restore them, or start again in another --out"
         )
     return _search(prepared, folder, say)
 
 
 class _Prepared:
-    """All that a search reads, read and checked."""
+    """Everything a search reads, loaded and checked."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -91,7 +91,7 @@ class _Prepared:
                 f"unknown scorer {settings.scorer!r}{did_you_mean(settings.scorer, SCORERS)}; "
                 f"known: {', '.join(SCORERS)}"
             )
-        on_cuda(settings.device)  # or it is said before a folder is made
+        on_cuda(settings.device)  # an unusable device fails before a folder is made
         self.constraints = Constraints(
             settings.target, settings.budgets, settings.confidence or None
         )
@@ -100,7 +100,7 @@ class _Prepared:
         self.split = splits.split(self.dataset, self.recipe)
         if not len(self.split.validation):
             raise InputError(
-                f"recipe {settings.recipe} holds out no images to choose by; add "
+                f"recipe {settings.recipe} holds out no validation images; add "
                 "validation_pictures to it"
             )
         self.space = proxy_network.deployed_space(
@@ -112,10 +112,10 @@ class _Prepared:
         )  # the target's table knows its ops
 
     def remembered(self) -> dict[str, Any]:
-        """What the study refuses to go on with if it is another."""
+        """What must be unchanged for the study to resume."""
         settings = self.settings
         known_data = {
-            "data": settings.data.partition(":")[0],  # its folder may be another one elsewhere
+            "data": settings.data.partition(":")[0],  # its folder may differ on another machine
             "fingerprint": settings.fingerprint,
             "deploy": settings.deploy,
         }
@@ -134,8 +134,8 @@ class _Prepared:
 
 
 def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
-    """The search loop: ask and score, train the best from other seeds, choose, train the winner
-    from others again, and export it.
+    """The search: run the trials, train the best from other seeds, choose, train the winner from
+    yet other seeds, and export it.
     """
     settings = prepared.settings
     for line in images.skipped_lines(prepared.dataset.skipped):
@@ -164,15 +164,15 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
             return run.conclude()
         except (StorageInternalError, SQLAlchemyError) as error:
             raise InputError(
-                f"storage {storage.shown(url)}: {storage.reason(error)}; what is done is kept, go "
-                f"on with: ghostnas search --resume --out {folder}"
+                f"storage {storage.shown(url)}: {storage.reason(error)}; finished work is kept, "
+                f"resume with: ghostnas search --resume --out {folder}"
             ) from error
         finally:
             pool.close()
 
 
 class _Run:
-    """A search under way in its folder."""
+    """A running search in its folder."""
 
     def __init__(
         self,
@@ -217,13 +217,13 @@ class _Run:
         )
         self._used_up = ended.used_up
         if ended.used_up:
-            self._say("the space is used up: it has no other network within the budgets")
+            self._say("the space is exhausted: it has no other network within the budgets")
 
     def conclude(self) -> dict[str, Any]:
         """Train the best trials and plain GhostNet, choose one, and export it.
 
-        The seeds that choose took no part in the trials, whose scores flatter the best of them;
-        and those that report take no part in the choice, which flatters the winner in its turn.
+        The seeds that choose took no part in the trials, whose scores flatter the best of them, and
+        those that report take no part in the choice, which in turn flatters the winner.
         """
         settings, prepared = self._settings, self._prepared
         done = study.finished(self._study)
@@ -284,13 +284,13 @@ class _Run:
         )
 
     def _entrants(self, done: Sequence[ScoredArch]) -> list[tuple[str, int | None, Arch]]:
-        """The best trials, each another network, and plain GhostNet; a trial that is plain
-        GhostNet itself counts as that.
+        """The best trials, all different networks, and plain GhostNet; a trial of plain GhostNet
+        counts only as the latter.
         """
         baseline = _baseline(self._prepared)
         plain = {arch.id for _, _, arch in baseline}
         ranked = sorted(done, key=lambda each: (-each.score, each.trial))
-        networks = {each.arch.id: each for each in reversed(ranked)}  # of equal ones the best
+        networks = {each.arch.id: each for each in reversed(ranked)}  # the best of equal ones
         best = sorted(networks.values(), key=lambda each: (-each.score, each.trial))
         best = [each for each in best if each.arch.id not in plain][: self._settings.finalists]
         return [*((f"trial {each.trial}", each.trial, each.arch) for each in best), *baseline]
@@ -298,7 +298,7 @@ class _Run:
     def _train(
         self, archs: Sequence[Arch], seeds: Sequence[int], purpose: str
     ) -> dict[str, list[Score]]:
-        """Each network's trainings from these seeds, by its id; what an earlier process trained is
+        """Each network's trainings from these seeds, by its id; those of an earlier process are
         read from the run folder.
         """
         known: dict[tuple[str, int], Score] = {}
@@ -313,7 +313,7 @@ class _Run:
                     known[arch.id, seed] = score
         self._say(
             f"training {purpose}: {len(archs)} networks from {len(seeds)} fresh seeds each"
-            + (f", {len(known)} of these are done" if known else "")
+            + (f", {len(known)} of them already done" if known else "")
         )
         began = time.monotonic()
         for count, future in enumerate(as_completed(running), 1):
@@ -329,12 +329,12 @@ class _Run:
 
 
 class _Elapsed:
-    """Seconds that a search took so far, of all the processes that had it, one after the other."""
+    """Seconds that a search has taken so far, over all the processes that ran it in turn."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._began = time.monotonic()
-        self._before = 0.0  # of a new search, or one of an earlier version
+        self._before = 0.0  # for a new search, or one from an earlier version
         with suppress(InputError, ValueError, KeyError, TypeError):
             self._before = float(json.loads(read_text(path))["seconds"])
 
@@ -345,7 +345,7 @@ class _Elapsed:
 
 
 class _Progress:
-    """Says after each trial how it went, what is best so far and how long the rest will take."""
+    """Reports after each trial its result, the best so far and how long the rest will take."""
 
     def __init__(
         self, prepared: _Prepared, done: Sequence[ScoredArch], elapsed: _Elapsed, say: Say
@@ -377,7 +377,7 @@ class _Progress:
 
 
 def _baseline(prepared: _Prepared) -> list[tuple[str, int | None, Arch]]:
-    """GhostNet at the largest width whose deployment meets the budgets; none if none does."""
+    """GhostNet at the largest width whose deployment meets the budgets; empty if none does."""
     searched = prepared.space
     resolution = searched.decode({}).resolution
     for width in BASELINE_WIDTHS:
@@ -397,7 +397,7 @@ def _accuracies(scores: Sequence[Score]) -> Accuracies:
 
 
 def _located(settings: Settings) -> Settings:
-    """The settings with files named so that they are found from any folder."""
+    """The settings with absolute file names, so that they are found from any folder."""
 
     def absolute(name: str) -> str:
         return str(Path(name).resolve()) if Path(name).suffix in (".toml", ".csv") else name
@@ -412,6 +412,6 @@ def _located(settings: Settings) -> Settings:
 
 
 def _numbers(how: Recipe) -> dict[str, Any]:
-    """A recipe's numbers as a study keeps them: an edited file of the same name is another."""
+    """A recipe's numbers as a study keeps them, so that an edited file counts as another recipe."""
     values = json.loads(json.dumps(dataclasses.asdict(how)))
     return {f"recipe.{key}": value for key, value in values.items()}

@@ -1,4 +1,4 @@
-"""What a search is asked to do, and the search.toml that keeps it in the run folder."""
+"""A search's settings, and the search.toml that keeps them in the run folder."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Settings:
     """What a search is asked to do; kept in the run folder's search.toml.
 
     `trials`, `timeout_s`, `workers` and `device` may change when a search resumes; the others may
-    not. `deploy` and `resolution` say what network is deployed (`ghostnas.training.proxy_network`).
-    `scorer` says what a trial is: a training by the recipe, or a score that needs none. `seeds` is
-    how often each of the best `finalists` and the baseline are trained anew, to choose, and the
-    winner and the baseline once more, to report; `confidence` is that with which budgets of latency
-    hold, 0 for the prediction itself. `fingerprint` is that of the data's images.
+    not. `deploy` and `resolution` determine the deployment (`ghostnas.training.proxy_network`).
+    `scorer` determines how a trial is scored: by a training with the recipe, or without training.
+    `seeds` is how many times each of the best `finalists` and the baseline are trained to choose,
+    and the winner and the baseline again to report; `confidence` is that of latency budgets, 0 for
+    the prediction itself. `fingerprint` is that of the data's images.
     """
 
     target: str
@@ -51,7 +51,7 @@ CHANGEABLE = {"trials", "timeout_s", "workers", "device"}
 
 
 def to_text(settings: Settings) -> str:
-    """The file's text, with the versions that the search runs with."""
+    """The file's text, including the versions that the search runs with."""
     lines = ["# What this search was asked to do; ghostnas search --resume reads it."]
     for key, value in dataclasses.asdict(settings).items():
         lines.append(f"{key} = {toml_value(value)}")
@@ -74,4 +74,4 @@ def read(path: Path) -> Settings:
     try:
         return records.from_table(Settings, found)
     except InputError as error:
-        raise InputError(f"{path}: is damaged: {error}; restore it, or start anew") from error
+        raise InputError(f"{path}: is damaged: {error}; restore it, or start again") from error

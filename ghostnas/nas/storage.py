@@ -1,5 +1,5 @@
-"""The database of a study: opened or refused in one line, waited for while it is away, and told
-which trials are alive. Knows no networks.
+"""A study's database: opened or rejected in one line, waited for while it is unavailable, and told
+which trials are alive. Knows nothing of networks.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from sqlalchemy.exc import SQLAlchemyError
 from ghostnas.errors import InputError
 from ghostnas.progress import Say
 
-HEARTBEAT_S, GRACE_S = 15, 120  # a trial that was not heard of for so long is its process's no more
+HEARTBEAT_S, GRACE_S = 15, 120  # a trial without a heartbeat for the grace period is abandoned
 PATIENCE_S = 150.0
 PAUSE_S = 1.0
-OPENINGS = 4  # two processes that make the tables at one time disturb each other
+OPENINGS = 4  # attempts: two processes that create the tables at once disturb each other
 OPENING_PAUSE_S = 0.5
 Result = TypeVar("Result")
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class PatientStorage(RDBStorage):
-    """Optuna's storage in a database, whose every call is tried again while the database is away,
-    for `PATIENCE_S`: restarted, or unreachable.
+    """Optuna's database storage that retries every call for up to `PATIENCE_S` while the database
+    is restarting or unreachable.
     """
 
     def __init__(self, url: str, say: Say) -> None:
-        # A connection that the database closed meanwhile is replaced before it is used.
+        # With pool_pre_ping, a connection that the database closed is replaced before use.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             super().__init__(
@@ -44,11 +44,11 @@ class PatientStorage(RDBStorage):
                 heartbeat_interval=HEARTBEAT_S,
                 grace_period=GRACE_S,
             )
-        self.patient = False  # until it is open
+        self.patient = False  # until the study is open
         self._say = say
 
     def patiently(self, call: Callable[[], Result]) -> Result:
-        """What `call` returns, once the database is there."""
+        """What `call` returns, once the database is available."""
         began, said = time.monotonic(), False
         while True:
             try:
@@ -58,7 +58,7 @@ class PatientStorage(RDBStorage):
                     raise
                 if not said:
                     self._say(
-                        f"storage {shown(self.url)}: {reason(error)}; it is tried again for "
+                        f"storage {shown(self.url)}: {reason(error)}; retrying for "
                         f"{PATIENCE_S:.0f} s"
                     )
                     said = True
@@ -73,7 +73,7 @@ def _patient(method: Method) -> Method:
     return call  # type: ignore[return-value]
 
 
-# All that Optuna and its cache ask a storage for.
+# Every method that Optuna and its cache call on a storage.
 for _name in (
     *("create_new_study", "get_all_studies", "get_study_id_from_name", "get_study_name_from_id"),
     *("get_study_directions", "get_study_user_attrs", "get_study_system_attrs"),
@@ -86,7 +86,7 @@ for _name in (
 
 
 def open_storage(url: str, say: Say) -> PatientStorage:
-    """The database of a URL as SQLAlchemy writes it; its tables are made where there are none.
+    """The database at an SQLAlchemy URL; missing tables are created.
 
     Raises:
         InputError: it cannot be opened, or its driver is not installed.
@@ -97,8 +97,8 @@ def open_storage(url: str, say: Say) -> PatientStorage:
         except ImportError as error:
             driver = getattr(error.__cause__, "name", None) or "its driver"
             raise InputError(
-                f"storage {shown(url)}: {driver} is not installed, which this database needs; for "
-                "PostgreSQL: pip install 'psycopg[binary]' and write postgresql+psycopg://..."
+                f"storage {shown(url)}: {driver}, which this database needs, is not installed; for "
+                "PostgreSQL: pip install 'psycopg[binary]' and use postgresql+psycopg://..."
             ) from error
         except Exception as error:  # Optuna's storages raise their database drivers' errors
             if attempt == OPENINGS - 1 or not isinstance(error, SQLAlchemyError):
@@ -110,7 +110,7 @@ def open_storage(url: str, say: Say) -> PatientStorage:
 
 
 def shown(url: str) -> str:
-    """A storage's URL for people, without its password."""
+    """A storage's URL for display, without its password."""
     try:
         return make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:
@@ -118,7 +118,7 @@ def shown(url: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what the database itself said."""
+    """The first line of the database's own message."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -156,4 +156,4 @@ class Heartbeat:
                 try:
                     self._storage.record_heartbeat(trial_id)
                 except (StorageInternalError, SQLAlchemyError):
-                    break  # the search itself meets it too, and says so
+                    break  # the search itself meets the error too, and reports it

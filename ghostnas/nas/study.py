@@ -1,9 +1,9 @@
 """The Optuna study: given a space, a budget and a scorer, it asks, scores and tells.
 
-It knows no torch, no devices and no files but Optuna's storage. No trial is ever spent on a network
-over budget: `WithinBudget` proposes only such as keep within it, before a trial's training starts.
-Several processes may share a study in one storage: their trials count together, and none is on a
-network that another one has.
+It knows nothing of torch, devices or files other than Optuna's storage. No trial is ever spent on a
+network over budget: `WithinBudget` proposes only networks within it, before any training starts.
+Several processes may share a study in one storage: their trials count together, and no two are on
+the same network.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ghostnas.networks.space import Space, Value
 from ghostnas.progress import Say, silent
 
 Params: TypeAlias = dict[str, Value]
-# How far a network uses up its budgets: 1 is exactly at the tightest of them, more is over.
+# How much of its budgets a network uses: 1 is exactly at the tightest of them, more is over.
 Utilization: TypeAlias = Callable[[Arch], float]
 # Starts scoring a network and returns at once; the future holds its score.
 Submit: TypeAlias = Callable[[Arch], "Future[float]"]
@@ -43,16 +43,16 @@ Submit: TypeAlias = Callable[[Arch], "Future[float]"]
 NAME = "search"
 SAMPLERS = ("tpe", "random")
 PROPOSALS, SHRUNK_PROPOSALS = 200, 50
-SMALL_SPACE = 20_000  # combinations, up to which all are looked at before a space counts as used up
-LAST_PROPOSALS = 5_000  # of a larger one
+SMALL_SPACE = 20_000  # up to this many combinations, all are tried before a space is exhausted
+LAST_PROPOSALS = 5_000  # tried in a larger one
 FEWEST_STARTUP = 8
-NAMING_S, NAMING_POLL_S = 10.0, 0.05  # for another process to say what network its trial is on
-POLL_S = 1.0  # between two looks at the trials of other processes
+NAMING_S, NAMING_POLL_S = 10.0, 0.05  # wait for another process to name its trial's network
+POLL_S = 1.0  # between checks of other processes' trials
 
 
 class SpaceUsedUp(Exception):  # noqa: N818 - the search ends, nothing went wrong
-    """Every network of the space that meets the budget was tried or is being tried; `trial` is the
-    number of the trial that had asked for another one.
+    """Every network of the space within the budget has been tried or is being tried; `trial` is the
+    number of the trial that asked for another.
     """
 
     def __init__(self, trial: int) -> None:
@@ -72,8 +72,8 @@ class ScoredArch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How `run` ended: `used_up` where the space has no other network within the budget;
-    `failed` trials of this process did not end with a score.
+    """How `run` ended: `used_up` if the space has no other network within the budget; `failed`
+    counts this process's trials that ended without a score.
     """
 
     used_up: bool
@@ -81,12 +81,12 @@ class Ended:
 
 
 class WithinBudget(BaseSampler):
-    """Another sampler's proposals, those over budget or already tried left out.
+    """Another sampler's proposals, without those over budget or already tried.
 
-    Where the other one proposes nothing yet (at the start, or for a number that no trial has asked
-    for) options are drawn evenly. After `PROPOSALS` misses one is made to fit: number by number, in
-    random order, it takes the options of the smallest network until it keeps within the budget.
-    After these too, a space of up to `SMALL_SPACE` combinations is looked through.
+    Where the other sampler proposes nothing yet (at the start, or for a number that no trial has
+    asked for), options are drawn uniformly. After `PROPOSALS` misses a proposal is made to fit:
+    number by number, in random order, it takes the smallest network's options until it is within
+    the budget. If these fail too, a space of up to `SMALL_SPACE` combinations is enumerated.
 
     Raises:
         SpaceUsedUp: on a proposal, when no network within the budget is left.
@@ -142,7 +142,7 @@ class WithinBudget(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        raise AssertionError(f"{param_name} is no number of space {self._space.name}")
+        raise AssertionError(f"space {self._space.name} has no number {param_name}")
 
     def after_trial(
         self,
@@ -191,7 +191,7 @@ class WithinBudget(BaseSampler):
 
 
 def find_smallest(space: Space, utilization: Utilization) -> Params:
-    """The parameters of least utilization that changing one number after the other leads to.
+    """The parameters of least utilization that changing one number at a time leads to.
 
     Raises:
         BudgetError: even that network is over the budget.
@@ -227,18 +227,18 @@ def open_study(
     new: bool = True,
     say: Say = silent,
 ) -> optuna.Study:
-    """The study in the storage of a URL, made there if there is none; it remembers `settings`.
+    """The study in the storage at a URL, created if there is none; it remembers `settings`.
 
     Args:
         smallest: what `find_smallest` found.
-        private: whether no other process uses the storage: what is running there was left by one
-            that ended, and is closed as failed. Otherwise a trial is closed when its process was
-            not heard of for `ghostnas.nas.storage.GRACE_S` seconds.
-        new: whether there may be no study yet.
+        private: whether no other process uses the storage: running trials were then left behind by
+            a process that ended, and are closed as failed. Otherwise a trial is closed when its
+            process has sent no heartbeat for `ghostnas.nas.storage.GRACE_S` seconds.
+        new: whether the study may not exist yet.
 
     Raises:
-        InputError: the sampler is unknown, the study was started with other settings, it is gone,
-            or it cannot be opened.
+        InputError: the sampler is unknown, or the study was started with other settings, no longer
+            exists, or cannot be opened.
     """
     if sampler not in SAMPLERS:
         raise InputError(f"unknown sampler {sampler!r}; known: {', '.join(SAMPLERS)}")
@@ -257,8 +257,8 @@ def open_study(
         )
     except KeyError as error:
         raise InputError(
-            f"storage {shown(url)}: holds no study any more, though the search began with one; "
-            "restore it, or start anew in another --out"
+            f"storage {shown(url)}: no longer holds the study that the search began with; "
+            "restore it, or start again in another --out"
         ) from error
     except Exception as error:  # Optuna's storages raise their database drivers' errors
         raise InputError(f"storage {shown(url)}: cannot be opened: {reason(error)}") from error
@@ -290,8 +290,8 @@ def run(
     until: float = float("inf"),
     report: Callable[[ScoredArch], None] = lambda scored: None,
 ) -> Ended:
-    """The search loop: ask and tell until the study has `trials` finished trials, those of other
-    processes among them, the clock passes `until`, or no other network meets the budget.
+    """The search loop: ask and tell until the study has `trials` finished trials, including those
+    of other processes, the clock passes `until`, or no other network meets the budget.
 
     Raises:
         TrainingError: more than half of the trainings fail.
@@ -314,7 +314,7 @@ def run(
                 complete = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
                 if complete >= trials or used_up or time.monotonic() >= until or wanted > 0:
                     return Ended(used_up=used_up, failed=failures)
-                time.sleep(POLL_S)  # other processes have the last trials
+                time.sleep(POLL_S)  # other processes are running the last trials
                 continue
             done, _ = wait(mine.running, timeout=GRACE_S, return_when=FIRST_COMPLETED)
             for future in done:
@@ -332,7 +332,7 @@ def run(
 
 
 class _Mine:
-    """The trials that this process is at."""
+    """The trials that this process is running."""
 
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
@@ -343,10 +343,10 @@ class _Mine:
         self.running: dict[Future[float], tuple[optuna.Trial, Arch, float]] = {}
 
     def begin(self, space: Space, submit: Submit) -> bool:
-        """Ask for a network and start to score it; False if another process was at it before.
+        """Ask for a network and start scoring it; False if another process already had it.
 
         Raises:
-            SpaceUsedUp: there is none left.
+            SpaceUsedUp: none is left.
         """
         trial = self._ask()
         arch = space.build(trial.suggest_categorical)
@@ -360,8 +360,8 @@ class _Mine:
         return True
 
     def finish(self, future: Future[float]) -> ScoredArch | None:
-        """Tell the study the score of a network; None if another process closed the trial before,
-        as one does that has not heard of this process for long.
+        """Tell the study a network's score; None if another process has closed the trial, having
+        received no heartbeat from this one for too long.
 
         Raises:
             TrainingError: it could not be scored; the trial has failed.
@@ -384,7 +384,7 @@ class _Mine:
         return ScoredArch(trial=trial.number, arch=arch, score=score, seconds=seconds)
 
     def close_stale(self) -> None:
-        """Close the trials of processes that are not heard of any more as failed."""
+        """Close the trials of processes that no longer send heartbeats as failed."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             optuna.storages.fail_stale_trials(self._study)
@@ -392,7 +392,7 @@ class _Mine:
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             nameless = trial.number not in self._unfinished and "id" not in trial.user_attrs
             if nameless and trial.datetime_start and trial.datetime_start < long_ago:
-                # Its process died before it was heard of for the first time.
+                # Its process died before its first heartbeat.
                 self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
     def close(self) -> None:
@@ -402,16 +402,16 @@ class _Mine:
             for trial in list(self._unfinished.values()):
                 self._tell(trial, TrialState.FAIL)
         except (StorageInternalError, SQLAlchemyError):
-            pass  # the database is gone: they are closed when it was not heard of them for long
+            pass  # the database is gone: the trials are closed when their heartbeats run out
         if self._heartbeat is not None:
             self._heartbeat.end()
 
     def _earlier(self, trial: optuna.Trial, arch: Arch) -> int | None:
         """The number of an earlier trial on the same network, if there is one.
 
-        A trial that another process began before this one may have no network yet: it is waited
-        for, so that of two on one network the earlier one always goes on and the later one does
-        not.
+        A trial that another process began before this one may have no network yet. This waits for
+        it, so that of two trials on one network the earlier always continues and the later never
+        does.
         """
         until = time.monotonic() + NAMING_S
         states = (TrialState.COMPLETE, TrialState.RUNNING)
@@ -442,7 +442,7 @@ class _Mine:
         return trial
 
     def _tell(self, trial: optuna.Trial, state: TrialState, score: float | None = None) -> None:
-        """As `optuna.Study.tell`; a trial that another process closed stays closed."""
+        """Like `optuna.Study.tell`, but a trial that another process closed stays closed."""
         self._study.tell(trial, score, state=state, skip_if_finished=True)
         self._forget(trial)
 
@@ -453,7 +453,7 @@ class _Mine:
 
 
 def finished(study: optuna.Study) -> list[ScoredArch]:
-    """Every finished trial, in order; the architecture is read from what the trial stored."""
+    """Every finished trial, in order; the architecture is read from the trial's attributes."""
     return [
         ScoredArch(
             trial=trial.number,

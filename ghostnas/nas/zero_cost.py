@@ -1,8 +1,8 @@
-"""Scores of networks that nobody trained, from their random weights and one batch of pictures.
+"""Training-free scores of networks, from random weights and one batch of images.
 
-A measure takes a network with the weights it has; a scorer of `SCORERS` makes them from a seed.
-All are higher for networks that should learn better. Nothing here says which of them does rank
-networks as a training would: that is measured (scripts/fidelity.py).
+A measure takes a network with the weights it has; a scorer in `SCORERS` draws them from a seed.
+All are higher for networks that should learn better. Nothing here says which of them actually
+ranks networks as a training would: scripts/fidelity.py measures that.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Scorer: TypeAlias = Callable[[Graph, Tensor, Tensor, int], float]
 Measure: TypeAlias = Callable[[Net, Tensor, Tensor], float]
 
 ZEN_NOISE = 0.01
-# The paper takes 2. Then 1 % of a kernel's weights, whose two gradients happen to be alike, make up
+# The paper uses 2. Then 1 % of a kernel's weights, whose two gradients happen to be alike, make up
 # 59 % of its sum (GhostNet 0.5x), with 4 batches 5 %; seeds spread the score by 3.2 and by 0.3.
 ZICO_BATCHES = 4
 FEWEST_PICTURES = 2 * ZICO_BATCHES
@@ -46,13 +46,13 @@ def score(name: str, graph: Graph, images: Tensor, labels: Tensor, seed: int) ->
     """The score of a network with random weights; higher is better.
 
     Args:
-        images: float (n, 3, height, width), normalised, of the size that the graph takes.
-        labels: whole numbers (n,).
+        images: float (n, 3, height, width), normalised, at the graph's input size.
+        labels: integers (n,).
         seed: of the weights.
 
     Raises:
-        InputError: there is no scorer of that name, or the pictures do not fit the graph.
-        TrainingError: the score is no finite number.
+        InputError: there is no scorer of that name, or the images do not match the graph.
+        TrainingError: the score is not a finite number.
     """
     if name not in SCORERS:
         raise InputError(f"unknown scorer {name!r}; known: {', '.join(SCORERS)}")
@@ -60,7 +60,7 @@ def score(name: str, graph: Graph, images: Tensor, labels: Tensor, seed: int) ->
     if tuple(images.shape[1:]) != graph.input_shape or count < FEWEST_PICTURES:
         wanted = " x ".join(map(str, graph.input_shape))
         raise InputError(
-            f"scorer {name}: needs {FEWEST_PICTURES} or more pictures of {wanted}, not a batch of "
+            f"scorer {name}: needs {FEWEST_PICTURES} or more images of {wanted}, not a batch of "
             f"{' x '.join(map(str, images.shape))}"
         )
     if (
@@ -72,18 +72,18 @@ def score(name: str, graph: Graph, images: Tensor, labels: Tensor, seed: int) ->
         )
     value = SCORERS[name](graph, images, labels, seed)
     if not math.isfinite(value):
-        raise TrainingError(f"scorer {name}: is {value} for this network from seed {seed}")
+        raise TrainingError(f"scorer {name}: gives {value} for this network from seed {seed}")
     return value
 
 
 def synflow(net: Net, images: Tensor, labels: Tensor) -> float:
-    """Synaptic saliency (Tanaka et al., 2020), summed over kernels as Abdelfattah et al.
-    (2021) do, and its logarithm taken: the sum itself passes 1e100 in deep networks.
+    """The logarithm of synaptic saliency (Tanaka et al., 2020), summed over kernels as Abdelfattah
+    et al. (2021) do: the sum itself exceeds 1e100 in deep networks.
 
-    Every weight is taken as positive, the input is one picture of ones, so neither `images` nor
+    Every weight is made positive and the input is one image of ones, so neither `images` nor
     `labels` matter. Batch norms do nothing, as in Abdelfattah et al. (2021). Hard-swish bends below
-    3 and gates of squeeze-and-excitation stay as they are (between a half and 1 here): the flow is
-    not linear in those, other than the paper's.
+    3 and squeeze-and-excitation gates stay as they are (between a half and 1 here): unlike in the
+    paper, the flow is not linear in those.
     """
     net = copy.deepcopy(net).double().eval()
     with torch.no_grad():
@@ -106,11 +106,11 @@ def synflow(net: Net, images: Tensor, labels: Tensor) -> float:
 
 
 def naswot(net: Net, images: Tensor, labels: Tensor) -> float:
-    """How differently pictures switch the activations on: the log-determinant of the kernel of
-    common codes (Mellor et al., 2021). `labels` do not matter.
+    """How differently images switch the activations on: the log-determinant of the kernel of
+    shared codes (Mellor et al., 2021). `labels` do not matter.
 
-    A code has a bit for each number that an activation puts out, whether it is positive. That is
-    the side of 0 that the number came from, for ReLU and hard-swish alike; gates have no bit.
+    A code has a bit for each number that an activation outputs: whether it is positive. That is
+    the side of 0 that its input was on, for ReLU and hard-swish alike; gates have no bit.
     """
     nodes, count = net.graph.nodes, len(images)
     kernel = torch.zeros(count, count, dtype=torch.float64)
@@ -128,22 +128,23 @@ def naswot(net: Net, images: Tensor, labels: Tensor) -> float:
 
 
 def grad_norm(net: Net, images: Tensor, labels: Tensor) -> float:
-    """Euclidean norms of the loss's gradients, summed over kernels (Abdelfattah et al., 2021)."""
+    """Euclidean norms of the loss gradients, summed over kernels (Abdelfattah et al., 2021)."""
     return sum(float(gradient.norm()) for gradient in _gradients(net, images, labels))
 
 
 def snip(net: Net, images: Tensor, labels: Tensor) -> float:
-    """What the loss would change by if a weight went, to first order: ``|weight * gradient|``
-    (Lee et al., 2019, not normalised), summed over kernels as Abdelfattah et al. (2021) do.
+    """How much the loss would change, to first order, if a weight were removed: ``|weight *
+    gradient|`` (Lee et al., 2019, not normalised), summed over kernels as Abdelfattah et al. (2021)
+    do.
     """
     pairs = zip(_kernels(net), _gradients(net, images, labels), strict=True)
     return sum(float((kernel.detach() * gradient).abs().sum()) for kernel, gradient in pairs)
 
 
 def jacob_cov(net: Net, images: Tensor, labels: Tensor) -> float:
-    """How little correlated the pictures' gradients are (Mellor et al., 2020, version 1): from the
+    """How uncorrelated the images' gradients are (Mellor et al., 2020, version 1): from the
     eigenvalues v of their correlations, minus the sum of ``log(v + k) + 1 / (v + k)``, k = 1e-5.
-    A gradient is that of the sum of the outputs by the pixels; `labels` do not matter.
+    The gradients are of the sum of the outputs with respect to the pixels; `labels` do not matter.
     """
     pixels = images.clone().requires_grad_()
     (gradients,) = torch.autograd.grad(net.train()(pixels).sum(), pixels)
@@ -155,11 +156,11 @@ def jacob_cov(net: Net, images: Tensor, labels: Tensor) -> float:
 
 
 def zico(net: Net, images: Tensor, labels: Tensor) -> float:
-    """How steady gradients are from batch to batch (Li et al., 2023): the logarithm of the
-    sum over a kernel of mean / standard deviation of a gradient's size, summed over kernels.
+    """How steady gradients are from batch to batch (Li et al., 2023): the logarithm of the sum over
+    a kernel of mean / standard deviation of the gradient magnitudes, summed over kernels.
 
-    The batch is parted into ZICO_BATCHES. A weight whose gradient does not vary is left out, and so
-    is a kernel of such weights.
+    The batch is split into ZICO_BATCHES. Weights whose gradients do not vary are left out, as are
+    kernels made up of such weights.
     """
     batches = [
         _gradients(net, images[first::ZICO_BATCHES], labels[first::ZICO_BATCHES])
@@ -177,9 +178,9 @@ def zico(net: Net, images: Tensor, labels: Tensor) -> float:
 def zen(net: Net, noise: Tensor, more_noise: Tensor) -> float:
     """The Zen-score (Lin et al., 2021, algorithm 1) of a `trunk`, whose output is a feature map.
 
-    The logarithm of how far the map moves (Euclidean, the mean of the pictures) when ZEN_NOISE
-    times `more_noise` is added to `noise`, plus those of what the batch norms divide by (root of
-    the channels' mean variance), so that a wide layer counts although a batch norm follows.
+    The logarithm of how far the map moves (Euclidean, averaged over images) when ZEN_NOISE times
+    `more_noise` is added to `noise`, plus the logarithms of the batch norms' divisors (root of the
+    channels' mean variance), so that a wide layer counts even though a batch norm follows it.
     """
     nodes = net.graph.nodes
     normed = {node.inputs[0] for node in nodes if isinstance(node.op, BatchNorm)}
@@ -199,8 +200,8 @@ def zen(net: Net, noise: Tensor, more_noise: Tensor) -> float:
 
 
 def trunk(graph: Graph) -> Graph:
-    """The ops up to the map that is pooled last, without shortcuts and gates, as Lin et al. (2021)
-    score a network: a sum is its first input, a product its map.
+    """The ops up to the last pooled map, without shortcuts and gates, as Lin et al. (2021) score a
+    network: a sum is replaced by its first input, a product by its map.
     """
     nodes = graph.nodes
     pools = [node for node in nodes if isinstance(node.op, GlobalPool)]
@@ -227,8 +228,8 @@ def trunk(graph: Graph) -> Graph:
 
 
 def _zen(graph: Graph, images: Tensor, labels: Tensor, seed: int) -> float:
-    """On noise of the pictures' size, with kernels of unit variance: of He's, which even the layers
-    out, the batch norms' terms would say nothing about width.
+    """On noise of the images' size, with kernels of unit variance: with He's, which equalise the
+    layers, the batch-norm terms would say nothing about width.
     """
     net = fresh(trunk(graph), seed)
     random = torch.Generator().manual_seed(seed)
@@ -249,7 +250,7 @@ def _kernels(net: Net) -> list[Tensor]:
 
 
 def _gradients(net: Net, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-    """Of the cross-entropy by each kernel, batch norms on the batch's own statistics."""
+    """Gradients of the cross-entropy for each kernel, batch norms using the batch's statistics."""
     loss = F.cross_entropy(net.train()(images), labels)
     return torch.autograd.grad(loss, _kernels(net))
 

@@ -1,7 +1,7 @@
 """Block types as ops: each is a few numbers and a `build` that appends its ops to a graph.
 
 Node names follow the PyTorch modules of the published networks, so that their weights fit. For
-small pictures a block of stride 2 keeps its ops and weights and runs them with stride 1.
+small images a block of stride 2 keeps its ops and weights but runs with stride 1.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ghostnas.ir.graph import (
 def make_divisible(value: float, divisor: int = 4) -> int:
     """`value` rounded to a multiple of `divisor`, never down by more than 10 %.
 
-    The rule of MobileNetV2's released code, which GhostNet keeps with divisor 4.
+    The rule in MobileNetV2's released code, which GhostNet uses with divisor 4.
     """
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
@@ -43,7 +43,7 @@ class GhostBlock:
         kernel: k of the depthwise convolution at stride 2 and of the shortcut's.
         stride: 1 or 2.
         se_ratio: squeeze-and-excitation width as a share of `hidden_channels`; 0 for none.
-        ghost_ratio: s, maps made for each one that is convolved (section 3.1).
+        ghost_ratio: s, total maps per convolved map (section 3.1).
         cheap_kernel: d, kernel of the cheap linear operation.
     """
 
@@ -92,7 +92,7 @@ class MBConv:
     """An inverted residual (MobileNetV2), with SE and activation as in MobileNetV3.
 
     Attributes:
-        hidden_channels: width of the depthwise convolution; no expansion where it is the input's.
+        hidden_channels: width of the depthwise convolution; no expansion if equal to the input's.
         out_channels, kernel, stride: as usual.
         se_channels: squeeze-and-excitation width; 0 for none.
         activation: after the expansion and the depthwise convolution.
@@ -139,7 +139,7 @@ BLOCK_TYPES: dict[str, type[Block]] = {"ghost": GhostBlock, "mbconv": MBConv}
 def ghost_module(
     graph: Builder, x: int, name: str, out_channels: int, block: GhostBlock, *, relu: bool
 ) -> int:
-    """A Ghost module (section 3.1): a 1x1 convolution and cheap depthwise maps of its output."""
+    """A Ghost module (section 3.1): a 1x1 convolution plus cheap depthwise maps of its output."""
     primary = ceil(out_channels / block.ghost_ratio)
     cheap = primary * (block.ghost_ratio - 1)
     y = _conv_norm(

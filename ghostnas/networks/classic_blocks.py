@@ -1,7 +1,7 @@
-"""Layers and blocks that the published networks of `ghostnas.networks.classics` are made of.
+"""Layers and blocks of the published networks in `ghostnas.networks.classics`.
 
-They are the ops that tf2cv, pytorchcv in TensorFlow, runs in TFLite: a border of zeros before a
-padded pool, a mean over 2x2 with stride 2 as two pools, a grouped convolution as one a group.
+They use the ops that tf2cv, pytorchcv in TensorFlow, runs in TFLite: a border of zeros before a
+padded pool, a 2x2 mean with stride 2 as two pools, a grouped convolution as one per group.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CLASSES = 1000
 
 
 class Layers(Builder):
-    """Appends layers, each named by its op and its place; takes and returns indices of nodes."""
+    """Appends layers, each named by its op and position; takes and returns node indices."""
 
     def op(self, op: Op, *inputs: int) -> int:
         return self.add(f"{type(op).__name__.lower()}{len(self._nodes)}", op, *inputs)
@@ -104,11 +104,11 @@ class Layers(Builder):
         return self.act(self.op(conv, x))
 
     def pool(self, x: int) -> int:
-        """The greatest of 3x3 with stride 2, where none is below the zeros of the padding."""
+        """3x3 max pooling with stride 2, for maps without values below the padding's zeros."""
         return self.op(MaxPool(kernel=3, stride=2), self.op(Pad(amount=1), x))
 
     def ceil_pool(self, x: int) -> int:
-        """As `pool`, but padded only where pixels would be left over."""
+        """Like `pool`, but padded only where pixels would be left over."""
         odd = self.shape(x)[1] % 2
         return self.op(MaxPool(kernel=3, stride=2), x) if odd else self.pool(x)
 
@@ -127,7 +127,7 @@ class Layers(Builder):
 
 
 def strides(units: Sequence[int], first: int = 1) -> Iterator[tuple[int, int]]:
-    """Each unit's stage and stride: a stage's first unit has 2, that of the first stage `first`."""
+    """Each unit's stage and stride: a stage's first unit has 2, the very first one `first`."""
     for stage, count in enumerate(units):
         for unit in range(count):
             yield stage, 1 if unit else (2 if stage else first)
@@ -144,7 +144,7 @@ def inverted(
     se: bool = False,
     expand: bool = True,
 ) -> int:
-    """The inverted residual of MobileNetV2 (Sandler et al., 2018) and of what came after it."""
+    """The inverted residual of MobileNetV2 (Sandler et al., 2018) and its successors."""
     y = net.conv(x, hidden, act=act) if expand else x
     y = net.depthwise(y, kernel, stride, act)
     y = net.excite(y, make_divisible(hidden / 4, 8), "hard_sigmoid") if se else y
@@ -174,7 +174,7 @@ def bottleneck(
 
 
 def preactivated(net: Layers, x: int, out: int, stride: int, middle: int, se: int) -> int:
-    """A unit of a ResNet with batch norm and ReLU before its convolutions (He et al., 2016b).
+    """A ResNet unit with batch norm and ReLU before its convolutions (He et al., 2016b).
 
     `middle` is the width of a bottleneck, 0 for two 3x3 convolutions.
     """
@@ -205,8 +205,8 @@ def two_way(net: Layers, x: int, middle: int) -> int:
 
 
 def hard_block(net: Layers, x: int, layers: int, out: int, rate: int, growth: float) -> int:
-    """HarDNet's block (Chao et al., 2019): layer n reads the layers n - 1, n - 2, n - 4, ... for as
-    long as the power of two divides n, and is `growth` times wider for each.
+    """HarDNet's block (Chao et al., 2019): layer n reads layers n - 1, n - 2, n - 4, ... as long as
+    the power of two divides n, and is `growth` times wider for each.
     """
     maps = [x]
     for layer in range(1, layers + 1):
@@ -223,9 +223,10 @@ def hard_block(net: Layers, x: int, layers: int, out: int, rate: int, growth: fl
 
 
 def inception(net: Layers, x: int, widths: Sequence[int], pool: MaxPool | AvgPool) -> int:
-    """Inception with batch norm (Ioffe and Szegedy, 2015); of stride 2 if the first width is 0.
+    """Inception with batch norm (Ioffe and Szegedy, 2015); stride 2 if the first width is 0.
 
-    `widths` are of 1x1, of 3x3 (reduced and then full), of double 3x3 (so too), and after `pool`.
+    `widths` are those of 1x1, of 3x3 (reduced, full), of double 3x3 (reduced, full) and after
+    `pool`.
     """
     one, reduced3, three, reduced5, five, pooled = widths
     stride, conv = 1 if one else 2, partial(net.conv, bias=True)
@@ -242,8 +243,8 @@ def inception(net: Layers, x: int, widths: Sequence[int], pool: MaxPool | AvgPoo
 def tree(
     net: Layers, x: int, down: int, levels: int, out: int, stride: int, more: Sequence[int] = ()
 ) -> int:
-    """Of deep layer aggregation (Yu et al., 2018). `down` is x at the tree's stride, and its root
-    reads `more` as well.
+    """A tree of deep layer aggregation (Yu et al., 2018). `down` is x at the tree's stride; the
+    root also reads `more`.
     """
     if levels > 1:
         y = tree(net, x, down, levels - 1, out, stride)

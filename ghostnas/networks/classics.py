@@ -1,5 +1,5 @@
-"""Published networks as graphs, by their names in pytorchcv; for holding predictions against
-measurements. They are no `Arch`: none can be searched or exported.
+"""Published networks as graphs, by their names in pytorchcv, for comparing predictions with
+measurements. They are not `Arch`es: none can be searched or exported.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ REGNETS = {
     "y008": (56, 38.84, 2.4, 14, 16),
     "y016": (48, 20.71, 2.65, 27, 24),
 }
-# Width of the stem, growth, and of each stage layers, width, growth rate and stride of its end.
+# Width of the stem, growth, and each stage's layers, width, growth rate and stride at its end.
 HARDNETS = {
     "39ds": (48, 1.6, "4 96 16 2, 16 320 20 2, 8 640 64 2, 4 1024 160 1"),
     "68ds": (64, 1.7, "8 128 14 2, 16 256 16 1, 16 320 20 2, 16 640 40 2, 4 1024 160 1"),
@@ -89,7 +89,7 @@ def graph(name: str) -> Graph:
     """The network at 224 pixels with 1,000 classes.
 
     Raises:
-        InputError: there is no network of that name here.
+        InputError: there is no network of that name.
     """
     if name not in _NETWORKS:
         raise InputError(f"unknown network {name!r}; known: {', '.join(names())}")
@@ -112,7 +112,7 @@ def _mobilenet(
 
 
 def _mobilenetv2(net: Layers, width: float, expand: bool) -> None:
-    """`expand`: whether the first unit, as wide as its input, has the 1x1 convolution for that."""
+    """`expand`: whether the first unit, as wide as its input, has a 1x1 expansion convolution."""
     x = net.conv(0, int(32 * width), 3, 2, "relu6")
     for stage, (out, units, first) in enumerate(MOBILENETV2):
         for unit in range(units):
@@ -153,7 +153,7 @@ def _proxylessnas(net: Layers, name: str) -> None:
 def _resnet(
     net: Layers, name: str, width: float = 1.0, pre: bool = False, se: bool = False
 ) -> None:
-    """ResNet and its kin. The last unit of a narrow one keeps its full width."""
+    """ResNet and its variants. The last unit of a narrow one keeps its full width."""
     units, deep = [int(count) for count in RESNETS[name]], "bc" in name
     x = net.pool(net.conv(0, int(64 * width), 7, 2))
     for number, (stage, stride) in enumerate(blocks.strides(units), 1):
@@ -207,7 +207,7 @@ def _squeezenet(net: Layers, name: str, add: bool = False) -> None:
 
 
 def _densenet(net: Layers, units: Sequence[int]) -> None:
-    """DenseNet (Huang et al., 2017) that grows by 32 maps a unit."""
+    """DenseNet (Huang et al., 2017) that grows by 32 maps per unit."""
     x = net.pool(net.conv(0, 64, 7, 2))
     for stage, count in enumerate(units):
         x = net.halve(net.bare(net.norm(x), net.width(x) // 2)) if stage else x
@@ -225,7 +225,7 @@ def _vovnet27s(net: Layers) -> None:
 
 
 def _diracnet18v2(net: Layers) -> None:
-    """DiracNet (Zagoruyko et al., 2017), its ReLUs before the pools, not after: either fuses."""
+    """DiracNet (Zagoruyko et al., 2017), with ReLUs before, not after, the pools: either fuses."""
     x = net.pool(net.biased(0, 64, 7, 2))
     for stage in range(4):
         x = net.op(MaxPool(kernel=2, stride=2), x) if stage else x

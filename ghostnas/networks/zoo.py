@@ -9,7 +9,7 @@ from ghostnas.errors import InputError, did_you_mean
 from ghostnas.networks.arch import Arch, Head, Stage, Stem, fit_to, load
 from ghostnas.networks.blocks import GhostBlock, MBConv, make_divisible
 
-# GhostNet, table 1, by feature-map size: kernel, #exp, #out, SE; a stage starts with its stride.
+# GhostNet, table 1, by feature-map size: kernel, #exp, #out, SE; each stage's stride comes first.
 _GHOSTNET = (
     (1, ((3, 16, 16, 0.0),)),
     (2, ((3, 48, 24, 0.0), (3, 72, 24, 0.0))),
@@ -58,7 +58,7 @@ _MOBILENETV3_LARGE = (
 
 
 def ghostnet(width: float = 1.0, resolution: int = 224, classes: int = 1000) -> Arch:
-    """GhostNet (Han et al., 2020) with every channel count but the head's times `width`."""
+    """GhostNet (Han et al., 2020), every channel count except the 1,280 features times `width`."""
     stages = []
     for stride, rows in _GHOSTNET:
         blocks = [
@@ -117,7 +117,7 @@ ZOO: dict[str, Callable[[float, int, int], Arch]] = {
 
 
 def named(name: str, width: float = 1.0, resolution: int = 224, classes: int = 1000) -> Arch:
-    """The zoo's network of that name.
+    """The zoo's network of this name.
 
     Raises:
         InputError: the zoo has no such network.
@@ -130,10 +130,10 @@ def named(name: str, width: float = 1.0, resolution: int = 224, classes: int = 1
 
 
 def find(name: str, width: float | None = None, resolution: int | None = None) -> Arch:
-    """The network of the zoo, of a .json file, the best one of a search's folder, or a training's.
+    """The network of a zoo name, a .json file or a run folder: a search's best or a training's.
 
     Raises:
-        InputError: there is none of that name, or `width` is given for one that has its own.
+        InputError: there is no such network, or `width` is given for one that has its own.
     """
     path = Path(name)
     if name in ZOO:

@@ -1,4 +1,4 @@
-"""Which block of one network stands where in another, as their keys tell. Knows no weights."""
+"""Matches the blocks of one network to those of another by their keys. Knows nothing of weights."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _BLOCK = re.compile(r"blocks\.(\d{1,4}\.\d{1,4})\.(.+)", re.ASCII)
 
 
 def match(theirs: Mapping[str, T], ours: Iterable[str]) -> dict[str, T]:
-    """The values of `theirs` under the keys of our blocks at the same places: the second of a
-    stage under the second of that stage. Blocks with no such place are left out.
+    """The values of `theirs` under the keys of our blocks at the same places: the second block of a
+    stage under the second of that stage. Blocks without a counterpart are left out.
     """
     our_blocks = {place: block for block, place in _places(ours).items()}
     their_places = _places(theirs)
@@ -29,11 +29,12 @@ def match(theirs: Mapping[str, T], ours: Iterable[str]) -> dict[str, T]:
 
 
 def _places(keys: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """For each block its stage and its number in it.
+    """Each block's stage and its number within it.
 
-    In the keys a stage is two groups of blocks, its first and the rest, or one if it has but one.
-    It begins where a Ghost block strides, as only there it has ``conv_dw``; so the groups that
-    follow count as the same stage. Of other blocks each group is a stage, for nothing tells more.
+    In the keys a stage is two groups of blocks, its first and the rest, or one group if it has only
+    one block. A stage begins where a Ghost block strides, the only place it has ``conv_dw``; the
+    groups that follow count as the same stage. For other block types each group counts as a stage,
+    since nothing else tells.
     """
     inside = defaultdict(set)
     for key in keys:

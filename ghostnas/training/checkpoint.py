@@ -1,4 +1,4 @@
-"""Everything that a training needs to go on, as one .safetensors file, whole or not at all."""
+"""Everything a training needs to resume, as one .safetensors file, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INTERVAL_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """A training between two steps: how many are done, tensors by name, and sums of the epoch.
+    """A training between two steps: the steps done, tensors by name, and the epoch's sums.
 
     Random numbers need no state: each step draws them from the seed and its own number.
     """
@@ -39,7 +39,7 @@ def from_bytes(content: bytes, where: str) -> State:
     """Read what `to_bytes` wrote; `where` names it in an error.
 
     Raises:
-        InputError: it is damaged, or no checkpoint.
+        InputError: it is damaged, or not a checkpoint.
     """
     try:
         tensors = safetensors.torch.load(content)
@@ -48,7 +48,7 @@ def from_bytes(content: bytes, where: str) -> State:
         sums = tuple(float.fromhex(value) for value in about["sums"])
         return State(step=int(about["step"]), tensors=tensors, sums=sums)
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{where}: is no whole checkpoint: {error}") from error
+        raise InputError(f"{where}: is not a complete checkpoint: {error}") from error
 
 
 def gather(
@@ -71,7 +71,7 @@ def restore(
     """Put a checkpoint's tensors where `gather` found them.
 
     Raises:
-        InputError: they are another network's or another optimizer's.
+        InputError: they belong to another network or optimizer.
     """
     parts: dict[str, dict[str, Tensor]] = {"net": {}, "average": {}, "optimizer": {}}
     for name, tensor in state.tensors.items():
@@ -90,12 +90,12 @@ def restore(
         _lay_out(optimizer)
     except (RuntimeError, ValueError) as error:
         raise InputError(
-            f"the checkpoint is of another network or recipe: {str(error).splitlines()[0]}"
+            f"the checkpoint is from another network or recipe: {str(error).splitlines()[0]}"
         ) from error
 
 
 def _lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Lay its tensors out in memory as their parameters are, which fused steps count on."""
+    """Give its tensors the memory layout of their parameters, which fused steps rely on."""
     for parameter, slots in optimizer.state.items():
         for key, value in slots.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:

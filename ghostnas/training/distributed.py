@@ -1,6 +1,6 @@
-"""Several processes that train one network: who this process is, and sums over all of them.
+"""Several processes that train one network: which one this is, and sums over all of them.
 
-`torchrun` starts them and says so in the environment; without it there is one.
+`torchrun` starts them and describes them in the environment; without it there is one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TORCHRUN_SETS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """This process among all that train: its rank of `size`, and its device."""
+    """This process among all those training: its rank out of `size`, and its device."""
 
     device: torch.device
     rank: int = 0
@@ -31,7 +31,7 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
     def total(self, *values: float) -> list[float]:
@@ -43,7 +43,7 @@ class World:
         return [float(each) for each in sums]
 
     def from_first(self, content: bytes | None) -> bytes | None:
-        """What the first process gives, in all of them."""
+        """The first process's `content`, in all processes."""
         if self.size == 1:
             return content
         box: list[Any] = [content]
@@ -57,11 +57,11 @@ def join(device: str = "auto") -> Iterator[World]:
     """The processes that ``torchrun`` started, or this one alone, until the block ends.
 
     Args:
-        device: ``cpu``, ``cuda`` or ``auto``, which is CUDA where there is some.
+        device: ``cpu``, ``cuda`` or ``auto``, which is CUDA if available.
 
     Raises:
-        InputError: CUDA is asked for where there is none, or too little; or the environment speaks
-            of several processes without saying where they meet.
+        InputError: CUDA is requested but missing, or there are too few GPUs; or the environment
+            sets several processes but not where they meet.
     """
     cuda = on_cuda(device)
     if os.environ.get("WORLD_SIZE", "1") == "1":
@@ -69,7 +69,7 @@ def join(device: str = "auto") -> Iterator[World]:
         return
     if missing := [name for name in TORCHRUN_SETS if not os.environ.get(name)]:
         raise InputError(
-            f"WORLD_SIZE is set and {missing[0]} is not: start several processes by torchrun"
+            f"WORLD_SIZE is set but {missing[0]} is not: start several processes with torchrun"
         )
     local = torch.device("cpu")
     if cuda:
@@ -77,33 +77,33 @@ def join(device: str = "auto") -> Iterator[World]:
         if number >= torch.cuda.device_count():
             raise InputError(
                 f"process {number} has no GPU of its own: there are {torch.cuda.device_count()}; "
-                "start fewer by --nproc-per-node"
+                "start fewer with --nproc-per-node"
             )
         local = torch.device("cuda", number)
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield World(device=local, rank=dist.get_rank(), size=dist.get_world_size())
-        dist.barrier()  # torchrun kills all when one ends badly: let the first write its files
+        dist.barrier()  # torchrun kills all if one fails: let the first write its files
     finally:
-        gc.collect()  # a network that still holds the group keeps its threads, which abort at exit
+        gc.collect()  # a network that still holds the group keeps threads alive that abort at exit
         dist.destroy_process_group()
 
 
 def on_cuda(device: str) -> bool:
-    """Whether ``cpu``, ``cuda`` or ``auto``, which is CUDA where there is some, means CUDA here.
+    """Whether ``cpu``, ``cuda`` or ``auto``, which is CUDA if available, means CUDA here.
 
     Raises:
-        InputError: it is asked for where there is none.
+        InputError: CUDA is requested but not available.
     """
     found = torch.cuda.is_available()
     if device == "cuda" and not found:
-        raise InputError("device cuda: this PyTorch finds none; use --device cpu")
+        raise InputError("device cuda: PyTorch finds none here; use --device cpu")
     return found and device != "cpu"
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes, whose gradient is the sum of their gradients."""
+    """The sum over all processes; its gradient is the sum of their gradients."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class _Sum(torch.autograd.Function):
 class SyncBatchNorm(nn.BatchNorm2d):
     """Batch norm over the batches of all processes, on any device; PyTorch's own needs CUDA.
 
-    In training each process must hold equally many values. Statistics are taken in float32.
+    In training, each process must hold the same number of values. Statistics are in float32.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -153,9 +153,9 @@ def _mean_of_all(values: Tensor) -> Tensor:
 
 
 def synchronise(net: nn.Module) -> None:
-    """Make every batch norm of `net` one over the batches of all processes.
+    """Make every batch norm of `net` span the batches of all processes.
 
-    The modules stay the same objects, as the network holds them by their nodes too.
+    The modules stay the same objects, since the network also refers to them by node.
     """
     for module in net.modules():
         if type(module) is nn.BatchNorm2d:

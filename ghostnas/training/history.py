@@ -1,4 +1,4 @@
-"""How a training goes: curve.csv, lines for people, and files for TensorBoard if there is one."""
+"""Records a training's progress: curve.csv, progress lines, and TensorBoard files if installed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPOKEN_EVERY_S = 10.0
 
 
 class Curve:
-    """curve.csv: a row an epoch, with all that earlier processes did; and lines for people."""
+    """curve.csv, one row per epoch, including those of earlier processes; and progress lines."""
 
     COLUMNS = (
         *("epoch", "step", "resolution", "learning_rate", "loss", "train_accuracy", "accuracy"),
@@ -36,7 +36,7 @@ class Curve:
                 }
             except (KeyError, ValueError, TypeError) as error:
                 raise InputError(
-                    f"{path}: is no curve of a training; restore it, or move it away"
+                    f"{path}: is not a training curve; restore it, or move it away"
                 ) from error
         self._began = time.monotonic()
         self._before: float | None = None
@@ -45,7 +45,7 @@ class Curve:
 
     @property
     def seconds(self) -> float:
-        """Of this training, in all processes that worked at it."""
+        """Seconds of this training, over all processes that worked on it."""
         if self._before is None:  # nothing was left to do
             return self._seconds_before(len(self._rows) + 1)
         return self._before + time.monotonic() - self._began
@@ -62,7 +62,7 @@ class Curve:
             self._say(
                 f"epoch {progress.epoch}, step {progress.step}/{progress.steps}: loss "
                 f"{progress.mean_loss:.3f}, {progress.train_accuracy:.1%} in training{held_out}; "
-                f"{progress.images_per_second:.0f} pictures a second, "
+                f"{progress.images_per_second:.0f} images per second, "
                 f"{duration(progress.seconds_left)} left"
             )
 
@@ -91,14 +91,14 @@ class Curve:
             self._board.flush()
 
     def _seconds_before(self, epoch: int) -> float:
-        """When the last epoch before this one was done; what came after it is done again."""
+        """When the last epoch before this one finished; anything after it is repeated."""
         return max(
             (float(row["seconds"]) for done, row in self._rows.items() if done < epoch), default=0.0
         )
 
 
 def _tensorboard(folder: Path) -> Any:
-    """A writer of TensorBoard's files where that is installed."""
+    """A TensorBoard writer, if TensorBoard is installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

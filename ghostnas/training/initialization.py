@@ -1,4 +1,4 @@
-"""The weights a training begins with. Knows no training and no data."""
+"""The weights a training starts from. Knows nothing of training or data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RESIDUAL_SCALE = 0.3
 
 
 def fresh(graph: Graph, seed: int) -> Net:
-    """A network whose weights follow from `seed`; the random state of torch stays as it is."""
+    """A network with weights drawn from `seed`; torch's random state is left unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = Net(graph)
@@ -24,7 +24,7 @@ def initialise(net: Net) -> None:
     """He-normal kernels, and residual branches that start small.
 
     A block's last batch norms start at RESIDUAL_SCALE (Goyal et al., 2017, start them at 0): in a
-    hundred steps GhostNet 0.5x then gets to 0.51 +- 0.07 on `synthetic` instead of 0.31 +- 0.06.
+    hundred steps GhostNet 0.5x then reaches 0.51 +- 0.07 on `synthetic` instead of 0.31 +- 0.06.
     """
     residual = _residual_norms(net)
     for name, module in net.named_modules():
@@ -35,7 +35,7 @@ def initialise(net: Net) -> None:
 
 
 def _residual_norms(net: Net) -> set[str]:
-    """Names of the batch norms that a sum's first input ends in, through a concatenation or not."""
+    """Names of the batch norms that end a sum's first input, directly or before a concatenation."""
     nodes = net.graph.nodes
     names: set[str] = set()
     for node in nodes:

@@ -1,4 +1,4 @@
-"""A network that learns: its steps, its optimizer, and whether they still make sense."""
+"""A network in training: its steps, its optimizer, and checks that the training is still sound."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from ghostnas.training.initialization import fresh
 from ghostnas.training.recipe import Recipe
 
 SMOOTHING = 0.98
-LEAST_STEPS = 100  # before a training can be said to diverge
-STREAM = 0xD20  # keeps dropout's draws apart from others of the same seed
+LEAST_STEPS = 100  # before a training can count as diverging
+STREAM = 0xD20  # separates dropout's draws from others of the same seed
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate", "alloc_failed")
 
-# Gives logits for a batch of uint8 pictures (n, 3, height, width).
+# Gives logits for a batch of uint8 images (n, 3, height, width).
 Teacher: TypeAlias = Callable[[Tensor], Tensor]
 
 
@@ -41,8 +41,8 @@ class Learner:
 
     Args:
         world: the processes that share each batch.
-        initial: weights to begin with; those it lacks are drawn from `seed`.
-        teacher: whose answers are learned too, as the recipe says.
+        initial: weights to start from; missing ones are drawn from `seed`.
+        teacher: a network to distill from, as the recipe says.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Learner:
 
     @property
     def result(self) -> Net:
-        """The network that the training is judged by and gives."""
+        """The network that the training is evaluated on and returns."""
         if self._average is None:
             return self.net
         module = self._average.module
@@ -104,51 +104,51 @@ class Learner:
         self.health.add(self.step, loss.detach(), own.detach(), logits.detach(), labels)
 
     def _taught(self, own: Tensor, logits: Tensor, answers: Tensor) -> Tensor:
-        """The loss with the distance to the teacher's answers, both softened."""
+        """The loss combined with the distance to the teacher's logits, both softened."""
         heat, weight = self._recipe.distill_temperature, self._recipe.distill_weight
         wanted, found = (F.log_softmax(each / heat, 1) for each in (answers, logits))
         distance = F.kl_div(found, wanted, reduction="batchmean", log_target=True) * heat**2
         return (1 - weight) * own + weight * distance
 
     def state(self) -> State:
-        """All that is needed to go on.
+        """Everything needed to resume.
 
         Raises:
-            TrainingError: a weight is no number.
+            TrainingError: a weight is not finite.
         """
         self.check_weights()
         tensors = checkpoint.gather(self.net, self._optimizer, self._average)
         return State(step=self.step, tensors=tensors, sums=tuple(self.health.sums))
 
     def restore(self, state: State) -> None:
-        """Go on from `state`.
+        """Resume from `state`.
 
         Raises:
-            InputError: it is another network's.
+            InputError: it belongs to another network.
         """
         checkpoint.restore(state, self.net, self._optimizer, self._average)
         self.step, self.health.sums = state.step, list(state.sums)
 
     def check_weights(self) -> None:
         """Raises:
-        TrainingError: one is no number.
+        TrainingError: a weight is not finite.
         """
         if not all(bool(tensor.isfinite().all()) for tensor in self.net.state_dict().values()):
-            raise TrainingError(f"step {self.step} left weights that are no numbers")
+            raise TrainingError(f"step {self.step} left weights that are not finite")
 
 
 class Health:
-    """Sums of the epoch, and whether the training still makes sense."""
+    """The epoch's sums, and checks that the training is still sound."""
 
     def __init__(self, classes: int) -> None:
-        self.sums = [0.0, 0.0, 0.0, 0.0, 0.0]  # loss, right, pictures, steps, smoothed loss
+        self.sums = [0.0, 0.0, 0.0, 0.0, 0.0]  # loss, right, images, steps, smoothed loss
         self._limit = 2 * math.log(classes) + 1
         self._waiting: list[tuple[int, Tensor, Tensor, Tensor, int]] = []
 
     def add(self, step: int, loss: Tensor, own: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Take in a step; its numbers stay on the device until they are looked at.
+        """Record a step; its numbers stay on the device until they are checked.
 
-        `loss` is what was learned from, `own` its cross-entropy alone, without a teacher's part.
+        `loss` is the training loss, `own` the cross-entropy alone, without a teacher's part.
         """
         right = (logits.argmax(1) == labels).sum()
         self._waiting.append((step, loss, own, right, len(labels)))
@@ -157,7 +157,7 @@ class Health:
         """The last loss.
 
         Raises:
-            TrainingError: a loss is no number, or they grow.
+            TrainingError: a loss is not finite, or the losses grow.
         """
         last = 0.0
         for step, loss, own, right, count in self._waiting:
@@ -178,7 +178,7 @@ class Health:
         return last
 
     def means(self, world: World) -> tuple[float, float]:
-        """Loss and share of right pictures of the epoch so far, over all processes of `world`."""
+        """Loss and share of correct images in the epoch so far, over all processes of `world`."""
         loss, right, pictures, steps = world.total(*self.sums[:4])
         return loss / max(1.0, steps), right / max(1.0, pictures)
 
@@ -202,8 +202,8 @@ def _optimizer(net: Net, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def _average(net: Net, recipe: Recipe) -> AveragedModel | None:
-    """A moving average of weights and statistics, which forgets its first steps: without that,
-    a training of three epochs was handed out nearly as it began.
+    """A moving average of weights and statistics that forgets its first steps: without that, a
+    training of three epochs returned weights close to its initial ones.
     """
     if not recipe.ema:
         return None
@@ -220,7 +220,7 @@ def _average(net: Net, recipe: Recipe) -> AveragedModel | None:
 
 
 def _forward(net: Net, recipe: Recipe, world: World) -> Callable[[Tensor], Tensor]:
-    """The network as a step runs it: with dropout, compiled, over processes, as is asked for."""
+    """The network as a step runs it: with dropout, compiled, over processes, as requested."""
     if recipe.dropout:
         last = [node.name for node in net.graph.nodes if isinstance(node.op, Dense)][-1]
 
@@ -232,7 +232,7 @@ def _forward(net: Net, recipe: Recipe, world: World) -> Callable[[Tensor], Tenso
     if world.size > 1:
         ids = [world.device.index] if world.device.type == "cuda" else None
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a future default for buffers, which are alike
+            warnings.simplefilter("ignore")  # about a future default for buffers, which are equal
             forward = DistributedDataParallel(net, device_ids=ids, broadcast_buffers=False)
     if recipe.compile and world.device.type == "cuda":
         forward.compile()
@@ -241,10 +241,10 @@ def _forward(net: Net, recipe: Recipe, world: World) -> Callable[[Tensor], Tenso
 
 @contextmanager
 def memory_errors(batch_size: int) -> Iterator[None]:
-    """Tell an exhausted memory, as PyTorch and its libraries say it, in one line.
+    """Report out-of-memory errors from PyTorch and its libraries in one line.
 
     Raises:
-        TrainingError: memory does not suffice.
+        TrainingError: there is not enough memory.
     """
     try:
         yield
@@ -254,6 +254,6 @@ def memory_errors(batch_size: int) -> Iterator[None]:
         if not known and not any(text in told for text in OUT_OF_MEMORY):
             raise
         raise TrainingError(
-            f"memory does not suffice for batches of {batch_size}; try --batch-size "
+            f"not enough memory for batches of {batch_size}; try --batch-size "
             f"{max(1, batch_size // 2)}"
         ) from error

@@ -1,11 +1,11 @@
-"""The two networks of a search: the deployment, which budgets, latency and exported files mean, and
-the proxy, which is trained to judge it. Decided here, and nowhere else.
+"""The two networks of a search: the deployment, to which budgets, latency and exported files refer,
+and the proxy, which is trained to evaluate it. Decided here, and nowhere else.
 
 A deployment is `published`, the network at the resolution and with the strides of the paper's
-table 1 (224 px), or `data`, the network at the size of the data's own images, whose first strides
-run as 1 where these are small. Both have the data's classes. The proxy is what a recipe trains of
-it: the same network, or, where the images are smaller than the deployment's input, one at their
-size with fewer strides, whose weights are then no weights of the deployment.
+table 1 (224 px), or `data`, the network at the size of the data's own images, with its first
+strides run as 1 if these are small. Both have the data's classes. The proxy is what a recipe
+trains: the same network or, where the images are smaller than the deployment's input, one at their
+size with fewer strides, whose weights then do not fit the deployment.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def deployed_space(space: Space, deploy: str, resolution: int, images: Split) ->
     Args:
         deploy: one of `DEPLOYMENTS`.
         resolution: pixels that the deployment is pinned to, or 0. Without it, a space that searches
-            the resolution is searched at its first one where the images are smaller than any
-            larger: no training could tell the others apart.
+            the resolution is pinned to its first one if the images are smaller than its largest:
+            no training could distinguish the others.
 
     Raises:
-        InputError: `deploy` is unknown, or does not go with a resolution.
+        InputError: `deploy` is unknown, or cannot be combined with a resolution.
     """
     if deploy not in DEPLOYMENTS:
         raise InputError(f"--deploy {deploy!r}: known are {', '.join(DEPLOYMENTS)}")
@@ -43,8 +43,8 @@ def deployed_space(space: Space, deploy: str, resolution: int, images: Split) ->
     if deploy == DATA:
         if resolution:
             raise InputError(
-                f"--deploy {DATA} is at the images' own {images.data_resolution} px: leave "
-                f"--resolution {resolution} out, or take --deploy {PUBLISHED}"
+                f"--deploy {DATA} uses the images' own {images.data_resolution} px: leave "
+                f"--resolution {resolution} out, or use --deploy {PUBLISHED}"
             )
         return dataclasses.replace(space.pin(resolution=images.data_resolution), drop_strides=True)
     if resolution:
@@ -56,19 +56,19 @@ def deployed_space(space: Space, deploy: str, resolution: int, images: Split) ->
 
 
 def proxy_of(arch: Arch, images: Split) -> Arch:
-    """The network that is trained to judge the deployment `arch`."""
+    """The network that is trained to evaluate the deployment `arch`."""
     return splits.fit(arch, images)
 
 
 def shares_weights(arch: Arch, proxy: Arch) -> bool:
-    """Whether the weights of `proxy` are weights of `arch`: the same strides run, so that both are
-    one network on images of two sizes, or of one.
+    """Whether the weights of `proxy` fit `arch`: with the same strides, both are one network on
+    images of the same or different sizes.
     """
     return dataclasses.replace(proxy, resolution=arch.resolution) == arch
 
 
 def describe(arch: Arch) -> str:
-    """A network's input and counts, as one tells a deployment from its proxy."""
+    """A network's input and counts, which distinguish a deployment from its proxy."""
     strides = arch.dropped_strides
     dropped = f", {strides} stride{'s' * (strides > 1)} dropped" if strides else ""
     macs = cost.count(lower(arch)).macs
@@ -76,7 +76,7 @@ def describe(arch: Arch) -> str:
 
 
 def to_json(arch: Arch) -> Mapping[str, Any]:
-    """What of a network differs between deployment and proxy."""
+    """The properties of a network that differ between deployment and proxy."""
     return {
         "id": arch.id,
         "resolution": arch.resolution,

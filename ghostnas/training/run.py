@@ -1,4 +1,4 @@
-"""A training in a folder: started, stopped at any moment, gone on with, and kept in full."""
+"""A training in a folder: started, stopped at any moment, resumed, and kept in full."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from ghostnas.training.recipe import Recipe
 from ghostnas.training.settings import Settings, read, to_text
 from ghostnas.training.splits import Split
 
-CURVE_POINTS = 40  # accuracies on held-out pictures along a training
+CURVE_POINTS = 40  # accuracies on held-out images over a training
 CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What a training runs on, which may change when it goes on.
+    """What a training runs on, which may change when it resumes.
 
-    `device` is ``cpu``, ``cuda`` or ``auto``; `workers` are processes that decode pictures; the
-    state is kept every `interval_s` seconds.
+    `device` is ``cpu``, ``cuda`` or ``auto``; `workers` is the number of processes that decode
+    images; the state is kept every `interval_s` seconds.
     """
 
     device: str = "auto"
@@ -55,13 +55,13 @@ class Machine:
 def start(
     arch: Arch, how: Recipe, settings: Settings, machine: Machine, folder: Path, say: Say
 ) -> dict[str, Any]:
-    """Train `arch` anew in `folder`; returns what ``result.json`` holds.
+    """Start training `arch` in `folder`; returns the contents of ``result.json``.
 
     The folder then has ``arch.json``, ``model.safetensors``, ``curve.csv`` and ``result.json``.
 
     Raises:
-        InputError: the folder holds a training already, or something that is named is wrong.
-        TrainingError: it cannot go on; the last good state is kept.
+        InputError: the folder already holds a training, or a setting is invalid.
+        TrainingError: it cannot continue; the last good state is kept.
     """
     with join(machine.device) as world:
         _agree(world, _taken(folder))
@@ -76,11 +76,11 @@ def start(
 
 
 def resume(machine: Machine, folder: Path, say: Say) -> dict[str, Any]:
-    """Go on with the training in `folder`, from its last good state.
+    """Resume the training in `folder` from its last good state.
 
     Raises:
-        InputError: there is none, or its data are others now.
-        TrainingError: it cannot go on; the last good state is kept.
+        InputError: there is none, or its data has changed.
+        TrainingError: it cannot continue; the last good state is kept.
     """
     with join(machine.device) as world:
         settings, how, pictures = read(folder / "train.toml")
@@ -88,15 +88,15 @@ def resume(machine: Machine, folder: Path, say: Say) -> dict[str, Any]:
         training = _Training(arch, how, settings, machine, folder, world, say, new=False)
         if not splits.has_fingerprint(training.pictures, pictures):
             raise InputError(
-                f"data {settings.data!r}: other pictures than when the training in {folder} began; "
-                "restore them, or start anew in another --out"
+                f"data {settings.data!r}: the images have changed since the training in {folder} "
+                "began; restore them, or start again in another --out"
             )
         with locked(folder) if world.first else nullcontext():
             return training.run()
 
 
 class _Training:
-    """All that a training reads, read and checked before its folder is made."""
+    """Everything a training reads, loaded and checked before its folder is made."""
 
     def __init__(
         self,
@@ -142,10 +142,10 @@ class _Training:
             arch, replace(self._arch, classes=arch.classes)
         ):
             self._say(
-                "the images are smaller than the network's input: trained is its proxy at "
-                f"{proxy_network.describe(self._arch)}, and not {proxy_network.describe(arch)}, "
+                "the images are smaller than the network's input: training its proxy at "
+                f"{proxy_network.describe(self._arch)}, not {proxy_network.describe(arch)}, "
                 f"whose budgets and latency are not the proxy's; --resolution {arch.resolution} "
-                "trains it"
+                "trains that"
             )
 
     def write_settings(self) -> None:
@@ -158,7 +158,7 @@ class _Training:
         how, settings, world = self._how, self._settings, self._world
         pictures = self.pictures
         if world.first:
-            for left in self._folder.glob(f".{CHECKPOINT}.*"):  # by a kill in the middle of writing
+            for left in self._folder.glob(f".{CHECKPOINT}.*"):  # by a kill while writing
                 left.unlink()
         curve = Curve(self._folder / "curve.csv", self._say) if world.first else None
         task = Task(
@@ -206,9 +206,9 @@ class _Training:
         return result
 
     def _tested(self, trained: Trained) -> tuple[float, dict[Path, str]]:
-        """The accuracy on test pictures, and this process's part of those that are unreadable."""
+        """The accuracy on test images, and this process's share of the unreadable ones."""
         pictures, unread = self.pictures, dict[Path, str]()
-        if not len(pictures.validation):  # the training was judged by them already
+        if not len(pictures.validation):  # the training was already evaluated on them
             if isinstance(pictures.test, PictureFiles):
                 own = set(pictures.test.paths)
                 unread = {path: why for path, why in self._skipped.items() if path in own}
@@ -223,22 +223,22 @@ class _Training:
 
 
 def _taken(folder: Path) -> str:
-    """Why no training can be started in the folder; empty if one can."""
+    """Why no training can start in the folder; empty if one can."""
     if (folder / "train.toml").exists():
-        return f"{folder}: holds a training already; go on with it by --resume"
+        return f"{folder}: already holds a training; resume it with --resume"
     return ""
 
 
 def _agree(world: World, objection: str) -> None:
-    """Stop in all processes where the first one objects; the others may look too late."""
+    """Stop all processes if the first one objects; the others may look too late."""
     if said := world.from_first(objection.encode()):
         raise InputError(said.decode())
 
 
 def _teacher(file: str, pictures: Split, device: torch.device, say: Say) -> Teacher:
-    """Any model that can be opened, as a function from uint8 pictures to logits, both on `device`.
+    """Any model that can be opened, as a function from uint8 images to logits, both on `device`.
 
-    PyTorch's run there too, others on the CPU.
+    PyTorch models also run there, others on the CPU.
     """
     model = open_model(Path(file), threads=torch.get_num_threads(), device=str(device))
     classes = pictures.preprocessing.classes

@@ -1,8 +1,8 @@
-"""Starting weights for a network from those of another: what fits is taken. Trains nothing.
+"""Initial weights for a network from those of another: whatever fits is taken. Trains nothing.
 
-A layer takes the first channels of the layer of its name. Which inputs belong to them follows from
-the graph: a Ghost module's output is its primary maps and then its cheap ones, so half of its
-channels are the first half of either. A stage takes the first blocks of the stage of its number.
+A layer takes the first channels of the layer of the same name. Which inputs belong to them follows
+from the graph: a Ghost module's output is its primary maps and then its cheap ones, so half of its
+channels are the first half of each. A stage takes the first blocks of the stage of its number.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ NONE = -1  # in place of an index: the other network has no such channel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Channels that one layer made: for each its index in the other network's layer, which has
-    `size` of them.
+    """Channels made by one layer: for each, its index in the other network's layer, which has
+    `size` channels.
     """
 
     indices: Indices
@@ -59,11 +59,12 @@ Layout: TypeAlias = tuple[Run, ...]  # of a node's output, in order
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """How many arrays of the network were taken whole, in part or not, and those that found none.
+    """How many arrays of the network were taken whole, in part or not at all, and how many of the
+    file's were unused.
 
     Attributes:
-        whole, cut, left: arrays of the network; those left begin with values of their own.
-        unused: arrays of the file that nothing was taken of.
+        whole, cut, left: arrays of the network; those left start from values of their own.
+        unused: arrays of the file from which nothing was taken.
     """
 
     whole: int
@@ -74,16 +75,16 @@ class Fitted:
     def __str__(self) -> str:
         return (
             f"{self.whole} of {self.whole + self.cut + self.left} arrays taken whole, "
-            f"{self.cut} cut, {self.left} left at their own start; {self.unused} unused"
+            f"{self.cut} cut, {self.left} left at their initial values; {self.unused} unused"
         )
 
 
 def fit(graph: Graph, weights: Weights, seed: int = 0) -> tuple[dict[str, Array], Fitted]:
-    """What `weights`, of another network, give to the network of `graph`; float32, its shapes.
+    """What the network of `graph` takes from another's `weights`; float32, in its own shapes.
 
-    Channels that the other network does not have begin as in a new one, drawn from `seed`:
-    He-normal kernels, batch norms at 1 and 0. A kernel of another size goes to the middle of one
-    of zeros, or its middle is taken. A classifier of another number of classes is left out.
+    Channels that the other network lacks are initialised as in a new one, drawn from `seed`:
+    He-normal kernels, batch norms at 1 and 0. A smaller kernel is centred in zeros; of a larger
+    one the middle is taken. A classifier with another number of classes is left out.
 
     Raises:
         InputError: nothing fits.
@@ -96,7 +97,7 @@ def fit(graph: Graph, weights: Weights, seed: int = 0) -> tuple[dict[str, Array]
         for key, shape in weight_shapes(node).items()
         if key in matched and _could(matched[key], shape, _grouped(node.op))
     }
-    # The first walk tells where the Ghost modules' maps are; then the stem, that the first of them
+    # The first walk finds where the Ghost modules' maps are; then the stem, which the first of them
     # are added to, can take the same channels.
     layouts = _layouts(graph, source, _layouts(graph, source, None))
     rng = np.random.default_rng(seed)
@@ -115,16 +116,16 @@ def fit(graph: Graph, weights: Weights, seed: int = 0) -> tuple[dict[str, Array]
                 whole += found.shape == shape and all(map(_is_all, indices))
     if not arrays:
         raise InputError(
-            f"none of the {len(weights)} arrays fits any of the network's {len(shapes)}"
+            f"none of the {len(weights)} arrays fit any of the network's {len(shapes)}"
         )
     left, unused = len(shapes) - len(arrays), len(weights) - len(arrays)
     return arrays, Fitted(whole=whole, cut=len(arrays) - whole, left=left, unused=unused)
 
 
 def _layouts(graph: Graph, source: Weights, known: list[Layout] | None) -> list[Layout]:
-    """For each node, which channels of the other network's its output has.
+    """For each node, which of the other network's channels its output has.
 
-    `known` are the layouts of an earlier walk, if there was one.
+    `known` is the layouts of an earlier walk, if any.
     """
     readers = graph.consumers()
     layouts: list[Layout] = []
@@ -148,7 +149,7 @@ def _layouts(graph: Graph, source: Weights, known: list[Layout] | None) -> list[
             case Narrow():
                 layout = _narrowed(before[0], node.op)
             case Add():
-                layout = before[1]  # what enters the shortcut stays in place
+                layout = before[1]  # the shortcut's channels stay in place
             case BatchNorm() | Affine() | Activation() | Multiply():
                 layout = before[0]
             case Pad() | MaxPool() | AvgPool() | GlobalPool() | Flatten():
@@ -160,7 +161,7 @@ def _layouts(graph: Graph, source: Weights, known: list[Layout] | None) -> list[
 
 
 def _cheap(op: Conv, layout: Layout, found: Array | None) -> Layout:
-    """A depthwise convolution's maps follow its input; a cheap operation makes several of each."""
+    """A depthwise convolution's maps follow its input; a cheap operation makes several per map."""
     each = op.out_channels // op.in_channels
     if found is None:
         return layout if each == 1 else (_first(op.out_channels, op.out_channels),)
@@ -174,7 +175,7 @@ def _cheap(op: Conv, layout: Layout, found: Array | None) -> Layout:
 
 
 def _partner(graph: Graph, readers: list[list[int]], index: int) -> int | None:
-    """The node that this one's output, normed or not, is added to, or whose gate it is."""
+    """The node that this one's output, normalised or not, is added to or gates."""
     reached = [index]
     while reached:
         here = reached.pop()
@@ -194,7 +195,7 @@ def _grouped(op: Op) -> bool:
 
 
 def _could(array: Array, shape: Shape, grouped: bool) -> bool:
-    """Whether an array could be part of one of `shape`: its rank, and kernels with a middle."""
+    """Whether an array could be part of one of `shape`: same rank, kernels that can be centred."""
     if array.ndim != len(shape) or not array.size:
         return False
     if grouped and array.ndim == 4 and not array.shape[1] == shape[1] == 1:
@@ -204,7 +205,7 @@ def _could(array: Array, shape: Shape, grouped: bool) -> bool:
 
 
 def _gathered(source: Array, indices: list[Indices], start: Array) -> Array:
-    """`start`, with what `source` has of it at the `indices` of the first dimensions."""
+    """`start`, filled from `source` at the `indices` of the first dimensions."""
     values, new = source[indices[0]], indices[0] == NONE
     if len(indices) > 1:
         values, new = values[:, indices[1]], new[:, None] | (indices[1] == NONE)
@@ -224,11 +225,11 @@ def _first(count: int, size: int) -> Run:
 
 
 def _join(layout: Layout, size: int) -> Indices:
-    """Indices among the `size` channels that the other network's layer has for a layout.
+    """A layout's indices among the `size` channels of the other network's layer.
 
-    A Ghost module of an odd width drops its last cheap maps. Where the sizes differ by more, the
-    channels come from another layer there, as in a stage cut short: the runs then begin at the
-    same share of its channels.
+    A Ghost module of odd width drops its last cheap maps. Where the sizes differ by more, the
+    channels come from a different layer there, as in a shortened stage: the runs then start at
+    the same proportion of its channels.
     """
     total = sum(run.size for run in layout)
     exact = 0 <= (total - size) * layout[0].size < total
@@ -243,7 +244,7 @@ def _join(layout: Layout, size: int) -> Indices:
 
 
 def _narrowed(layout: Layout, op: Narrow) -> Layout:
-    """The runs without the channels beyond; they keep their sizes, as the other one's are known."""
+    """The runs without the dropped channels; they keep the other network's sizes."""
     kept, skipped = [], 0
     for run in layout:
         first, last = op.start - skipped, op.start + op.channels - skipped
@@ -253,7 +254,7 @@ def _narrowed(layout: Layout, op: Narrow) -> Layout:
 
 
 def _centred(kernels: Array, size: Shape) -> Array:
-    """Square kernels of another size: the middle of them, or they in the middle of zeros."""
+    """Square kernels at another size: their middle, or centred in zeros."""
     if not size or kernels.shape[2:] == size:
         return kernels
     margin = (size[0] - kernels.shape[2]) // 2

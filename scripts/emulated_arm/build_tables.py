@@ -1,11 +1,11 @@
-"""The tables that ship: emulated cores, and the phones that costs were fitted to.
+"""Builds the shipped tables: emulated cores, and the phones that costs were fitted to.
 
     scripts/emulated_arm/setup
     python scripts/emulated_arm/build_tables.py --networks networks_e2e_us.csv
 
-What is counted once is remembered, so that the tables of one core take little longer than one. With
-the file of published latencies (see ``scripts/predictor_benchmark.py``), a phone's interval is
-calibrated on the networks that were left out of a fit, family by family.
+Counts are cached, so that all the tables of one core take little longer than one. With the file of
+published latencies (see ``scripts/predictor_benchmark.py``), a phone's interval is calibrated on
+the networks left out of a fit, family by family.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ NOT_FITTED = ("regnet",)  # its grouped convolutions did not run on XNNPACK
 
 
 def calibrated(published: pd.DataFrame, column: str, dtype: str) -> Correction:
-    """No correction of the sum, and the scores of the networks that were left out."""
+    """No correction of the sum, and the scores of the networks left out of each fit."""
     found = benchmark.Column.read(published, column, dtype, NOT_FITTED)
     predicted = found.left_out("counts")
     errors = np.abs(np.log(found.measured_ms / predicted)) / calibration.BASE_ERROR

@@ -1,4 +1,4 @@
-"""How far off the interpolation is, in cycles, on ops of a space that a table has not.
+"""The interpolation's error, in cycles, on a space's ops that a table lacks.
 
 python scripts/emulated_arm/interpolation_error.py --ops 5000 --unseen 500
 """

@@ -32,7 +32,7 @@ RECIPE = "epochs = 1\nbatch_size = 16\nlearning_rate = 0.01\n"
 
 
 def options(parser: argparse.ArgumentParser, prefix: str = "ghostnas") -> list[str]:
-    """A line an option: its command and how it is written."""
+    """One line per option: its command and its spelling."""
     lines = []
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -44,7 +44,7 @@ def options(parser: argparse.ArgumentParser, prefix: str = "ghostnas") -> list[s
 
 
 def test_the_command_line_is_frozen() -> None:
-    """Scripts rely on it: change golden/command_line.txt by hand, and say so in the history."""
+    """Scripts rely on it: change golden/command_line.txt by hand, and note it in the history."""
     assert options(_parser()) == FROZEN.read_text().splitlines()
 
 
@@ -68,10 +68,10 @@ def test_a_commands_help_imports_nothing_heavy(command: list[str]) -> None:
     assert ran.stdout.splitlines()[-1] == "heavy:"
 
 
-def test_of_several_processes_the_first_alone_speaks(
+def test_only_the_first_of_several_processes_prints(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As torchrun starts them; but each says what went wrong with it."""
+    """With processes as torchrun starts them; each still reports its own errors."""
     for rank, lines in (("0", 1), ("1", 0)):
         monkeypatch.setenv("RANK", rank)
         assert main(["data", "list", "--json"]) == 0
@@ -80,7 +80,7 @@ def test_of_several_processes_the_first_alone_speaks(
         assert "unknown network" in capsys.readouterr().err
 
 
-def test_data_are_checked_and_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_is_checked_and_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", "synthetic", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["name"], found["classes"], found["resolution"]) == ("synthetic", 10, 32)
@@ -93,13 +93,13 @@ def test_data_are_checked_and_described(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["data", "check", f"folder:{pictures}"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "folder pictures: 2 classes, 16 px"
-    train, test = (re.fullmatch(r"(\w+): (\d+) pictures, .* a class", each) for each in lines[1:3])
+    train, test = (re.fullmatch(r"(\w+): (\d+) images, .* per class", each) for each in lines[1:3])
     assert (train[1], test[1]) == ("train", "test")
     assert int(train[2]) + int(test[2]) == 47
     assert lines[-1].startswith(f"skipped {damaged}")
 
 
-def test_of_another_networks_weights_what_fits_is_taken_and_said(
+def test_matching_weights_of_another_network_are_taken_and_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     larger = arch.lower(zoo.ghostnet(0.3))
@@ -111,11 +111,11 @@ def test_of_another_networks_weights_what_fits_is_taken_and_said(
     taken = re.search(r"(\d+) of (\d+) arrays taken whole, (\d+) cut, (\d+) left", said)
     whole, in_all, cut, left = map(int, taken.groups())
     assert whole + cut + left == in_all
-    assert cut > 0 < left  # narrower layers, and a classifier of other classes
+    assert cut > 0 < left  # narrower layers, and a classifier for other classes
     assert json.loads(captured.out)["epochs"] == 1
 
 
-def test_a_training_can_enlarge_a_network_and_its_folder_is_a_network(
+def test_a_training_can_enlarge_a_network_and_its_folder_names_a_network(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = space.load(str(write_space(tmp_path))).decode({"resolution": 32})
@@ -164,7 +164,7 @@ def test_predict_names_the_ops_that_it_interpolates(capsys: pytest.CaptureFixtur
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small space, the table `here.csv` that was built of it, and its network."""
+    """A folder with a small space, the table `here.csv` built from it, and its network."""
     folder = tmp_path_factory.mktemp("built")
     searched = space.load(str(write_space(folder)))
     (folder / "small.json").write_text(json.dumps(arch.to_json(searched.decode({}))))
@@ -178,7 +178,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_quick(patch: pytest.MonkeyPatch) -> None:
-    """Only a space's own ops, and nothing timed again because the machine was busy."""
+    """Measure only a space's own ops, and retime nothing because the machine was busy."""
     patch.setattr("ghostnas.devices.op_models.ZOO_WIDTHS", ())
     patch.setattr("ghostnas.devices.table_build.NETWORKS_A_BATCH", 12)
     patch.setattr("ghostnas.devices.table_build.SPREAD", 99.0)
@@ -208,7 +208,7 @@ def test_build_measures_a_table_that_predicts(
     assert surer["latency_high_ms"] <= predicted["latency_high_ms"]
 
 
-def test_check_and_calibrate_say_how_it_went(
+def test_check_and_calibrate_report_their_results(
     built: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -227,18 +227,18 @@ def test_check_and_calibrate_say_how_it_went(
     assert lines[0] == f"10 networks that {built / 'here.csv'} has not seen"
     assert [line.split()[0] for line in lines[1:3]] == ["table", "FLOPs"]
     assert all("Spearman" in line for line in lines[1:3])
-    assert lines[3].startswith("the 90 % interval held ")
+    assert lines[3].startswith("the 90 % interval covered ")
     assert lines[4].endswith("than it was when the table was built")
 
     out = tmp_path / "carried.csv"
     calibrate = ["latency", "calibrate", *of_small(built), "--target", str(built / "here.csv")]
     assert main([*calibrate, "--networks", "10", "--out", str(out)]) == 0
-    assert capsys.readouterr().out == f"{out}: 200 ops, by 10 networks\n"
+    assert capsys.readouterr().out == f"{out}: 200 ops, from 10 networks\n"
     assert latency_table.load(str(out)).origin.method == "carried over from here by 10 networks"
 
 
 def write_origin(folder: Path, **changed: object) -> Path:
-    """What a user knows of a table that was measured elsewhere."""
+    """What a user knows about a table measured elsewhere."""
     known = {"device": "Pixel 4", "threads": 1, "runtime": "TFLite 2.9", "delegate": "XNNPACK"}
     fields = {**known, "dtype": "fp32", **changed}
     path = folder / "origin.toml"
@@ -255,13 +255,13 @@ def write_rows(folder: Path, *, us: int = 125) -> Path:
     return path
 
 
-def test_a_csv_is_imported_and_a_second_one_joins_it(
+def test_a_csv_is_imported_and_a_second_one_is_merged_into_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "pixel.csv"
     origin = ["--origin", str(write_origin(tmp_path)), "--out", str(out)]
     assert main(["latency", "import", str(write_rows(tmp_path)), *origin]) == 0
-    assert capsys.readouterr().out == f"{out}: 2 ops, 2 of them imported now\n"
+    assert capsys.readouterr().out == f"{out}: 2 ops, 2 newly imported\n"
     table = latency_table.load(str(out))
     assert (table.origin.device, table.origin.method) == ("Pixel 4", "imported")
     assert sorted(timing.median_ms for timing in table.rows.values()) == [0.062, 0.125]
@@ -275,10 +275,10 @@ def test_a_csv_is_imported_and_a_second_one_joins_it(
     assert sorted(timing.median_ms for timing in table.rows.values()) == [0.062, 0.125, 0.25]
 
 
-def test_a_profile_is_imported_by_the_network_that_it_was_taken_of(
+def test_a_profile_is_imported_by_the_network_that_was_profiled(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A log of the nodes that LiteRT runs for GhostNet 0.5x, each a microsecond more."""
+    """A log of the nodes that LiteRT runs for GhostNet 0.5x, each a microsecond longer."""
     network = zoo.ghostnet(0.5, 64)
     interpreter = Interpreter(
         model_content=op_models.network_model(network),
@@ -304,7 +304,7 @@ def test_a_profile_is_imported_by_the_network_that_it_was_taken_of(
     table = latency_table.load(str(out))
     assert set(table.rows) == found
     assert predictor.Predictor(table).predict(network).interpolated == ()
-    assert main([*imported, "--arch", "ghostnet", *to]) == 0  # of another size: the same nodes
+    assert main([*imported, "--arch", "ghostnet", *to]) == 0  # another size, the same nodes
     capsys.readouterr()
     assert main([*imported, "--arch", "mobilenetv3-large", *to]) == 2
     assert "the network needs" in capsys.readouterr().err
@@ -329,7 +329,7 @@ def test_a_table_of_another_setting_is_left_as_it_is(
 
 
 @pytest.mark.parametrize("command", ["build", "check", "calibrate", "import"])
-def test_a_table_that_another_process_works_on_is_refused_before_a_device_is_opened(
+def test_a_table_in_use_by_another_process_is_refused_before_a_device_is_opened(
     command: str,
     built: Path,
     tmp_path: Path,
@@ -360,7 +360,7 @@ def test_a_table_that_another_process_works_on_is_refused_before_a_device_is_ope
 
 
 def write_training(folder: Path) -> list[str]:
-    """A training of seconds, and what it needs."""
+    """A training that takes seconds, and what it needs."""
     (folder / "short.toml").write_text(RECIPE)
     return [
         *("train", "ghostnet", "--width", "0.1", "--data", f"folder:{write_pictures(folder)}"),
@@ -405,7 +405,7 @@ def bad_training(name: str, folder: Path) -> list[str]:
         weights.save(graph.random_weights(arch.lower(teacher), 0), path)
         (path.parent / "arch.json").write_text(json.dumps(arch.to_json(teacher)))
         return [*train, "--teacher", str(path.parent)]
-    if name == "damaged picture in a strict training":
+    if name == "damaged image in a strict training":
         (folder / "pictures" / "dark" / "1.jpg").write_bytes(b"no picture")
         return [*train, "--strict"]
     if name == "damaged model":
@@ -421,7 +421,7 @@ def bad_training(name: str, folder: Path) -> list[str]:
         "missing recipe": [*train, "--recipe", str(folder / "none.toml")],
         "missing data of a training": [*train, "--data", f"folder:{folder / 'none'}"],
         "zero epochs": [*train, "--epochs", "0"],
-        "zero pictures a batch": [*train, "--batch-size", "0"],
+        "zero images per batch": [*train, "--batch-size", "0"],
         "workers below zero": [*train, "--workers", "-1"],
         "more workers than CPUs": [*train, "--workers", "9999"],
         "more threads than CPUs": [*train, "--threads", "9999"],
@@ -429,7 +429,7 @@ def bad_training(name: str, folder: Path) -> list[str]:
         "unknown device of a training": [*train, "--device", "tpu"],
         "missing initial weights": [*train, "--init", str(folder / "none.pth")],
         "missing teacher": [*train, "--teacher", str(folder / "none.onnx")],
-        "teacher that is no model": [*train, "--teacher", str(folder / "short.toml")],
+        "teacher that is not a model": [*train, "--teacher", str(folder / "short.toml")],
         "resume of no training": resume,
         "resume with ARCH": [*resume, "ghostnet"],
         "resume with other data": [*resume, "--data", "synthetic"],
@@ -440,7 +440,7 @@ def bad_training(name: str, folder: Path) -> list[str]:
         "check from half a seed": ["latency", "check", "--target", str(ARM), "--seed", "0.5"],
         "eval of nothing": ["eval", "--data", "synthetic"],
         "eval without data": ["eval", str(folder / "model.onnx")],
-        "eval of no pictures": ["eval", "x.onnx", "--data", "synthetic", "--limit", "0"],
+        "eval of no images": ["eval", "x.onnx", "--data", "synthetic", "--limit", "0"],
         "eval of a missing model": ["eval", str(folder / "none.onnx"), "--data", train[5]],
     }[name]
 
@@ -531,7 +531,7 @@ def bad(name: str, folder: Path) -> list[str]:
         "resolution of an export": ["export", "ghostnet", "--resolution", "99999", "--out", "x"],
         "resolution of a training": ["train", "ghostnet", "--resolution", "7", "--out", "x"],
         "confidence of nothing": ["show", "ghostnet", "--confidence", "0.9"],
-        "out that is no UTF-8": [*search[:-1], os.fsdecode(b"r\xe9sult")],
+        "out that is not UTF-8": [*search[:-1], os.fsdecode(b"r\xe9sult")],
         "unknown unit": [*search[:4], "150MFLOP5", *search[5:]],
         "no number": [*search[:4], "MFLOPs", *search[5:]],
         "budget nothing meets": [*search[:4], "1MFLOPs", *search[5:]],
@@ -617,7 +617,7 @@ OF_TRAINING = {
     "initial weights that fit nowhere": "none of the 1 arrays",
     "initial weights that are none": "short.toml",
     "teacher of other classes": "5 classes",
-    "damaged picture in a strict training": "1.jpg",
+    "damaged image in a strict training": "1.jpg",
     "damaged model": "model.onnx",
     "training without ARCH": "ARCH",
     "training without data": "--data",
@@ -628,15 +628,15 @@ OF_TRAINING = {
     "missing recipe": "none.toml",
     "missing data of a training": "none",
     "zero epochs": "positive",
-    "zero pictures a batch": "--batch-size",
+    "zero images per batch": "--batch-size",
     "workers below zero": "--workers",
     "more workers than CPUs": "--workers 9999: ",
-    "more threads than CPUs": "usable here; give",
+    "more threads than CPUs": "usable here; use",
     "checkpoints in words": "90s",
     "unknown device of a training": "'cuda'",
     "missing initial weights": "none.pth",
     "missing teacher": "none.onnx",
-    "teacher that is no model": ".tflite",
+    "teacher that is not a model": ".tflite",
     "resume of no training": "no training",
     "resume with ARCH": "leave ARCH out",
     "resume with other data": "leave --data out",
@@ -647,10 +647,10 @@ OF_TRAINING = {
     "check from half a seed": "from 0 to 2147483647",
     "eval of nothing": "MODEL",
     "eval without data": "--data",
-    "eval of no pictures": "positive",
+    "eval of no images": "positive",
     "eval of a missing model": "none.onnx",
 }
-# What the line must name, so that it tells this mistake from the others.
+# What the line must name, to distinguish this mistake from the others.
 EXPECTED = {
     **OF_TRAINING,
     "unknown key in space": "aplha",
@@ -675,8 +675,8 @@ EXPECTED = {
     "resolution of a search": "from 16 to 2048",
     "resolution of an export": "from 16 to 2048",
     "resolution of a training": "from 8 to 2048",
-    "confidence of nothing": "name its --target",
-    "out that is no UTF-8": r"'r\udce9sult' is not UTF-8",
+    "confidence of nothing": "add --target",
+    "out that is not UTF-8": r"'r\udce9sult' is not UTF-8",
     "unknown unit": "150MFLOPs",
     "no number": "150MFLOPs",
     "budget nothing meets": "times as much",
@@ -764,7 +764,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_bad_input_gets_one_line_that_says_what_is_right(
+def test_bad_input_gets_one_line_that_says_how_to_fix_it(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = bad(name, tmp_path)
@@ -809,7 +809,7 @@ def readme_commands() -> list[str]:
     ],
     ids=" ".join,
 )
-def test_a_search_refuses_a_wrong_name_before_anything_heavy_is_imported(
+def test_a_search_rejects_a_wrong_name_before_anything_heavy_is_imported(
     wrong: list[str], tmp_path: Path
 ) -> None:
     asked = ["search", "--target", "arm", "--budget", "150MFLOPs", "--out", str(tmp_path / "run")]
@@ -822,7 +822,7 @@ def test_a_search_refuses_a_wrong_name_before_anything_heavy_is_imported(
     assert (ran.stdout, len(ran.stderr.splitlines())) == ("2\n", 1)
 
 
-def test_a_reader_that_goes_away_early_ends_a_command_quietly(tmp_path: Path) -> None:
+def test_a_reader_that_closes_early_ends_a_command_quietly(tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     try:
@@ -833,7 +833,7 @@ def test_a_reader_that_goes_away_early_ends_a_command_quietly(tmp_path: Path) ->
     assert (ran.returncode, ran.stderr) == (141, "")
 
 
-def test_a_file_whose_name_is_no_text_is_named_all_the_same(
+def test_a_file_whose_name_is_not_text_is_still_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_pictures(tmp_path)

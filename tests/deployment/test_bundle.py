@@ -1,4 +1,4 @@
-"""What is written into a folder: every format and dtype, proven, and all or none of it."""
+"""What is written into a folder: every format and dtype, verified, and all or none of it."""
 
 import io
 import json
@@ -34,7 +34,7 @@ from ghostnas.processes import processor
 from ghostnas.training.initialization import fresh
 
 OFFERED = [(kind, dtype) for kind, about in bundle.FORMATS.items() for dtype in about.dtypes]
-WIDENED = 6  # as if calibrated on images of so much more contrast
+WIDENED = 6  # as if calibrated on images with that much more contrast
 KNOWN = Preprocessing(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), classes=("cat", "dog", "été"))
 
 
@@ -51,7 +51,7 @@ def tiny(activation="relu", classes=3):
 
 
 def pictures(arch, count, seed=0):
-    """Smooth ones, normalised, (count, 3, height, width)."""
+    """Smooth images, normalised, (count, 3, height, width)."""
     rng = np.random.default_rng(seed)
     coarse = torch.from_numpy(rng.normal(size=(count, 3, 5, 5)).astype(np.float32))
     size = (arch.resolution, arch.resolution)
@@ -59,7 +59,7 @@ def pictures(arch, count, seed=0):
 
 
 def trained_like(arch, seed=0):
-    """Random weights whose batch norms hold the statistics of pictures, as after a training."""
+    """Random weights whose batch norms hold the statistics of images, as after training."""
     net = net_of(lower(arch), random_weights(lower(arch), seed)).train()
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -71,7 +71,7 @@ def trained_like(arch, seed=0):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """An export of all that is offered: arch, weights, pictures, folder and what was reported."""
+    """A full export: arch, weights, images, folder and the reported results."""
     arch, folder = tiny(), tmp_path_factory.mktemp("whole") / "new" / "export"
     values, images = trained_like(arch), pictures(arch, 32, seed=1)
     exported = []
@@ -99,7 +99,7 @@ def relative(logits, expected):
 
 
 @pytest.mark.parametrize(("kind", "dtype"), OFFERED)
-def test_what_is_reported_is_what_the_file_does(whole, kind, dtype):
+def test_the_report_matches_the_file(whole, kind, dtype):
     arch, values, images, _, exported = whole
     (found,) = [each for each in exported if (each.format, each.dtype) == (kind, dtype)]
     end = "" if dtype == "fp32" else f"-{dtype}"
@@ -112,7 +112,7 @@ def test_what_is_reported_is_what_the_file_does(whole, kind, dtype):
     images = images[: found.images]
     expected = torch_logits(arch, values, images)
     logits = model.run(images)
-    # Sums may round otherwise where memory lies otherwise.
+    # Sums may round differently with a different memory layout.
     assert relative(logits, expected) == pytest.approx(found.difference, abs=1e-6)
     same = (logits.argmax(1) == expected.argmax(1)).mean()
     assert (same, len(images)) == (found.agreement, 32 if kind == "torch" else 16)
@@ -127,7 +127,7 @@ def test_dtypes_differ_as_they_should(whole):
         assert of["fp32"].difference < 1e-5 < of["fp16"].difference < of["int8"].difference
 
 
-def test_xnnpack_takes_a_tflite_file_at_once_and_its_ops_are_the_networks(whole):
+def test_xnnpack_takes_a_tflite_file_in_one_part_and_its_ops_are_the_networks(whole):
     *_, exported = whole
     lites = [each for each in exported if each.format == "tflite"]
     for each in lites:
@@ -137,7 +137,7 @@ def test_xnnpack_takes_a_tflite_file_at_once_and_its_ops_are_the_networks(whole)
     assert [each.ops.get("DEQUANTIZE", 0) for each in lites] == [0, 32, 0]
 
 
-def test_the_folder_holds_what_a_stranger_needs(whole):
+def test_the_folder_is_self_contained(whole):
     arch, values, _, folder, _ = whole
     names = sorted(path.name for path in (folder / "int8").iterdir())
     models = [f"model{end}.{kind}" for kind in ("onnx", "tflite") for end in ("", "-fp16", "-int8")]
@@ -152,7 +152,7 @@ def test_the_folder_holds_what_a_stranger_needs(whole):
     assert {row["file"] for row in listed["files"]} == {*models, "model.safetensors"}
 
 
-def test_onnx_has_named_float_ends_any_batch_and_says_what_it_expects(whole):
+def test_onnx_has_named_float_ends_any_batch_and_states_its_preprocessing(whole):
     *_, folder, _ = whole
     for end in ("", "-fp16", "-int8"):
         path = folder / "int8" / f"model{end}.onnx"
@@ -203,7 +203,7 @@ def test_pt2_loads_with_torch_alone_and_takes_any_batch(whole):
         assert relative(logits.numpy(), torch_logits(arch, values, images[:count])) < 2e-2
 
 
-def test_fp16_halves_what_the_weights_take():
+def test_fp16_halves_the_size_of_the_weights():
     arch = tiny(classes=200)
     graph = lower(arch)
     values = random_weights(graph, 0)
@@ -215,8 +215,8 @@ def test_fp16_halves_what_the_weights_take():
         assert whole - half > 0.5 * 2 * kept
 
 
-def test_maps_that_are_dead_in_all_pictures_do_not_stop_int8(tmp_path):
-    """As in trained networks: XNNPACK refuses a scale of 0."""
+def test_maps_that_are_dead_in_all_images_do_not_prevent_int8(tmp_path):
+    """As in trained networks: XNNPACK rejects a scale of 0."""
     arch = tiny()
     values = trained_like(arch)
     reduce = next(key for key in values if key.endswith("se.conv_reduce.bias"))
@@ -229,7 +229,7 @@ def test_maps_that_are_dead_in_all_pictures_do_not_stop_int8(tmp_path):
     assert max(each.mean_difference for each in exported) < 0.03
 
 
-def test_what_is_not_offered_is_refused_with_what_is(tmp_path):
+def test_unsupported_requests_are_rejected_with_what_is_supported(tmp_path):
     arch = tiny()
     values, images = random_weights(lower(arch), 0), pictures(arch, 2)
     small_images = images[:, :, 1:, 1:]
@@ -240,7 +240,7 @@ def test_what_is_not_offered_is_refused_with_what_is(tmp_path):
         (
             ["onnx"],
             {"dtypes": ["int8"]},
-            "int8 takes its ranges from images: name some by --data",
+            "int8 takes its ranges from images: provide some with --data",
         ),
         (["onnx"], {"calibration": small_images}, r"one or more of \(3, 24, 24\)"),
         (["onnx"], {"calibration": images[:0]}, r"one or more of \(3, 24, 24\)"),
@@ -248,7 +248,7 @@ def test_what_is_not_offered_is_refused_with_what_is(tmp_path):
         (
             ["onnx"],
             {"dtypes": ["int8"], "calibration": images[:1]},
-            "int8 needs 2 images or more: some calibrate, others judge",
+            "int8 needs 2 or more images: some calibrate, others verify",
         ),
         (["onnx"], {"preprocessing": wrong}, "names 2 classes, the network has 3"),
     ]:
@@ -280,7 +280,7 @@ def test_a_file_too_far_from_torch_leaves_the_folder_as_it_was(tmp_path, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_what_a_runtime_raises_becomes_one_line(tmp_path, monkeypatch):
+def test_a_runtimes_error_becomes_one_line(tmp_path, monkeypatch):
     arch = tiny()
 
     def crash(model, samples):
@@ -302,12 +302,12 @@ def test_what_a_runtime_raises_becomes_one_line(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_int8_of_ranges_that_are_not_the_pictures_is_refused(tmp_path, monkeypatch):
-    """With a quantiser that saw pictures a thousand times too bright, all maps are one number."""
+def test_int8_with_wrong_ranges_is_rejected(tmp_path, monkeypatch):
+    """With a quantiser that saw images a thousand times too bright, every map is constant."""
     arch = tiny()
     honest = quantization.quantize_onnx
     monkeypatch.setattr(quantization, "quantize_onnx", lambda model, x: honest(model, 1000 * x))
-    with pytest.raises(ExportError, match=r"^onnx int8: logits .* of what tells classes"):
+    with pytest.raises(ExportError, match=r"^onnx int8: logits .* of the spread between classes"):
         bundle.export(
             arch,
             trained_like(arch),
@@ -318,11 +318,11 @@ def test_int8_of_ranges_that_are_not_the_pictures_is_refused(tmp_path, monkeypat
         )
 
 
-def test_weights_beyond_fp16_are_refused_and_fp32_takes_them(tmp_path):
+def test_weights_beyond_fp16_are_rejected_but_fp32_takes_them(tmp_path):
     arch = tiny()
     values = random_weights(lower(arch), 0)
     values["classifier.bias"] = values["classifier.bias"] + np.float32(1e5)
-    with pytest.raises(ExportError, match=r"classifier\.bias holds 1e\+05, fp16 ends at 65504"):
+    with pytest.raises(ExportError, match=r"classifier\.bias contains 1e\+05, but fp16 ends at"):
         bundle.export(arch, values, ["onnx"], tmp_path / "out", dtypes=["fp16"])
     (exported,) = bundle.export(arch, values, ["onnx"], tmp_path / "out")
     assert exported.difference < verify.TOLERANCES["fp32"].largest
@@ -337,7 +337,7 @@ def test_a_folder_that_cannot_be_written_to_is_an_input_error(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_what_an_earlier_export_of_the_same_weights_left_stays(tmp_path):
+def test_files_of_an_earlier_export_of_the_same_weights_stay(tmp_path):
     arch, out = tiny(), tmp_path / "out"
     values, images = trained_like(arch), pictures(arch, 32)
     bundle.export(arch, values, ["onnx", "tflite"], out)
@@ -356,7 +356,7 @@ def test_what_an_earlier_export_of_the_same_weights_left_stays(tmp_path):
     assert all(f"`{name}` | " in now["README.md"].decode() for name in models)
 
 
-def test_a_file_that_was_removed_is_listed_no_more_and_one_that_is_written_anew_is_once(tmp_path):
+def test_a_removed_file_is_no_longer_listed_and_a_rewritten_one_is_listed_once(tmp_path):
     arch, values = tiny(), random_weights(lower(tiny()), 0)
     bundle.export(arch, values, ["onnx", "tflite"], tmp_path)
     (tmp_path / "model.tflite").unlink()
@@ -365,20 +365,20 @@ def test_a_file_that_was_removed_is_listed_no_more_and_one_that_is_written_anew_
     assert [row["file"] for row in rows] == ["model.onnx", "model.safetensors"]
 
 
-def test_what_is_not_an_export_of_these_weights_is_not_overwritten(tmp_path):
+def test_only_an_export_of_these_weights_is_overwritten(tmp_path):
     arch, values, out = tiny(), random_weights(lower(tiny()), 0), tmp_path / "out"
     bundle.export(arch, values, ["onnx", "tflite"], out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     wider = tiny(classes=4)
     others = [(arch, random_weights(lower(arch), 1)), (wider, random_weights(lower(wider), 0))]
     for other, its_values in others:
-        with pytest.raises(InputError, match=r"another network or of other weights; remove it, or"):
+        with pytest.raises(InputError, match=r"another network or other weights; remove it, or"):
             bundle.export(other, its_values, ["onnx"], out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     training = tmp_path / "training"
     training.mkdir()
     (training / "arch.json").write_text("mine")
-    with pytest.raises(InputError, match=r"arch\.json is there already, and of no export"):
+    with pytest.raises(InputError, match=r"arch\.json already exists and is not from an exp"):
         bundle.export(arch, values, ["onnx"], training)
     assert [path.name for path in training.iterdir()] == ["arch.json"]
     bundle.export(wider, others[1][1], ["onnx"], out, replace_other=True)
@@ -386,7 +386,7 @@ def test_what_is_not_an_export_of_these_weights_is_not_overwritten(tmp_path):
     assert open_model(out / "model.onnx").classes == 4
 
 
-def test_latencies_of_files_that_stay_stay_too(tmp_path):
+def test_latencies_of_kept_files_are_kept_too(tmp_path):
     arch, values = tiny(), random_weights(lower(tiny()), 0)
     known = [
         Latency(target=target, latency_ms=ms, low_ms=1, high_ms=9, dtype="fp32")
@@ -398,7 +398,7 @@ def test_latencies_of_files_that_stay_stay_too(tmp_path):
 
 
 def test_an_older_manifest_is_read_without_its_accuracy(tmp_path):
-    """It was that of a training, and no file's own."""
+    """It was the training's, not any file's own."""
     origin = {"network": "n", "weights": "w", "pictures": "p", "accuracy": {"mean": 0.5}}
     latency = {"target": "arm", "latency_ms": 1, "low_ms": 1, "high_ms": 2}
     path = tmp_path / "export.json"
@@ -408,8 +408,8 @@ def test_an_older_manifest_is_read_without_its_accuracy(tmp_path):
 
 
 def labelled(arch, values, count=600, seed=5):
-    """Images in bytes on which the weights are right in all but each fifth, and clearly so: sums
-    that round otherwise change nothing.
+    """uint8 images on which the weights are right except on every fifth, and clearly so: sums
+    that round differently change nothing.
     """
     smooth = pictures(arch, 3 * count, seed)
     mean, std = (np.array(each)[:, None, None] for each in (KNOWN.mean, KNOWN.std))
@@ -430,9 +430,9 @@ def labelled(arch, values, count=600, seed=5):
     )
 
 
-def test_every_file_is_run_on_labelled_images_and_says_its_own_accuracy(tmp_path):
+def test_every_file_is_run_on_labelled_images_and_reports_its_own_accuracy(tmp_path):
     arch = tiny()
-    # Ranges somewhat too wide, so that int8 gets other images right than float does.
+    # Ranges somewhat too wide, so that int8 gets different images right than float does.
     values, images = trained_like(arch), 2 * pictures(arch, 32, seed=1)
     known = labelled(arch, values)
     exported = bundle.export(
@@ -456,14 +456,14 @@ def test_every_file_is_run_on_labelled_images_and_says_its_own_accuracy(tmp_path
         assert found.accuracy.command == command
         assert found.processor == row["processor"] == processor()
     of_int8 = [each.accuracy.top1 for each in exported if each.dtype == "int8"]
-    assert max(of_int8) < 0.8  # else it is not shown that a file's own is meant
+    assert max(of_int8) < 0.8  # or this would not show that it is the file's own
     assert rows[-1]["accuracy"]["top1"] == pytest.approx(0.8)
     assert (tmp_path / "README.md").read_text().count(" | 80.00% | ") == 5
 
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
-def test_int8_that_loses_more_than_a_point_is_refused(tmp_path, monkeypatch, kind):
-    """Of ranges that are too wide, but not by so much that the logits alone would tell."""
+def test_int8_that_loses_more_than_a_point_is_rejected(tmp_path, monkeypatch, kind):
+    """With ranges that are too wide, but not enough for the logits alone to show it."""
     arch = tiny()
     values, images = trained_like(arch), pictures(arch, 64, seed=1)
     for name in ("quantize_onnx", "quantize"):
@@ -478,7 +478,7 @@ def test_int8_that_loses_more_than_a_point_is_refused(tmp_path, monkeypatch, kin
     arguments = {"dtypes": ["int8"], "preprocessing": KNOWN, "calibration": images}
     (unlabelled,) = bundle.export(arch, values, [kind], tmp_path / "unlabelled", **arguments)
     assert unlabelled.typical_difference < verify.TOLERANCES["int8"].typical
-    said = rf"^{kind} int8: top-1 of 600 test images of shapes is 7\d\.\d\d%, \d.* points under"
+    said = rf"^{kind} int8: top-1 of 600 test images of shapes is 7\d\.\d\d%, \d.* points below"
     known = labelled(arch, values)
     with pytest.raises(ExportError, match=said):
         bundle.export(arch, values, [kind], tmp_path / "out", evaluation=known, **arguments)
@@ -491,21 +491,21 @@ def test_int8_that_loses_more_than_a_point_is_refused(tmp_path, monkeypatch, kin
         (0, 0, 10, False),
         (1, 0, 1, False),  # one image resolves nothing
         (5, 0, 20, True),
-        (300, 200, 10_000, False),  # a point, but not beyond doubt
+        (300, 200, 10_000, False),  # a point, but not with certainty
         (400, 200, 10_000, True),
         (60, 40, 1000, False),
         (80, 40, 1000, True),
         (40, 80, 1000, False),
     ],
 )
-def test_a_loss_counts_beyond_what_so_many_images_resolve(lost, won, images, refused):
+def test_a_loss_counts_beyond_what_that_many_images_resolve(lost, won, images, refused):
     loss, least = verify.paired_loss(lost, won, images)
     assert loss == (lost - won) / images
     assert least < loss or lost == won == 0
     assert (least > verify.POINT) == refused
 
 
-def test_images_that_judge_calibrate_nothing(tmp_path, monkeypatch):
+def test_images_that_verify_do_not_calibrate(tmp_path, monkeypatch):
     arch, seen = tiny(), []
     honest = quantization.quantize_onnx
     monkeypatch.setattr(quantization, "quantize_onnx", lambda m, x: seen.append(x) or honest(m, x))
@@ -539,13 +539,13 @@ def test_one_image_on_which_the_network_explodes_does_not_spoil_the_ranges(tmp_p
         differences.append(found.mean_difference)
     assert differences[1] < 1.5 * differences[0]
     assert said == [
-        "1 of 16 images do not calibrate int8: on them maps are more than 10 times as large as on "
-        "the median one"
+        "1 of 16 images are left out of int8 calibration: their maps are more than 10 times as "
+        "large as the median image's"
     ]
 
 
 def test_an_untrained_network_has_an_int8_file(tmp_path):
-    """Its logits hardly differ from image to image, and which class is first says nothing."""
+    """Its logits hardly differ between images, so the top class says nothing."""
     arch = zoo.ghostnet(0.5, 64, 10)
     values = weights_of(fresh(lower(arch), 0))
     exported = bundle.export(
@@ -559,7 +559,7 @@ def test_an_untrained_network_has_an_int8_file(tmp_path):
     assert len(exported) == 2
 
 
-def test_int8_of_hard_swish_runs_though_xnnpack_takes_it_in_parts(tmp_path):
+def test_int8_with_hard_swish_runs_although_xnnpack_takes_it_in_parts(tmp_path):
     arch = tiny("hard_swish")
     (exported,) = bundle.export(
         arch,
@@ -576,7 +576,7 @@ def check_random_network(folder, searched, seed, dtypes):
     rng = random.Random(seed)
     searched = replace(searched, classes=10)
     arch = searched.decode(searched.sample(rng))
-    # As they are deployed: last maps of 1x1 would leave batch norms the statistics of 64 numbers.
+    # As deployed: with last maps of 1x1, batch norms would have the statistics of only 64 numbers.
     arch = fit_to(arch, resolution=rng.choice([32, 33, 40]), classes=10)
     values, images = trained_like(arch, seed), pictures(arch, 24, seed + 1)
     pairs = [(kind, dtype) for kind, dtype in OFFERED if dtype in dtypes]
@@ -605,6 +605,6 @@ def test_random_networks_in_every_format(tmp_path, seed):
 @pytest.mark.parametrize("seed", range(10))
 def test_random_networks_of_the_shipped_space(tmp_path, seed):
     """Not in int8: through 30 blocks of random weights its noise alone reaches 0.05 to 0.12 of the
-    largest logit, in both runtimes alike; of a trained GhostNet it was 0.006.
+    largest logit, in both runtimes; for a trained GhostNet it was 0.006.
     """
     check_random_network(tmp_path, space.load("ghostnet"), seed, ("fp32", "fp16"))

@@ -1,4 +1,4 @@
-"""Accuracies of files, worked out in other processes, that may die and not take us along."""
+"""Accuracies of files, computed in other processes, which may die without killing this one."""
 
 import json
 import multiprocessing
@@ -31,7 +31,7 @@ ARCH = fit_to(zoo.ghostnet(0.1, 32, len(CLASSES)), resolution=32, classes=len(CL
 
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory):
-    """Pictures of noise, twenty a class to be tested on."""
+    """Noise images, twenty test images per class."""
     rng, root = np.random.default_rng(0), tmp_path_factory.mktemp("pictures")
     for part, count in (("train", 2), ("test", 20)):
         for name in CLASSES:
@@ -57,7 +57,7 @@ def folder(tmp_path_factory, known):
 
 
 def expected(spec, known, limit):
-    """Top-1 and top-5 of the network, in torch and without any of the code under test."""
+    """Top-1 and top-5 of the network, in torch and without the code under test."""
     pictures = subset(datasets.load(spec).test, limit, evaluate.SEED)[0]
     inputs = pictures.images.astype(np.float32) / 255
     inputs = (inputs - np.float32(known.mean)) / np.float32(known.std)
@@ -68,7 +68,7 @@ def expected(spec, known, limit):
     return best[:, 0].mean(), best.any(1).mean()
 
 
-def test_it_gives_torchs_accuracies_and_says_how_far_it_is(folder, spec, known):
+def test_it_gives_torchs_accuracies_and_reports_progress(folder, spec, known):
     said = []
     result = evaluate.evaluate(
         folder / "model.onnx", spec, workers=2, limit=101, batch_size=7, say=said.append
@@ -77,13 +77,13 @@ def test_it_gives_torchs_accuracies_and_says_how_far_it_is(folder, spec, known):
     assert (result["format"], result["dtype"], result["pictures"]) == ("onnx", "fp32", 101)
     assert (result["warnings"], result["skipped"], result["first_skipped"]) == ([], 0, None)
     assert result["images_per_second"] > 0
-    assert said[-1].startswith("101 of 101 pictures, ")
+    assert said[-1].startswith("101 of 101 images, ")
     assert 5 <= len(said) <= 10
     json.dumps(result)
 
 
-def test_a_picture_that_cannot_be_read_is_counted_and_named(folder, spec, tmp_path):
-    """Left out when the data are loaded, or where they stay in files when it is its turn."""
+def test_an_unreadable_image_is_counted_and_named(folder, spec, tmp_path):
+    """It is skipped when the data is loaded or, where images stay in files, when it is read."""
     copied = shutil.copytree(spec.removeprefix("folder:"), tmp_path / "pictures")
     damaged = copied / "test" / "grey" / "3.png"
     damaged.write_bytes(b"no picture")
@@ -98,7 +98,7 @@ def test_a_picture_that_cannot_be_read_is_counted_and_named(folder, spec, tmp_pa
             evaluate.evaluate(folder / "model.onnx", kind, strict=True)
 
 
-def test_a_folder_whose_weights_do_not_say_what_they_expect_is_warned_of(tmp_path, spec):
+def test_weights_without_preprocessing_give_a_warning(tmp_path, spec):
     bundle.export(ARCH, random_weights(lower(ARCH), 0), ["onnx"], tmp_path)
     said = []
     result = evaluate.evaluate(tmp_path, spec, workers=1, limit=10, say=said.append)
@@ -107,7 +107,7 @@ def test_a_folder_whose_weights_do_not_say_what_they_expect_is_warned_of(tmp_pat
     assert said[0].endswith(result["warnings"][0])
 
 
-def test_classes_that_do_not_fit_the_data_are_refused(tmp_path, spec, known):
+def test_classes_that_do_not_match_the_data_are_rejected(tmp_path, spec, known):
     fewer = fit_to(ARCH, resolution=32, classes=4)
     bundle.export(fewer, random_weights(lower(fewer), 0), ["onnx"], tmp_path / "fewer")
     turned = Preprocessing(mean=known.mean, std=known.std, classes=known.classes[::-1])
@@ -131,7 +131,7 @@ def test_classes_that_do_not_fit_the_data_are_refused(tmp_path, spec, known):
     ],
     ids=["all", "one", "none", "unnamed"],
 )
-def test_other_names_of_as_many_classes_are_warned_of(tmp_path, spec, known, capsys, names, said):
+def test_other_names_for_as_many_classes_give_a_warning(tmp_path, spec, known, capsys, names, said):
     called = Preprocessing(mean=known.mean, std=known.std, classes=names)
     values = random_weights(lower(ARCH), 0)
     bundle.export(ARCH, values, ["onnx"], tmp_path, preprocessing=called)
@@ -144,15 +144,15 @@ def test_other_names_of_as_many_classes_are_warned_of(tmp_path, spec, known, cap
     assert [line.partition("; ")[2] for line in warnings] == [said] * bool(said)
 
 
-def test_bad_input_is_refused_in_one_line(folder, spec, tmp_path):
+def test_bad_input_is_rejected_in_one_line(folder, spec, tmp_path):
     damaged = tmp_path / "model.tflite"
     damaged.write_bytes((folder / "model.tflite").read_bytes()[:-1000])
     for path, pictures, arguments, said in [
         (tmp_path / "none.onnx", spec, {}, "cannot be read"),
         (damaged, spec, {}, "damaged"),
         (folder / "model.onnx", "cifar10:/nowhere", {}, "there is no folder"),
-        (folder / "model.onnx", spec, {"limit": 0}, "begin at 1"),
-        (folder / "model.onnx", spec, {"workers": 0}, "begin at 1"),
+        (folder / "model.onnx", spec, {"limit": 0}, "must be at least 1"),
+        (folder / "model.onnx", spec, {"workers": 0}, "must be at least 1"),
     ]:
         with pytest.raises(InputError, match=said) as caught:
             evaluate.evaluate(path, pictures, **arguments)
@@ -171,7 +171,7 @@ def test_a_worker_that_dies_is_an_input_error(folder, spec):
 
 
 def test_workers_end_with_a_parent_that_is_killed(folder, spec, tmp_path):
-    """They hold the script's output, which closes when the last of them is gone."""
+    """They hold the script's output open until the last of them is gone."""
     script = tmp_path / "script.py"
     script.write_text(
         "import os, signal\n"

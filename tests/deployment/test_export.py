@@ -1,4 +1,4 @@
-"""`ghostnas export` from the folder of a training to files that are proven, predicted and timed."""
+"""`ghostnas export` from a training's folder to files that are verified, predicted and timed."""
 
 import json
 import shlex
@@ -36,7 +36,7 @@ EXPECTED = Preprocessing(mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.2), classes=synt
 
 
 def training(folder: Path, network: Arch, expected: Preprocessing = EXPECTED) -> Path:
-    """What a training of `network` leaves, with random weights."""
+    """What a training of `network` leaves behind, with random weights."""
     folder.mkdir()
     (folder / "arch.json").write_text(json.dumps(to_json(network)))
     values = random_weights(lower(network), 0)
@@ -98,7 +98,7 @@ def test_an_accuracy_is_what_its_command_prints(
 
 
 @pytest.mark.parametrize("data", ["synthetic", "cifar10:/nowhere"])
-def test_a_training_is_evaluated_on_its_own_data_where_they_can_be_read(
+def test_a_training_is_evaluated_on_its_own_data_if_readable(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], data: str
 ) -> None:
     run, out = training(tmp_path / "run", SMALL), tmp_path / "out"
@@ -127,7 +127,7 @@ def test_a_training_is_evaluated_on_its_own_data_where_they_can_be_read(
     ],
     ids=["same", "unnamed", "one other", "all others", "another order"],
 )
-def test_an_accuracy_needs_classes_that_are_those_of_the_data(
+def test_an_accuracy_needs_the_classes_of_the_data(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     classes: tuple[str, ...],
@@ -146,7 +146,7 @@ def test_an_accuracy_needs_classes_that_are_those_of_the_data(
 def test_the_size_of_trained_weights_changes_only_where_no_stride_does(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """At 16 px some strides of 2 run as 1: at 224 they would be back, which is another network."""
+    """At 16 px some strides of 2 run as 1; at 224 px they would return, making another network."""
     trained = fit_to(ghostnet(0.25, classes=10), resolution=16, classes=10)
     assert trained.dropped_strides == 3
     run = training(tmp_path / "run", trained)
@@ -167,7 +167,7 @@ def test_the_size_of_trained_weights_changes_only_where_no_stride_does(
 
 
 def test_an_input_size_that_a_recipe_chose_keeps_the_strides_of_its_data(tmp_path: Path) -> None:
-    """A training at 16 px of images that come at 32 drops what 32 px drop."""
+    """Training at 16 px on images that come at 32 px drops the strides that 32 px drops."""
     trained = replace(fit_to(ghostnet(0.25, classes=10), resolution=32, classes=10), resolution=16)
     run, out = training(tmp_path / "run", trained), tmp_path / "out"
     command = ["export", str(run), "--format", "onnx", "--resolution", "16", "--out", str(out)]
@@ -175,7 +175,7 @@ def test_an_input_size_that_a_recipe_chose_keeps_the_strides_of_its_data(tmp_pat
     assert load(out / "arch.json") == trained
 
 
-def test_a_tflite_file_is_timed_beside_what_the_table_says(
+def test_a_tflite_file_is_timed_and_compared_with_the_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, out = training(tmp_path / "run", ghostnet(0.5, classes=10)), tmp_path / "out"
@@ -187,13 +187,13 @@ def test_a_tflite_file_is_timed_beside_what_the_table_says(
     assert measured["predicted_ms"] == pytest.approx(9, rel=0.5)  # of a phone's core
     assert "predicted_to_measured" not in measured
     assert f"predicted {measured['predicted_ms']:.2f}" in said
-    assert "table pixel4-cpu1-fp32 is of another kind of device: kryo-485-gold, 1 thread" in said
+    assert "table pixel4-cpu1-fp32 is for another kind of device: kryo-485-gold, 1 thread" in said
     card = (out / "README.md").read_text()
     assert "latency as .tflite in fp32 on pixel4-cpu1-fp32" in card
 
 
-def test_a_latency_is_held_to_a_table_of_the_same_kind_of_core(tmp_path: Path) -> None:
-    """Whatever it is: `of_core` has the name that the bench reads here."""
+def test_a_latency_is_compared_with_a_table_of_the_same_kind_of_core(tmp_path: Path) -> None:
+    """Whatever the core is: `of_core` has the name that the bench reads here."""
     arm = latency_table.load("arm")
     with open_device("local") as device:
         bench = DeviceBench(device, Setting(rounds=1, python=sys.executable))
@@ -213,7 +213,7 @@ def test_a_latency_is_held_to_a_table_of_the_same_kind_of_core(tmp_path: Path) -
         assert each["predicted_to_measured"] == pytest.approx(ratio)
 
 
-def test_int8_is_calibrated_on_the_pictures_that_are_given(tmp_path: Path) -> None:
+def test_int8_is_calibrated_on_the_given_images(tmp_path: Path) -> None:
     run = training(tmp_path / "run", SMALL)
     command = ["export", str(run), "--format", "tflite", "--dtype", "int8", "--data", "synthetic"]
     images = np.random.default_rng(0).normal(size=(4, 3, 32, 32)).astype(np.float32)
@@ -225,7 +225,7 @@ def test_int8_is_calibrated_on_the_pictures_that_are_given(tmp_path: Path) -> No
     assert not np.array_equal(*logits)
 
 
-def test_what_cannot_be_exported_is_told_and_leaves_nothing(
+def test_a_failed_export_is_explained_and_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = training(tmp_path / "run", SMALL)
@@ -234,11 +234,11 @@ def test_what_cannot_be_exported_is_told_and_leaves_nothing(
         "int8 without images": (["--dtype", "int8"], "--data"),
         "target of int8 for float": (
             ["--target", "pixel4-cpu1-int8"],
-            "'pixel4-cpu1-int8' is of files in int8, and none is exported: add --dtype int8",
+            "'pixel4-cpu1-int8' is for files in int8; none is exported: add --dtype int8",
         ),
         "target of float for int8": (
             ["--target", "arm", "--dtype", "int8", "--data", "synthetic"],
-            "'arm' is of files in fp32 or fp16, and none is exported: add --dtype fp32",
+            "'arm' is for files in fp32 or fp16; none is exported: add --dtype fp32",
         ),
         "measuring no .tflite": (["--format", "onnx", "--measure"], "add tflite to --format"),
         "torch in int8": (["--format", "torch", "--dtype", "int8"], "torch is not offered in int8"),

@@ -1,4 +1,4 @@
-"""The README of an export says what was given, and its programs run as they are printed."""
+"""An export's README states what was given, and its programs run as printed."""
 
 import ast
 import re
@@ -42,7 +42,7 @@ FILES = (
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Two exports that together hold all kinds of file, each with a picture of one colour."""
+    """Two exports that together hold every kind of file, each with an image of one colour."""
     root = tmp_path_factory.mktemp("cards")
     values = random_weights(lower(ARCH), 0)
     calibration = np.random.default_rng(0).normal(size=(16, 3, 16, 16)).astype(np.float32)
@@ -65,7 +65,7 @@ def folders(tmp_path_factory):
 
 
 def programs(readme):
-    """By its file, each program of a README."""
+    """Each program in a README, by its file."""
     found = re.findall(r"`([^`]+)`, with [^\n]+:\n\n```python\n(.*?)```", readme, re.DOTALL)
     return dict(found)
 
@@ -106,7 +106,7 @@ def test_the_program_of_the_weights_lists_them(folders):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_program_imports_what_it_names_and_no_more(folders, file):
+def test_a_program_imports_only_what_it_names(folders, file):
     readme = (folder_of(folders, file) / "README.md").read_text()
     (line,) = re.findall(rf"^`{re.escape(file)}`, with (.+):$", readme, re.MULTILINE)
     imported = set()
@@ -121,7 +121,7 @@ def test_a_program_imports_what_it_names_and_no_more(folders, file):
     assert all(packages.get(name, name) in line for name in IMPORTED[kind])
 
 
-def test_it_says_every_number_with_its_origin(folders):
+def test_every_number_has_its_origin(folders):
     text = (folders / "others" / "README.md").read_text()
     counts = cost.count(lower(ARCH))
     for part in (
@@ -139,10 +139,10 @@ def test_it_says_every_number_with_its_origin(folders):
     size = (folders / "others" / "model-int8.onnx").stat().st_size
     assert f"| `model-int8.onnx` | int8 | {size / 1e6:.2f} |" in text
     assert text.count("\n```python\n") == 7
-    assert "pixel1" not in text  # of which dtype it is is not known
+    assert "pixel1" not in text  # its dtype is not known
 
 
-def test_a_latency_is_that_of_files_that_are_there(folders):
+def test_a_latency_is_that_of_files_that_exist(folders):
     text = (folders / "torch" / "README.md").read_text()
     assert "pixel4-fp32" in text
     assert "pixel4-int8" not in text
@@ -156,7 +156,7 @@ def row(file, top1=None, **accuracy):
     return {"file": file, "format": kind, "dtype": "fp32", "bytes": 1, "accuracy": own}
 
 
-def test_an_accuracy_is_that_of_one_file_and_its_images_and_command_are_told():
+def test_an_accuracy_is_that_of_one_file_with_its_images_and_command():
     def text_of(*rows):
         return model_card.card(ARCH, cost.count(lower(ARCH)), rows, None, Origin())
 
@@ -171,7 +171,7 @@ def test_an_accuracy_is_that_of_one_file_and_its_images_and_command_are_told():
     assert "prints it again" not in other
 
 
-def test_what_is_not_known_is_said_and_not_invented():
+def test_unknown_facts_are_stated_as_unknown_not_invented():
     text = model_card.card(ARCH, cost.count(lower(ARCH)), [], None, Origin())
     assert "# A network (" in text
     assert "Origin of the weights: not told" in text

@@ -556,7 +556,7 @@ def test_a_build_that_is_killed_resumes_where_it_was(
     if ending == signal.SIGINT:
         assert process.returncode == 130
         assert errors.splitlines()[-1] == (
-            "ghostnas: stopped; what was measured is kept, go on with the same command"
+            "ghostnas: stopped; measurements are kept, resume with the same command"
         )
         assert "Traceback" not in errors
     # What a killed process leaves of its lock is a file that nobody holds.

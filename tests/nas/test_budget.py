@@ -53,7 +53,7 @@ def test_a_latency_may_name_a_target():
         *("infms", "1.ms", "1.2.3ms", "20ms@", "20@arm", "20ms 30ms", "20ms,5MB", "5M", "1_0ms"),
     ],
 )
-def test_what_is_no_amount_is_refused_with_an_example(text):
+def test_an_invalid_amount_is_rejected_with_an_example(text):
     with pytest.raises(InputError, match="150MFLOPs, 20ms") as caught:
         budget.parse(text)
     assert repr(text) in str(caught.value)
@@ -67,11 +67,11 @@ def test_only_a_latency_can_name_a_target():
 @pytest.mark.parametrize(
     ("text", "amount"), [("1MFLOPs", 150), ("1Mparams", 5), ("1MB", 6), ("1MBpeak", 4)]
 )
-def test_a_network_has_its_cost_of_a_budget_and_no_latency_is_asked(text, amount):
+def test_a_budget_on_cost_asks_for_no_latency(text, amount):
     assert budget.amount(budget.parse(text), COST, no_latency) == amount
 
 
-def test_each_latency_is_asked_of_its_own_target():
+def test_each_latency_is_asked_for_on_its_own_target():
     latency_ms = {None: 20.5, "phone": 30.5}.__getitem__
     assert budget.amount(budget.parse("1ms"), COST, latency_ms) == 20.5
     assert budget.amount(budget.parse("1ms@phone"), COST, latency_ms) == 30.5

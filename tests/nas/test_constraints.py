@@ -21,7 +21,7 @@ MACS = cost.count(lower(ARCH)).macs
 
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory):
-    """The path of a table that a hundred networks have calibrated."""
+    """The path of a table calibrated on a hundred networks."""
     correction = Correction(
         scale=1.5,
         per_op_ms=0.0,
@@ -38,7 +38,7 @@ def between(low, high):
     return f"{(low + high) / 2:.6f}ms"
 
 
-def test_a_strain_is_the_largest_share_of_a_budget():
+def test_utilization_is_the_largest_share_of_a_budget():
     tight, loose = f"{MACS / 2e6:.6f}MFLOPs", f"{PREDICTION.latency_ms * 4:.6f}ms"
     assert Constraints("cortex-a76", [loose]).utilization(ARCH) == pytest.approx(0.25, rel=1e-4)
     assert Constraints("cortex-a76", [tight, loose]).utilization(ARCH) == pytest.approx(2, rel=1e-4)
@@ -53,7 +53,7 @@ def test_with_a_confidence_a_latency_budget_holds_at_the_upper_end():
     assert careful.utilization(ARCH) / plain.utilization(ARCH) == pytest.approx(share)
 
 
-def test_what_a_careful_judge_lets_pass_is_within_the_budget_at_its_upper_end(calibrated):
+def test_what_careful_constraints_accept_is_within_the_budget_at_its_upper_end(calibrated):
     searched, rng = space.load("ghostnet"), random.Random(0)
     archs = [searched.decode(searched.sample(rng)) for _ in range(40)]
     constraints = Constraints(calibrated, ["20ms"], 0.8)
@@ -63,7 +63,7 @@ def test_what_a_careful_judge_lets_pass_is_within_the_budget_at_its_upper_end(ca
     assert 0 < sum(passed) < sum(predictor.predict(arch).latency_ms <= 20 for arch in archs)
 
 
-def test_more_confidence_strains_a_budget_more(calibrated):
+def test_more_confidence_uses_more_of_a_budget(calibrated):
     confidences = (None, 0.1, 0.5, 0.9, 0.95)
     utilizations = [
         Constraints(calibrated, ["20ms"], each).utilization(ARCH) for each in confidences
@@ -94,7 +94,7 @@ def test_costs_are_those_of_the_target_at_the_confidence(calibrated):
     assert wider.high_ms > predicted.high_ms
 
 
-def test_a_confidence_that_a_table_does_not_allow_is_refused_at_once(calibrated):
+def test_a_confidence_that_a_table_cannot_give_is_rejected_at_once(calibrated):
     with pytest.raises(InputError, match="calibrated on no networks"):
         Constraints("cortex-a76", ["20ms"], 0.95)
     with pytest.raises(InputError, match="calibrated on no networks"):
@@ -103,14 +103,14 @@ def test_a_confidence_that_a_table_does_not_allow_is_refused_at_once(calibrated)
         Constraints(calibrated, ["20ms"], 0.999)
 
 
-def test_a_judge_needs_a_budget_and_known_targets():
+def test_constraints_need_a_budget_and_known_targets():
     with pytest.raises(InputError, match="at least one --budget"):
         Constraints("cortex-a76", [])
     with pytest.raises(InputError, match="unknown target 'amr'"):
         Constraints("cortex-a76", ["20ms@amr"])
 
 
-def test_a_judged_network_as_json():
+def test_a_candidate_as_json():
     judged = Candidate(
         name="one",
         arch=ARCH,
@@ -130,7 +130,7 @@ def test_a_judged_network_as_json():
     assert (reported["validation_accuracy"], reported["fresh_seeds"]) == (0.6, True)
 
 
-def test_bytes_are_of_the_targets_dtype():
+def test_bytes_are_those_of_the_targets_dtype():
     graph = lower(ARCH)
     for target, dtype in (("pixel4-cpu1-fp32", "fp32"), ("pixel4-cpu1-int8", "int8")):
         counted, _ = Constraints(target, ["6MB"]).cost_of(ARCH)

@@ -1,4 +1,4 @@
-"""Scores of a pool of processes, and a search that trains its finalists only."""
+"""Scores from a pool of processes, and a search that trains only its finalists."""
 
 import json
 import multiprocessing
@@ -39,13 +39,13 @@ RECIPE = "epochs = 1\nbatch_size = 16\nlearning_rate = 0.01\nvalidation_pictures
 
 @pytest.fixture(scope="module", autouse=True)
 def one_core() -> Iterator[None]:
-    """A worker gets one thread: idle ones spin, which is slow where the cores are shared."""
+    """Give a worker one thread: idle ones spin, which is slow on shared cores."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ghostnas.nas.evaluators.usable_cpus", lambda: 1)
         yield
 
 
-def test_a_score_without_training_is_the_scorers_own() -> None:
+def test_a_training_free_score_is_the_scorers_own() -> None:
     split = splits.split(datasets.load("synthetic"), SHORT)
     graph = lower(splits.fit(TINY, split))
     images = torch.from_numpy(split.train.images[:SCORED_PICTURES]).permute(0, 3, 1, 2)
@@ -92,10 +92,10 @@ def test_a_network_is_trained_at_the_datas_size_and_its_score_is_recorded(tmp_pa
     assert len(weights.preprocessing_of(path).classes) == 2
 
 
-def test_pictures_that_cannot_be_read_are_named_in_a_score(
+def test_unreadable_images_are_named_in_a_score(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it is where the pictures stay in their files."""
+    """As happens where the images stay in their files."""
     folder = write_pictures(tmp_path)
     monkeypatch.setattr(image_folder, "BYTES_IN_MEMORY", 0)
     in_files = splits.split(datasets.load(f"folder:{folder}"), SHORT)
@@ -113,7 +113,7 @@ def test_pictures_that_cannot_be_read_are_named_in_a_score(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a search whose trials are counts of MACs."""
+    """The folder of a search whose trials are scored by MACs."""
     folder = tmp_path_factory.mktemp("proxy")
     space = ["--space", str(write_space(folder)), "--data", f"folder:{write_pictures(folder)}"]
     (folder / "short.toml").write_text(RECIPE)
@@ -126,11 +126,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def test_a_search_by_a_scorer_trains_its_finalists_alone(run: Path) -> None:
+def test_a_search_with_a_training_free_scorer_trains_only_its_finalists(run: Path) -> None:
     trials = pd.read_csv(run / "trials.csv")
     assert len(trials) == 4
     assert list(trials.columns[:3]) == ["trial", "id", "score"]
-    # The pictures are smaller and have fewer classes than what a budget counts.
+    # The images are smaller and have fewer classes than the network that a budget applies to.
     assert (trials.score <= trials.macs).all()
     result = json.loads((run / "result.json").read_text())
     assert result["scorer"] == "macs"
@@ -176,7 +176,7 @@ def test_what_is_reported_is_of_seeds_that_chose_nothing(run: Path) -> None:
         assert compared["p_value"] == (None if p is None else pytest.approx(p, rel=0.01))
 
 
-def test_a_worker_that_is_killed_costs_what_it_was_doing_and_that_is_done_anew(
+def test_a_killed_worker_loses_only_its_current_job_which_is_retried(
     tmp_path: Path,
 ) -> None:
     spec = f"folder:{write_pictures(tmp_path)}"
@@ -193,7 +193,7 @@ def test_a_worker_that_is_killed_costs_what_it_was_doing_and_that_is_done_anew(
         pool.close()
 
 
-def test_a_network_that_kills_every_worker_fails_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_network_that_kills_every_worker_fails_and_the_others_continue(tmp_path: Path) -> None:
     pool = EvaluatorPool("synthetic", SHORT, 2, "macs")
     try:
         with pytest.raises(TrainingError, match=r"died 2 times.*--workers"):
@@ -203,7 +203,7 @@ def test_a_network_that_kills_every_worker_fails_and_the_others_go_on(tmp_path: 
         pool.close()
 
 
-def test_damaged_records_and_weights_are_trained_anew(tmp_path: Path) -> None:
+def test_damaged_records_and_weights_are_trained_again(tmp_path: Path) -> None:
     path = tmp_path / "tiny-1.safetensors"
     record = path.with_suffix(".json")
     weights.save({"a": np.zeros(3, np.float32)}, path)
@@ -231,17 +231,17 @@ def test_an_unknown_scorer_is_refused_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_recipe_that_holds_no_pictures_out_cannot_choose(
+def test_a_recipe_that_holds_no_images_out_cannot_choose(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     search = ["search", "--target", "arm", "--budget", "150MFLOPs", "--out", str(tmp_path / "run")]
     assert main([*search, "--recipe", "cifar"]) == 2
     *_, line = capsys.readouterr().err.splitlines()
-    assert line.startswith("ghostnas: recipe cifar holds out no images to choose by; ")
+    assert line.startswith("ghostnas: recipe cifar holds out no validation images; ")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_recipe_that_was_edited_is_another_search(
+def test_an_edited_recipe_makes_another_search(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     edited = run.parent / "short.toml"

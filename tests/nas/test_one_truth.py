@@ -1,5 +1,5 @@
-"""From a search to its files: every number on every card is what `eval` and `show` say of that
-very file, whatever is deployed, in every format and dtype.
+"""From a search to its files: every number on every card matches what `eval` and `show` report for
+that file, whatever is deployed, in every format and dtype.
 """
 
 import json
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("truth")
     space = write_space(folder)
-    # Small images of a network with two strides: at its published size none is dropped.
+    # Small images for a network with two strides: at its published size none is dropped.
     space.write_text(space.read_text().replace("[32, 64]", "[64]"))
     write_pictures(folder, a_class=60, size=8)
     (folder / "short.toml").write_text(RECIPE)
@@ -52,7 +52,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
 
 
 def check_files(folder: Path, trained: bool, capsys: pytest.CaptureFixture[str]) -> set[str]:
-    """Hold the folder's card and manifest against `show` and `eval`; the dtypes seen."""
+    """Compare the folder's card and manifest with `show` and `eval`; returns the dtypes seen."""
     card = (folder / "README.md").read_text()
     network = arch.load(folder / "arch.json")
     shown = run(capsys, "show", str(folder / "arch.json"))
@@ -78,7 +78,7 @@ def check_files(folder: Path, trained: bool, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("deploy", ["data", "published"])
-def test_cards_say_what_eval_and_show_say_of_the_very_file(
+def test_cards_match_what_eval_and_show_report_for_the_file(
     place: Path, deploy: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = search(place, deploy)
@@ -118,7 +118,7 @@ def test_budgets_in_bytes_are_those_of_the_dtype(place: Path) -> None:
     assert counted.model_bytes == pytest.approx(file["bytes"], rel=0.35)  # a very small file
 
 
-def test_a_training_of_the_deployment_is_of_the_network_that_was_promised(
+def test_training_the_deployment_trains_the_promised_network(
     place: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -136,11 +136,11 @@ def test_a_training_of_the_deployment_is_of_the_network_that_was_promised(
         assert main([*arguments, "--out", str(tmp_path / deploy)]) == 0
         said = capsys.readouterr()
         trained[deploy] = json.loads(said.out)
-        proxied = "trained is its proxy" in said.err
+        proxied = "training its proxy" in said.err
         assert proxied == (deploy == "published")
         assert (trained[deploy]["macs"] == best["macs"]) == (deploy == "data")
         if proxied:
-            assert re.search(r"--resolution 64 trains it", said.err)
+            assert re.search(r"--resolution 64 trains that", said.err)
             assert main([*arguments, "--out", str(tmp_path / "own"), "--resolution", "64"]) == 0
             assert json.loads(capsys.readouterr().out)["macs"] == best["macs"]
     folder = tmp_path / "data"

@@ -69,7 +69,7 @@ def wait_for(url: str, count: int) -> dict[int, float]:
     raise AssertionError(f"{count} trials did not come")
 
 
-def test_one_is_killed_and_the_server_restarted_and_nothing_is_lost_or_done_twice(
+def test_a_kill_and_a_server_restart_lose_and_repeat_nothing(
     tmp_path: Path,
 ) -> None:
     write_space(tmp_path)
@@ -99,4 +99,4 @@ def test_one_is_killed_and_the_server_restarted_and_nothing_is_lost_or_done_twic
     states = Counter(each.state.name for each in found)
     assert states["RUNNING"] == states["WAITING"] == 0
     assert "Traceback" not in said + (tmp_path / "second.txt").read_text()
-    assert "it is tried again" in said
+    assert "; retrying for " in said

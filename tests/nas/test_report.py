@@ -1,4 +1,4 @@
-"""What a report says of networks that the seeds tell apart, and of those that they do not."""
+"""What a report says about networks that the seeds distinguish, and about those they do not."""
 
 import re
 from typing import Any
@@ -66,7 +66,7 @@ def result(**changed: Any) -> dict[str, Any]:
     return found | changed
 
 
-def test_the_first_pictures_that_were_left_out_are_named() -> None:
+def test_the_first_skipped_images_are_named() -> None:
     reasons = [f"{number}.png: is damaged" for number in range(6)]
     assert images.skipped_lines([]) == []
     assert images.skipped_lines(reasons[:5]) == [f"skipped {reason}" for reason in reasons[:5]]
@@ -84,7 +84,7 @@ def trial(number: int, **changed: Any) -> dict[str, Any]:
 TRIALS = [trial(1), trial(2)]
 
 
-def test_a_terminal_says_how_the_winner_stands_and_what_it_is() -> None:
+def test_the_terminal_shows_what_the_winner_is_and_how_it_compares() -> None:
     lines = report.text(result()).splitlines()
     numbers = "45.6 MFLOPs, 1.23 M parameters, 12.3 ms (11.1 to 13.4)"
     spread = "+- 0.3 (3 seeds, 90.8 to 91.6)"
@@ -131,13 +131,13 @@ def test_plain_ghostnet_as_the_winner_is_listed_once() -> None:
     assert sum(line.startswith("GhostNet 0.5x (id") for line in lines) == 1
 
 
-def test_a_network_deployed_as_it_was_trained_and_a_space_used_up_are_said() -> None:
+def test_a_network_deployed_as_trained_and_an_exhausted_space_are_reported() -> None:
     text = report.text(result(proxy=DEPLOYED, used_up=True, failed=1))
     assert "The winner is deployed as it was trained: 224 px, 10 classes, 45.6 MFLOPs." in text
     assert "2 trials, 1 failed, all that the budgets allow" in text
 
 
-def test_a_page_has_a_row_a_network_and_a_point_a_trial() -> None:
+def test_a_page_has_one_row_per_network_and_one_point_per_trial() -> None:
     page = report.page(result(), TRIALS)
     rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td>", page)
     assert [name for name, _ in rows] == [
@@ -152,7 +152,7 @@ def test_a_page_has_a_row_a_network_and_a_point_a_trial() -> None:
 
 
 def test_the_numbers_beside_an_axis_have_room() -> None:
-    """Right-aligned at x, 8 px a character at most at the page's 12 px."""
+    """They are right-aligned at x, with at most 8 px per character at the page's 12 px."""
     page = report.page(result(scorer="synflow"), [trial(1, score=-1.234e-5), trial(2, score=9e11)])
     labels = re.findall(r'<text x="(\d+)" y="\d+" text-anchor="end">([^<]*)</text>', page)
     left = [(int(x), text) for x, text in labels if int(x) < report.WIDTH / 2]
@@ -160,7 +160,7 @@ def test_the_numbers_beside_an_axis_have_room() -> None:
     assert all(x - 8 * len(text) >= 0 for x, text in left)
 
 
-def test_a_scorers_numbers_are_no_percentages() -> None:
+def test_a_scorers_numbers_are_not_percentages() -> None:
     page = report.page(result(scorer="synflow"), [trial(1, score=31.5), trial(2, score=42.25)])
     titles = re.findall(r"<circle[^>]*><title>(.*?)</title>", page)
     assert titles == [
@@ -178,7 +178,7 @@ def test_trials_with_one_score_are_drawn_inside_the_page(count: int) -> None:
     assert all(0 < int(x) < report.WIDTH and 0 < int(y) < report.HEIGHT for x, y in places)
 
 
-def test_what_a_user_named_cannot_add_to_the_page() -> None:
+def test_names_given_by_a_user_cannot_inject_into_the_page() -> None:
     nasty = "<script>alert(1)</script>"
     compared = COMPARED | {"networks": [nasty, "trial 1"]}
     file = FILE | {"file": nasty}

@@ -1,4 +1,4 @@
-"""How a winner is chosen and what a search says of it, on made accuracies."""
+"""How a winner is chosen and what a search reports about it, on made-up accuracies."""
 
 from dataclasses import replace
 
@@ -37,7 +37,7 @@ def test_the_most_accurate_wins_where_it_can_be_distinguished():
     assert choose([quick, slow], IMAGES) is slow
 
 
-def test_of_networks_that_cannot_be_distinguished_the_quickest_wins():
+def test_the_fastest_of_indistinguishable_networks_wins():
     slow = candidate("slow", 26.7, [0.384, 0.385, 0.383])
     plain = candidate("GhostNet", 20.2, [0.383, 0.386, 0.382], trial=None)
     bad = candidate("bad", 5.0, [0.10, 0.11, 0.10])
@@ -45,21 +45,21 @@ def test_of_networks_that_cannot_be_distinguished_the_quickest_wins():
     assert choose([bad, plain, slow], IMAGES) is plain
 
 
-def test_of_equally_quick_ones_the_smallest_wins():
+def test_the_smallest_of_equally_fast_networks_wins():
     large, small = (candidate(name, 10, [0.5, 0.5]) for name in ("large", "small"))
     small = replace(small, cost=replace(small.cost, macs=small.cost.macs - 1))
     assert choose([large, small], IMAGES) is small
 
 
-def test_of_one_seed_each_the_number_of_images_decides():
+def test_with_one_seed_each_the_number_of_images_decides():
     best, near = candidate("best", 30, [0.84]), candidate("near", 10, [0.82])
     assert choose([best, near], 1000) is near
     assert choose([best, near], 100_000) is best
 
 
 def test_the_reported_accuracy_is_not_flattered_by_the_choice():
-    """Four equal networks, three seeds each, whose validation and test accuracies go together as a
-    training's do: by the trainings that chose, the winner would look better than it is.
+    """Four equal networks, three seeds each, whose validation and test accuracies are correlated as
+    a training's are: by the trainings that chose, the winner would look better than it is.
     """
     rng = np.random.default_rng(0)
     flattered, fresh, distinguished = [], [], 0
@@ -78,7 +78,7 @@ def test_the_reported_accuracy_is_not_flattered_by_the_choice():
     assert distinguished / 1500 < 0.05
 
 
-def test_equal_networks_are_falsely_distinguished_in_one_search_of_twenty_at_most():
+def test_equal_networks_are_falsely_distinguished_in_at_most_one_search_in_twenty():
     rng = np.random.default_rng(1)
     costlier = 0
     for _ in range(1500):
@@ -96,7 +96,7 @@ def test_a_front_keeps_one_of_equal_trials():
     assert [each["trial"] for each in pareto_front([row(0, 0.5, 10), row(1, 0.5, 10)])] == [0]
 
 
-def test_a_front_is_of_score_and_latency_alone():
+def test_a_front_depends_on_score_and_latency_alone():
     rows = [row(0, 0.5, 10, macs=9), row(1, 0.6, 12), row(2, 0.4, 11, macs=1), row(3, 0.6, 13)]
     assert [each["trial"] for each in pareto_front(rows)] == [0, 1]
     assert [each["trial"] for each in pareto_front(rows[::-1])] == [0, 1]

@@ -1,4 +1,4 @@
-"""The main job end to end, in processes of its own, on small pictures and a small space."""
+"""The main job end to end, in its own processes, on small images and a small space."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def result(place: Path) -> dict:
     return json.loads(ran.stdout)
 
 
-def test_the_result_is_within_the_budget_and_says_how_sure_it_is(result: dict) -> None:
+def test_the_result_is_within_the_budget_and_states_its_certainty(result: dict) -> None:
     best, baseline = result["best"], result["baseline"]
     assert result["trials"] == 4
     assert result["infeasible_trained"] == 0
@@ -110,7 +110,7 @@ def test_a_second_search_does_not_touch_the_folder(
     assert (place / "run" / "result.json").read_bytes() == before
 
 
-def test_settings_cannot_change_on_the_way(
+def test_settings_cannot_change_on_resume(
     place: Path, result: dict, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(place / "run")
@@ -118,7 +118,7 @@ def test_settings_cannot_change_on_the_way(
     assert "budgets" in capsys.readouterr().err
 
 
-def test_a_confidence_is_of_the_search_and_cannot_change_on_the_way(
+def test_a_confidence_belongs_to_the_search_and_cannot_change_on_resume(
     place: Path, result: dict, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "confidence = 0.0\n" in (place / "run" / "search.toml").read_text()
@@ -171,7 +171,7 @@ def finished_trials(run: Path) -> list[tuple[int, float]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
-def test_a_stopped_search_goes_on_where_it_was(tmp_path: Path, ending: signal.Signals) -> None:
+def test_a_stopped_search_resumes_where_it_was(tmp_path: Path, ending: signal.Signals) -> None:
     write_space(tmp_path)
     write_pictures(tmp_path, a_class=200)
     process = start(tmp_path, *command(tmp_path, "--trials", "8"))

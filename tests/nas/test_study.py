@@ -88,7 +88,7 @@ def failed(error):
 
 
 def score(arch):
-    """At once, and always the same for an architecture."""
+    """An immediate score, always the same for an architecture."""
     return ready(int(arch.id, 16) % 1000 / 1000)
 
 
@@ -114,7 +114,7 @@ def states(opened_study):
 
 
 def asked(opened_study):
-    """A trial of a process that is killed before it tells."""
+    """A trial of a process that is killed before it reports."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Heartbeat of storage", UserWarning)
         return opened_study.ask()
@@ -138,7 +138,7 @@ def storage(tmp_path):
         ("tpe", LOOSE),
     ],
 )
-def test_no_trial_is_over_budget_and_none_is_a_repetition(sampler, limit):
+def test_no_trial_is_over_budget_and_none_is_a_repeat(sampler, limit):
     current = opened(limit=limit, sampler=sampler)
     ids = run(current, 60)
     stored = [from_json(json.loads(t.user_attrs["arch"])) for t in current.get_trials()]
@@ -158,14 +158,14 @@ def test_the_same_holds_in_the_shipped_space(sampler, mega):
 
 
 @pytest.mark.parametrize("classes", [10, 1000])
-def test_a_space_is_searched_to_its_end_without_repetition(classes):
+def test_a_space_is_searched_completely_without_repeats(classes):
     searched = dataclasses.replace(TINY, classes=classes)
     ids = run(opened(searched=searched), len(TINY_NETWORKS), searched=searched)
     assert len(set(ids)) == len(TINY_NETWORKS)
 
 
 @pytest.mark.parametrize("sampler", study.SAMPLERS)
-def test_a_space_that_is_used_up_ends_the_search_and_says_so(sampler):
+def test_an_exhausted_space_ends_the_search_and_reports_it(sampler):
     current = opened(searched=TINY, sampler=sampler)
     ended = study.run(current, TINY, score, trials=50, at_once=3)
     ids = [each.arch.id for each in study.finished(current)]
@@ -212,7 +212,7 @@ def test_the_first_proposal_is_the_published_network_at_the_largest_alpha_that_f
     assert all(macs(SPACE.decode({"alpha": option})) > limit for option in wider)
 
 
-def test_where_the_published_network_fits_at_no_alpha_the_first_proposal_is_the_smallest():
+def test_if_the_published_network_fits_at_no_alpha_the_first_proposal_is_the_smallest():
     (first,) = run(opened(limit=TIGHTEST), 1)
     assert first == SPACE.decode(study.find_smallest(SPACE, utilization_of(TIGHTEST))).id
 
@@ -224,7 +224,7 @@ def test_the_smallest_network_is_smaller_than_random_ones():
     assert all(smallest <= utilization(SPACE.decode(SPACE.sample(rng))) for _ in range(200))
 
 
-def test_an_impossible_budget_is_refused_with_how_much_is_needed():
+def test_an_impossible_budget_is_rejected_with_how_much_is_needed():
     with pytest.raises(BudgetError, match=r"space small.*needs 5\.09e\+04 times"):
         study.find_smallest(SPACE, utilization_of(1))
 
@@ -237,7 +237,7 @@ def test_the_same_seed_proposes_the_same_networks_and_another_proposes_others(sa
     assert len(set(once) & set(other)) < 5
 
 
-def test_tpe_comes_nearer_to_what_scores_well_than_chance():
+def test_tpe_gets_closer_to_high_scores_than_chance():
     def wide(arch):
         return ready(arch.stages[-1].blocks[0].out_channels / 100)
 
@@ -250,7 +250,7 @@ def test_tpe_comes_nearer_to_what_scores_well_than_chance():
     assert means[0] > means[1] + 0.05
 
 
-# What a trial leaves
+# What a trial records
 
 
 def test_a_finished_trial_holds_its_network_for_the_datas_classes_and_its_accuracy():
@@ -295,10 +295,10 @@ def test_no_trial_starts_after_the_time_is_up():
     assert "RUNNING" not in states(current)
 
 
-# Going on
+# Resuming
 
 
-def test_a_study_goes_on_to_the_number_asked_for(storage):
+def test_a_study_resumes_up_to_the_number_asked_for(storage):
     first = run(opened(storage), 4)
     assert run(opened(storage), 4) == first
     more = run(opened(storage), 7)
@@ -306,7 +306,7 @@ def test_a_study_goes_on_to_the_number_asked_for(storage):
     assert len(set(more)) == 7
 
 
-def test_what_an_earlier_process_left_running_is_closed_and_may_be_tried_again(storage):
+def test_trials_left_running_by_an_earlier_process_are_closed_and_may_be_retried(storage):
     current = opened(storage, searched=TINY)
     run(current, 2, searched=TINY)
     trial = asked(current)
@@ -343,7 +343,7 @@ def test_other_settings_are_refused_by_name(storage, settings, message):
 
 
 @pytest.mark.parametrize("place", ["nowhere/study.db", "damaged.db"])
-def test_a_storage_that_cannot_be_opened_is_refused_in_one_line(tmp_path, place):
+def test_a_storage_that_cannot_be_opened_is_rejected_in_one_line(tmp_path, place):
     (tmp_path / "damaged.db").write_bytes(b"this is no database" * 100)
     with pytest.raises(InputError, match=rf"{place}: cannot be opened") as caught:
         opened(f"sqlite:///{tmp_path / place}")
@@ -354,7 +354,7 @@ def test_a_storage_that_cannot_be_opened_is_refused_in_one_line(tmp_path, place)
 
 
 def together(url, trials, **others):
-    """Two runs of one study, each with a connection of its own, in two threads."""
+    """Two runs of one study in two threads, each with its own connection."""
     studies = [opened(url, private=False, **others) for _ in range(2)]
     reports = [[], []]
 
@@ -378,10 +378,10 @@ def together(url, trials, **others):
     return studies[0], reports
 
 
-def test_two_processes_share_the_trials_and_no_network(storage):
+def test_two_processes_share_the_trials_but_no_network(storage):
     current, reports = together(storage, 24)
     done = study.finished(current)
-    assert 24 <= len(done) <= 26  # each may have begun one when the other did
+    assert 24 <= len(done) <= 26  # both may have started one at the same time
     assert len({each.arch.id for each in done}) == len(done)
     assert sorted(each.trial for each in (*reports[0], *reports[1])) == [
         each.trial for each in done
@@ -400,9 +400,7 @@ def test_a_second_process_leaves_the_running_trials_of_the_first_alone(storage):
     assert states(first)[0] == "COMPLETE"
 
 
-def test_a_trial_of_a_process_that_is_not_heard_of_is_closed_and_its_place_filled(
-    storage, monkeypatch
-):
+def test_a_trial_whose_process_sends_no_heartbeat_is_closed_and_replaced(storage, monkeypatch):
     monkeypatch.setattr(storage_module, "GRACE_S", 1)
     dead = opened(storage, private=False)
     trial = asked(dead)
@@ -425,7 +423,7 @@ def test_a_trial_that_another_process_closed_stays_closed(storage):
     assert "COMPLETE" not in states(current)
 
 
-def test_a_database_that_is_away_for_a_while_is_waited_for(storage, monkeypatch):
+def test_a_temporarily_unavailable_database_is_waited_for(storage, monkeypatch):
     monkeypatch.setattr(storage_module, "PAUSE_S", 0.0)
     said = []
     current = opened(storage, say=said.append)
@@ -442,7 +440,7 @@ def test_a_database_that_is_away_for_a_while_is_waited_for(storage, monkeypatch)
     assert len([line for line in said if "server closed" in line]) == 1
 
 
-def test_a_database_that_stays_away_is_an_error(storage, monkeypatch):
+def test_a_database_that_stays_unavailable_is_an_error(storage, monkeypatch):
     monkeypatch.setattr(storage_module, "PAUSE_S", 0.0)
     monkeypatch.setattr(storage_module, "PATIENCE_S", 0.0)
     current = opened(storage)
@@ -456,15 +454,15 @@ def test_a_database_that_stays_away_is_an_error(storage, monkeypatch):
     assert storage_module.reason(caught.value) == "(builtins.Exception) server closed"
 
 
-def test_a_study_that_is_gone_is_not_begun_anew(storage):
+def test_a_study_that_is_gone_is_not_started_again(storage):
     run(opened(storage), 2)
     Path(storage.removeprefix("sqlite:///")).write_bytes(b"")
-    with pytest.raises(InputError, match="holds no study any more"):
+    with pytest.raises(InputError, match="no longer holds the study"):
         opened(storage, new=False)
 
 
 def test_a_missing_driver_is_named(monkeypatch):
-    with pytest.raises(InputError, match=r"MySQLdb is not installed"):
+    with pytest.raises(InputError, match=r"MySQLdb, .* is not installed"):
         opened("mysql://user:secret@host/study")
     with pytest.raises(InputError) as caught:
         opened("mysql://user:secret@host/study")
@@ -482,7 +480,7 @@ def test_one_failed_training_does_not_end_the_study():
     assert states(current).count("FAIL") == 1
 
 
-def test_trainings_that_fail_one_after_the_other_end_the_study():
+def test_trainings_that_keep_failing_end_the_study():
     current = opened()
     with pytest.raises(TrainingError, match="the loss is nan"):
         run(current, 6, lambda _: failed(TrainingError("the loss is nan")), at_once=2)
@@ -503,7 +501,7 @@ INTERRUPTED = {
 
 @pytest.mark.parametrize("at_once", [1, 3])
 @pytest.mark.parametrize("arguments", INTERRUPTED.values(), ids=INTERRUPTED.keys())
-def test_an_interrupt_leaves_no_trial_running_and_the_study_can_go_on(arguments, at_once):
+def test_an_interrupt_leaves_no_trial_running_and_the_study_can_resume(arguments, at_once):
     current = opened()
     run(current, 2)
     with pytest.raises((KeyboardInterrupt, RuntimeError)):
@@ -512,7 +510,7 @@ def test_an_interrupt_leaves_no_trial_running_and_the_study_can_go_on(arguments,
     assert len(set(run(current, 9))) == 9
 
 
-def test_an_interrupt_of_the_first_trial_does_not_lose_the_published_network(storage):
+def test_interrupting_the_first_trial_does_not_lose_the_published_network(storage):
     with pytest.raises(KeyboardInterrupt):
         run(opened(storage), 3, interrupt)
     assert SPACE.decode({}).id in run(opened(storage), 3)

@@ -1,4 +1,4 @@
-"""Each training-free score against one worked out here by hand, from the same weights."""
+"""Each training-free score against one worked out by hand from the same weights."""
 
 import math
 import random
@@ -18,12 +18,12 @@ from ghostnas.networks.arch import fit_to, lower
 from ghostnas.training.initialization import RESIDUAL_SCALE, fresh
 
 PLAIN = {"params", "macs"}
-BLIND = {"synflow", "zen", *PLAIN}  # to what the pictures show
+BLIND = {"synflow", "zen", *PLAIN}  # to the images' content
 UNTAUGHT = {*BLIND, "naswot", "jacob_cov"}  # to the labels
 
 
 def chain(*, widths=(4,), size=4, norm=False, activation=None, classes=3):
-    """3x3 convolutions one after the other, and a classifier."""
+    """A sequence of 3x3 convolutions and a classifier."""
     graph, x, channels = Builder((3, size, size)), 0, 3
     for index, width in enumerate(widths):
         conv = Conv(in_channels=channels, out_channels=width, kernel=3)
@@ -49,7 +49,7 @@ GHOST = lower(fit_to(zoo.ghostnet(0.3), resolution=32, classes=10))
 
 
 @pytest.mark.parametrize("name", SCORERS)
-def test_a_score_is_the_same_again_and_leaves_the_random_state_alone(name):
+def test_a_score_is_repeatable_and_leaves_the_random_state_alone(name):
     images, labels = batch(GHOST)
     before = torch.random.get_rng_state()
     once = score(name, GHOST, images, labels, 1)
@@ -82,20 +82,20 @@ def test_every_score_of_networks_of_the_space_is_finite():
 
 
 def test_synflow_of_a_linear_net_by_hand():
-    # Ones through a 3x3 kernel at padding 1 on a 1x1 map meet its middle only.
+    # Ones through a 3x3 kernel with padding 1 on a 1x1 map reach only its middle.
     graph = chain(widths=(4, 5), size=1)
     found = {name: value.double() for name, value in fresh(graph, 3).state_dict().items()}
     first, second = (found[f"conv{index}.weight"][:, :, 1, 1].abs() for index in (0, 1))
     last, bias = (found[f"classifier.{key}"].abs() for key in ("weight", "bias"))
     through = torch.ones(3, dtype=torch.float64) @ first.T @ second.T @ last.T
-    # What flows through a layer's kernels in all is the same for each of the three.
+    # The total flow through a layer's kernels is the same for each of the three.
     images, labels = batch(graph)
     expected = math.log(3 * float(through.sum()))
     assert score("synflow", graph, images, labels, 3) == pytest.approx(expected, rel=1e-12)
-    assert float(bias.sum()) > 0  # which adds to the output, and not to what the kernels matter
+    assert float(bias.sum()) > 0  # it adds to the output, but not to the kernels' saliency
 
 
-def test_synflow_looks_through_batch_norms_and_is_exact_where_they_are_off_their_start():
+def test_synflow_ignores_batch_norms_and_is_exact_where_they_have_left_their_start():
     plain, normed = (fresh(chain(norm=norm), 0) for norm in (False, True))
     with torch.no_grad():
         normed.get_submodule("norm0").weight.fill_(7.0)
@@ -111,7 +111,7 @@ def test_synflow_looks_through_batch_norms_and_is_exact_where_they_are_off_their
     assert synflow(normed, nothing, nothing) == pytest.approx(synflow(plain, nothing, nothing))
     assert (
         float(normed.get_submodule("norm0").weight.detach()[0]) == 7.0
-    )  # the net itself is not touched
+    )  # the net itself is unchanged
 
 
 def test_naswot_by_hand():
@@ -127,10 +127,10 @@ def test_naswot_by_hand():
     assert score("naswot", graph, images, labels, 0) == pytest.approx(expected, rel=1e-9)
 
 
-def test_naswot_of_a_picture_that_is_there_twice_is_refused():
+def test_naswot_rejects_a_duplicate_image():
     images, labels = batch(SMALL)
     images[1] = images[0]
-    with pytest.raises(TrainingError, match="scorer naswot: is -inf for this network from seed 0"):
+    with pytest.raises(TrainingError, match="naswot: gives -inf for this network from seed 0"):
         score("naswot", SMALL, images, labels, 0)
 
 
@@ -145,7 +145,7 @@ def test_gates_have_no_code():
 
 
 def by_hand(graph, images, labels, seed):
-    """Loss gradients by kernel, from backward() on a net written out here."""
+    """Loss gradients per kernel, from backward() on a net written out here."""
     net = fresh(graph, seed).train()
     x = images
     for index in range(2):
@@ -178,7 +178,7 @@ def test_zico_by_hand():
     assert score("zico", SMALL, images, labels, 0) == pytest.approx(expected, rel=1e-3)
 
 
-def test_zico_of_batches_that_are_alike_counts_no_kernel():
+def test_zico_of_identical_batches_counts_no_kernel():
     images, labels = batch(SMALL, 2)
     net = fresh(SMALL, 0)
     alike = zico(net, images.repeat_interleave(4, 0), labels.repeat_interleave(4))
@@ -191,7 +191,7 @@ def test_jacob_cov_by_hand():
     images, labels = batch(graph)
     net = fresh(graph, 0)
     rows = []
-    for image in images:  # without batch norms, a picture's gradient is its own affair
+    for image in images:  # without batch norms, an image's gradient depends on it alone
         pixels = image[None].clone().requires_grad_()
         net(pixels).sum().backward()
         rows.append(pixels.grad.flatten().numpy().astype(np.float64))
@@ -231,9 +231,9 @@ def test_zen_by_hand():
 
 
 @pytest.mark.parametrize("scale", [0.25, 8.0])
-def test_zen_makes_up_for_what_a_batch_norm_divides_by(scale):
+def test_zen_compensates_for_what_a_batch_norm_divides_by(scale):
     """As if there were no batch norm, a kernel `scale` times as large scales the score's number by
-    just that, though the map that comes out is the same.
+    exactly that, though the output map is the same.
     """
     net = Net(trunk(SMALL))
     draw = torch.Generator().manual_seed(0)
@@ -275,25 +275,25 @@ def test_params_and_macs_are_those_of_cost():
     ("name", "count", "size", "labels", "message"),
     [
         ("zenn", 8, 4, None, "unknown scorer 'zenn'; known: synflow, naswot, "),
-        ("zen", 7, 4, None, "zen: needs 8 or more pictures of 3 x 4 x 4, not a batch of 7 x 3"),
-        ("zen", 8, 5, None, "zen: needs 8 or more pictures of 3 x 4 x 4, not a batch of 8 x 3 x 5"),
+        ("zen", 7, 4, None, "zen: needs 8 or more images of 3 x 4 x 4, not a batch of 7 x 3"),
+        ("zen", 8, 5, None, "zen: needs 8 or more images of 3 x 4 x 4, not a batch of 8 x 3 x 5"),
         ("snip", 8, 4, torch.full((8,), 3), "snip: needs 8 labels from 0 to 2"),
         ("snip", 8, 4, torch.full((8,), -1), "snip: needs 8 labels from 0 to 2"),
         ("snip", 8, 4, torch.zeros(9, dtype=torch.int64), "snip: needs 8 labels from 0 to 2"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_a_line(name, count, size, labels, message):
+def test_invalid_input_is_rejected_in_one_line(name, count, size, labels, message):
     images = torch.zeros(count, 3, size, size)
     labels = torch.zeros(count, dtype=torch.int64) if labels is None else labels
     with pytest.raises(InputError, match=message):
         score(name, SMALL, images, labels, 0)
 
 
-def test_pictures_that_are_no_numbers_give_no_score():
+def test_non_finite_images_give_no_score():
     images, labels = batch(SMALL)
     images[0, 0, 0, 0] = math.nan
     for name in ("grad_norm", "snip", "jacob_cov"):
-        with pytest.raises(TrainingError, match=f"scorer {name}: is nan"):
+        with pytest.raises(TrainingError, match=f"scorer {name}: gives nan"):
             score(name, SMALL, images, labels, 0)
 
 
@@ -307,13 +307,13 @@ def test_fresh_weights_follow_from_the_seed_and_residual_branches_start_small():
         if value.ndim == 1 and bool(torch.all(value == RESIDUAL_SCALE))
     }
     blocks = {key.split(".ghost2")[0] for key in ends}
-    assert len(blocks) == 16  # every block, with two batch norms each
+    assert len(blocks) == 16  # every block has two batch norms
     assert len(ends) == 32
     he = once["blocks.9.0.conv.weight"]
     assert float(he.std()) == pytest.approx(math.sqrt(2 / he[0].numel()), rel=0.02)
 
 
-def test_the_nodes_are_watched_in_order_with_what_they_put_out():
+def test_the_nodes_are_watched_in_order_with_their_outputs():
     net, seen = fresh(SMALL, 0).eval(), []
     images, _ = batch(SMALL)
     out = net.run(images, lambda index, value: seen.append((index, tuple(value.shape[1:]))))

@@ -41,7 +41,7 @@ def weights(graph):
 
 
 def with_block(block, *, in_channels=12):
-    """A network whose only searched block stands after a stem of `in_channels`."""
+    """A network whose only searched block follows a stem of `in_channels`."""
     stage = Stage(blocks=(block,))
     return replace(SMALL, stem=Stem(channels=in_channels), stages=(stage,))
 
@@ -66,7 +66,7 @@ def test_json_round_trip(arch):
     assert again.id == arch.id
 
 
-def test_what_has_a_default_may_be_left_out_of_json():
+def test_values_with_defaults_may_be_left_out_of_json():
     document = to_json(SMALL)
     for key in ("classes", "resolution", "dropped_strides"):
         del document[key]
@@ -74,7 +74,7 @@ def test_what_has_a_default_may_be_left_out_of_json():
     assert from_json(document) == replace(SMALL, classes=1000, resolution=224)
 
 
-def test_from_json_leaves_the_document_as_it_is():
+def test_from_json_leaves_the_document_unchanged():
     document = to_json(SMALL)
     from_json(document)
     assert document == to_json(SMALL)
@@ -154,7 +154,7 @@ def test_bad_json_is_refused_in_one_line_that_names_the_key(path, value, message
 
 
 @pytest.mark.parametrize("document", [None, 3, "ghostnet", [1]])
-def test_json_that_is_no_object_is_refused(document):
+def test_json_that_is_not_an_object_is_rejected(document):
     with pytest.raises(InputError, match="must be an object"):
         from_json(document)
 
@@ -195,7 +195,7 @@ def test_a_file_is_read(tmp_path):
 def test_ids_are_short_and_do_not_change():
     assert SMALL.id == replace(SMALL).id
     assert len(SMALL.id) == 12
-    assert zoo.ghostnet().id == "cdf1d72d3067"  # studies on disk hold it
+    assert zoo.ghostnet().id == "cdf1d72d3067"  # stored in studies on disk
 
 
 SAME_OPS = {
@@ -270,7 +270,7 @@ def test_ids_differ_where_an_op_does(other):
 # lower and fit_to
 
 
-def test_the_first_block_of_a_stage_is_a_group_of_its_own():
+def test_the_first_block_of_a_stage_is_its_own_group():
     names = [node.name.split(".") for node in lower(SMALL).nodes]
     blocks = {".".join(name[1:3]): name[3] for name in reversed(names) if name[0] == "blocks"}
     assert blocks == {"0.0": "ghost1", "1.0": "conv_pw", "2.0": "conv_pw", "3.0": "conv"}
@@ -288,7 +288,7 @@ def last_map(arch):
 
 
 def strides(arch):
-    """Of the stem and of the blocks' depthwise convolutions, as they run."""
+    """The strides of the stem and of the blocks' depthwise convolutions, as they run."""
     nodes = lower(arch).nodes
     return [node.op.stride for node in nodes if node.name.endswith(("conv_stem", "conv_dw"))]
 
@@ -344,7 +344,7 @@ def test_fit_to_changes_no_block_and_can_be_undone():
     assert fit_to(small, resolution=224, classes=1000) == arch
 
 
-def test_fit_to_changes_nothing_where_the_pictures_are_the_same():
+def test_fit_to_changes_nothing_where_the_images_are_the_same():
     assert fit_to(SMALL, resolution=32, classes=10) == SMALL
 
 
@@ -352,7 +352,7 @@ def test_fit_to_changes_nothing_where_the_pictures_are_the_same():
 
 
 def running_ops(graph):
-    """Each op with the shapes that it reads and writes."""
+    """Each op with its input and output shapes."""
     return [(node.op, graph.input_shapes(node), node.shape) for node in graph.nodes[1:]]
 
 

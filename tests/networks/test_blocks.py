@@ -29,7 +29,7 @@ def test_make_divisible(value, divisor, expected):
 
 
 @given(value=st.floats(0.1, 2000), divisor=st.integers(1, 64))
-def test_make_divisible_never_takes_off_more_than_a_tenth(value, divisor):
+def test_make_divisible_never_removes_more_than_a_tenth(value, divisor):
     rounded = make_divisible(value, divisor)
     assert rounded % divisor == 0
     assert 0.9 * value <= rounded <= value + divisor
@@ -109,7 +109,7 @@ def test_squeeze_excite_narrows_by_its_ratio_and_has_biases():
     }
 
 
-def test_the_cheap_kernel_is_that_of_both_ghost_modules():
+def test_both_ghost_modules_use_the_cheap_kernel():
     graph = build(GhostBlock(hidden_channels=48, out_channels=16, cheap_kernel=5))
     kernels = [op.kernel for name, op in ops(graph).items() if name.endswith("operation.0")]
     assert kernels == [5, 5]

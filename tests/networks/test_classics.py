@@ -77,7 +77,7 @@ def test_names_are_sorted_and_an_unknown_one_lists_them():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_network_is_of_known_ops_and_classifies(name):
+def test_every_network_uses_known_ops_and_classifies(name):
     graph = classics.graph(name)
     assert (graph.input_shape, graph.output_shape) == ((3, 224, 224), (1000,))
     found = signatures(graph)
@@ -85,7 +85,7 @@ def test_every_network_is_of_known_ops_and_classifies(name):
     assert len(found) == len(deploy(graph).nodes) - 1
 
 
-def test_a_grouped_convolution_is_one_for_each_group():
+def test_a_grouped_convolution_is_one_per_group():
     nodes = classics.graph("resnext14_16x4d").nodes
     convolutions = [node.op for node in nodes if isinstance(node.op, Conv)]
     assert {op.groups for op in convolutions} == {1}

@@ -64,7 +64,7 @@ SEEDS = st.integers(0, 2**32)
 
 
 def walk(asked, seed=0):
-    """A `pick` that answers evenly at random and appends each question to `asked`."""
+    """A `pick` that answers uniformly at random and appends each question to `asked`."""
     rng = random.Random(seed)
 
     def pick(name, options):
@@ -75,7 +75,7 @@ def walk(asked, seed=0):
 
 
 def asked_names(searched, **answers):
-    """What is asked where these are answered so, and everything else with its first option."""
+    """What is asked given these answers, with everything else at its first option."""
     names = []
 
     def pick(name, options):
@@ -105,7 +105,7 @@ def test_a_walk_asks_only_choices_and_each_at_most_once(searched, seed):
 
 
 def test_the_space_has_at_least_1e15_architectures():
-    # A walk of answers drawn evenly ends where it does with probability 1 / the product of its
+    # A walk of uniformly drawn answers reaches its end with probability 1 / the product of its
     # option counts. These sum to 1, so there are at least as many ends as the smallest product.
     products = []
     for seed in range(200):
@@ -151,7 +151,7 @@ def test_numbers_that_change_no_op_are_not_asked():
     assert "group1.cheap_kernel" not in asked_names(SMALL, **{"group1.ghost_ratio": 1})
 
 
-def test_classes_are_the_callers():
+def test_classes_are_set_by_the_caller():
     assert replace(SMALL, classes=7).decode({}).classes == 7
     assert SMALL.decode({}).classes == 1000
 
@@ -206,7 +206,7 @@ def test_a_part_depends_on_the_width_before_it_and_the_head_on_its_own_numbers()
 
 
 def placed(searched, params):
-    """The ops of each part of the space in an architecture, at the first place that it has."""
+    """The ops of each part of the space in an architecture, at the part's first place."""
     arch_parts = [lower_part(part) for part in parts(searched.decode(params))]
     at, found = 1, {(0, False): arch_parts[0]}
     for group in range(1, searched.groups + 1):
@@ -266,7 +266,7 @@ def test_a_space_that_searches_strides_has_no_parts():
     assert searched.pin(**{"group2.stride": 2}).parts() == SMALL.parts()
 
 
-def test_depths_are_those_searched_or_the_one_that_is_fixed():
+def test_depths_are_the_searched_or_the_fixed_ones():
     assert SMALL.depths(1) == (1, 2)
     assert SMALL.depths(2) == (2,)
     assert GHOSTNET.depths(7) == (5, 3, 4)
@@ -292,7 +292,7 @@ def test_a_pin_of_an_unknown_number_is_refused_by_name():
         GHOSTNET.pin(resolutoin=160)
 
 
-def test_the_hash_is_that_of_the_numbers_alone():
+def test_the_hash_depends_on_the_numbers_alone():
     assert space.parse(FILE + "# a comment", "other", "elsewhere.toml").hash == SMALL.hash
     renamed = FILE.replace('name = "small"', 'name = "large"')
     assert space.parse(renamed, "small", "small.toml").hash == SMALL.hash

@@ -43,7 +43,7 @@ def test_mobilenetv3_large_costs_what_the_release_costs():
 
 
 @pytest.mark.parametrize("name", sorted(zoo.ZOO))
-def test_named_passes_width_resolution_and_classes_on(name):
+def test_named_passes_on_width_resolution_and_classes(name):
     arch = zoo.named(name, width=0.5, resolution=64, classes=10)
     assert (arch.resolution, arch.classes) == (64, 10)
     assert arch == zoo.ZOO[name](0.5, 64, 10)

@@ -1,4 +1,4 @@
-"""The measurement of scorers: which architectures, what table, and that a kill loses nothing."""
+"""The measurement of scorers: its architectures, its table, and that a kill loses nothing."""
 
 import argparse
 import importlib.util
@@ -34,7 +34,7 @@ learning_rate = 0.01
 def load_script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("fidelity", SCRIPT)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.modules[spec.name] = module  # dataclasses look up their module
     spec.loader.exec_module(module)
     return module
 
@@ -62,9 +62,9 @@ def test_architectures_are_spread_evenly_and_ghostnet_is_among_them():
     assert fidelity.draw(searched, mflops, 40, 150, asked(seed=1)) != archs
 
 
-def test_a_range_that_the_space_has_nothing_in_is_refused():
+def test_a_range_with_nothing_of_the_space_is_rejected():
     searched = space.load("ghostnet").pin(resolution=224, alpha=0.5)
-    with pytest.raises(InputError, match=r"next to no architecture from .* to 5 of"):
+    with pytest.raises(InputError, match=r"almost no architectures from .* to 5 in"):
         fidelity.draw(searched, mflops, 1, 5, asked(architectures=1))
 
 
@@ -81,7 +81,7 @@ def test_short_trainings_are_the_recipe_with_their_numbers():
 @pytest.mark.parametrize(
     "text", ["1280", "x", "1280x2x3", "1280x2@", "axb", "1280x2@big", "1280x2@16-"]
 )
-def test_a_short_training_that_is_none_is_refused(text):
+def test_an_invalid_short_training_is_rejected(text):
     with pytest.raises(InputError, match=f"short training {text!r}: write it like"):
         fidelity.short_recipe(text, recipe.load("proxy"))
 
@@ -109,7 +109,7 @@ def rows_of(text):
     return {line.split(" | ")[0][2:]: line.strip("| ").split(" | ")[1:] for line in lines}
 
 
-def test_the_table_has_the_taus_best_first():
+def test_the_table_lists_the_best_taus_first():
     short = [1.0, 0.5, 0.7, 2.0, 1.5]
     found = [*entries("macs", AMOUNTS), *entries("1x1", short), *LONGS]
     text = fidelity.table(found, ARCHS, AMOUNTS, asked())
@@ -133,22 +133,22 @@ def test_the_table_has_the_taus_best_first():
     assert rows["macs"][2] == "-"
 
 
-def test_a_score_that_failed_ranks_last_and_one_that_is_not_there_is_named():
+def test_a_failed_score_ranks_last_and_a_missing_one_is_named():
     failed = entries("macs", [None, 2.0, 3.0, 4.0, 5.0])
     text = fidelity.table([*failed, *LONGS], ARCHS, AMOUNTS, asked())
     lowest = kendall([1, 2, 3, 4, 5], MEANS).tau
     assert rows_of(text)["macs"][0] == f"{lowest:.2f}"
-    assert text.endswith("not there for all of them yet: 1x1")
+    assert text.endswith("not yet available for all of them: 1x1")
 
 
-def test_scores_that_are_all_equal_rank_nothing_and_stand_below():
+def test_scores_that_are_all_equal_rank_nothing_and_come_last():
     found = [*entries("macs", AMOUNTS), *entries("1x1", [3.0] * 5), *LONGS]
     rows = rows_of(fidelity.table(found, ARCHS, AMOUNTS, asked()))
     assert list(rows)[-1] == "1x1"
     assert rows["1x1"][:2] == ["-", "all scores are 3: they rank nothing"]
 
 
-def test_the_table_is_by_the_seeds_that_all_architectures_have():
+def test_the_table_uses_the_seeds_that_all_architectures_have():
     whole = [*entries("macs", AMOUNTS), *LONGS]
     one = fidelity.table(whole[:-1], ARCHS, AMOUNTS, asked())
     assert one.startswith(
@@ -170,7 +170,7 @@ def test_an_architecture_whose_long_training_failed_is_left_out():
 @pytest.mark.parametrize("count", [0, 2])
 def test_too_few_architectures_make_no_table(count):
     text = fidelity.table(LONGS[:count], ARCHS, AMOUNTS, asked())
-    assert text == f"{count} of 5 architectures, long trainings of each: 1; too few to rank by"
+    assert text == f"{count} of 5 architectures, long trainings of each: 1; too few to rank"
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def children(pid):
     return [int(child) for child in found.read_text().split()]
 
 
-def test_a_killed_measurement_goes_on_and_ends_with_a_table(tmp_path, command):
+def test_a_killed_measurement_resumes_and_ends_with_a_table(tmp_path, command):
     results = tmp_path / "out" / "results.jsonl"
     whole = [sys.executable, str(SCRIPT), *command]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
@@ -237,20 +237,20 @@ def run_here(monkeypatch, command):
         (["--scorers", "zenn"], "unknown scorer 'zenn'; known: synflow"),
         (["--shorts", "8"], "short training '8': write it like"),
         (["--shorts", "8x0"], "epochs = 0 is out of range"),
-        (["--floor=1ms"], "--floor and --budget need one unit"),
+        (["--floor=1ms"], "--floor and --budget need the same unit"),
         (["--repeats=0"], "--architectures, --repeats and --workers need 1 or more"),
         (["--recipe=none"], "unknown recipe 'none'"),
-        (["--floor=400MFLOPs", "--budget=500MFLOPs"], "space small has next to no architecture"),
+        (["--floor=400MFLOPs", "--budget=500MFLOPs"], "space small has almost no architectures"),
     ],
 )
-def test_bad_input_ends_in_a_line(monkeypatch, capsys, command, change, message):
+def test_bad_input_gives_one_line(monkeypatch, capsys, command, change, message):
     assert run_here(monkeypatch, [*command, *change]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"fidelity: {message}")
     assert error.count("\n") == 1
 
 
-def test_the_table_alone_trains_nothing_and_other_settings_are_refused(
+def test_the_table_alone_trains_nothing_and_other_settings_are_rejected(
     monkeypatch, capsys, command
 ):
     assert run_here(monkeypatch, [*command, "--table"]) == 0

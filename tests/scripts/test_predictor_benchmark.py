@@ -1,4 +1,4 @@
-"""The benchmark of predictors, on published latencies that are made up from known costs."""
+"""The benchmark of predictors, on "published" latencies made up from known costs."""
 
 import importlib.util
 import re
@@ -35,7 +35,7 @@ COLUMN = "ourphone|1large|float|mean"
 def load_script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("predictor_benchmark", SCRIPT)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.modules[spec.name] = module  # dataclasses look up their module
     spec.loader.exec_module(module)
     return module
 
@@ -72,7 +72,7 @@ def mean_errors(printed: str) -> dict[str, float]:
     return {name: float(error) for name, error in found}
 
 
-def test_counts_predict_what_was_made_of_them_and_flops_do_not(published: Path) -> None:
+def test_counts_predict_latencies_made_from_them_and_flops_do_not(published: Path) -> None:
     ran = run(published, "--networks")
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.startswith(f"{COLUMN}: {len(NAMES)} networks of {FAMILIES} families\n")
@@ -107,7 +107,7 @@ def test_families_and_columns_are_chosen(
     ("content", "message"),
     [(None, "No such file"), ("", "No columns"), ("name\nresnet18\n", "model")],
 )
-def test_what_is_no_such_file_is_one_line(
+def test_an_invalid_file_gives_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -175,7 +175,7 @@ def test_sizes_and_multiply_adds_of_an_op(
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "int8"])
-def test_maps_that_costs_are_fitted_to_are_those_that_a_device_is_asked_for(dtype: str) -> None:
+def test_costs_are_fitted_to_the_maps_that_a_device_is_asked_for(dtype: str) -> None:
     ops = [
         OpSignature("conv", 14, 14, 32, 64, 3, 2, "relu"),
         OpSignature("depthwise", 14, 14, 32, 32, 5, 1, "none"),
@@ -187,7 +187,7 @@ def test_maps_that_costs_are_fitted_to_are_those_that_a_device_is_asked_for(dtyp
         assert benchmark.sizes(op, dtype)[1] == inside.map_bytes / 64, op
 
 
-def test_int8_features_are_by_the_kind_of_op() -> None:
+def test_int8_features_depend_on_the_kind_of_op() -> None:
     counts = Counts(
         cycles=7.0,
         instructions=1,
@@ -209,13 +209,13 @@ def test_int8_features_are_by_the_kind_of_op() -> None:
 
 
 def some_shares(rows: int = 24) -> np.ndarray:
-    """Shares of rows' times that costs of 2, 300 and 5e-4 make up; the scales lie far apart."""
+    """Shares of rows' times that costs of 2, 300 and 5e-4 make up; the scales are far apart."""
     rng = np.random.default_rng(4)
     rows_of = rng.lognormal(0.0, 1.0, (rows, 3)) * [1e6, 1e3, 1e9]
     return rows_of / (rows_of @ [2.0, 300.0, 5e-4])[:, None]
 
 
-def test_costs_are_fitted_though_some_rows_are_far_off() -> None:
+def test_costs_are_fitted_although_some_rows_are_far_off() -> None:
     shares = some_shares()
     assert benchmark.fit_absolute(shares) == pytest.approx([2.0, 300.0, 5e-4], rel=1e-3)
     shares[3] /= 3
@@ -240,9 +240,7 @@ def test_a_roofline_is_the_slower_of_two() -> None:
 
 
 @pytest.mark.parametrize("kind", ["counts", "FLOPs", "roofline"])
-def test_a_family_that_is_left_out_has_no_part_in_its_prediction(
-    published: Path, kind: str
-) -> None:
+def test_a_left_out_family_has_no_part_in_its_prediction(published: Path, kind: str) -> None:
     table = pd.read_csv(published, index_col="model")
     column = benchmark.Column.read(table, COLUMN, "fp32", ())
     before = column.left_out(kind)

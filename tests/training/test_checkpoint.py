@@ -31,7 +31,7 @@ def step(net, optimizer, average):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_what_was_kept_goes_on_as_if_nothing_had_happened(optimizer):
+def test_a_checkpoint_resumes_as_if_nothing_had_happened(optimizer):
     first, second = a_training(0, optimizer), a_training(1, optimizer)
     kept = State(step=3, tensors=checkpoint.gather(*first), sums=(0.1, 2.0, float("inf")))
     read = checkpoint.from_bytes(checkpoint.to_bytes(kept), "here")
@@ -50,18 +50,18 @@ def test_every_part_of_a_file_is_needed():
     content = checkpoint.to_bytes(State(step=3, tensors=checkpoint.gather(*a_training(0, "sgd"))))
     rng = np.random.default_rng(0)
     for length in [0, 1, 7, 8, *rng.integers(9, len(content) - 1, 40)]:
-        with pytest.raises(InputError, match="here: is no whole checkpoint"):
+        with pytest.raises(InputError, match="here: is not a complete checkpoint"):
             checkpoint.from_bytes(content[:length], "here")
 
 
-def test_another_networks_checkpoint_is_refused():
+def test_another_networks_checkpoint_is_rejected():
     net, optimizer, average = a_training(0, "sgd")
     content = checkpoint.to_bytes(State(step=3, tensors={"net.0.weight": torch.ones(2)}))
     with pytest.raises(InputError, match="another network or recipe"):
         checkpoint.restore(checkpoint.from_bytes(content, "here"), net, optimizer, average)
 
 
-def test_a_keeper_writes_when_its_time_has_come(tmp_path):
+def test_a_keeper_writes_when_it_is_due(tmp_path):
     keeper = Keeper(tmp_path / "state.safetensors", interval_s=3600)
     assert keeper.read() is None
     assert not keeper.due()

@@ -1,4 +1,4 @@
-"""Two processes by torchrun on this machine's CPU, against one."""
+"""Two processes started by torchrun on this machine's CPU, compared with one."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ from ghostnas.training.distributed import World, join, on_cuda, synchronise
 TORCHRUN = (*(sys.executable, "-m", "torch.distributed.run"), "--standalone")
 
 
-def test_one_process_is_a_world_of_its_own():
+def test_one_process_is_its_own_world():
     with join("cpu") as world:
         assert world == World(device=torch.device("cpu"), rank=0, size=1)
         assert world.first
@@ -64,7 +64,7 @@ with join("cpu") as world:
 """
 
 
-def test_batch_norm_over_two_processes_is_that_of_one(tmp_path: Path) -> None:
+def test_batch_norm_over_two_processes_equals_that_of_one(tmp_path: Path) -> None:
     (tmp_path / "probe.py").write_text(PROBE)
     found = []
     for processes in (1, 2):
@@ -104,7 +104,7 @@ def test_batch_norm_over_processes_works_in_mixed_precision(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("missing", ["RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"])
-def test_processes_that_torchrun_did_not_start_are_told(monkeypatch, missing: str) -> None:
+def test_processes_not_started_by_torchrun_are_reported(monkeypatch, missing: str) -> None:
     for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE"):
         monkeypatch.setenv(name, "2")
     monkeypatch.delenv(missing)

@@ -39,7 +39,7 @@ UNIT = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
 def colours(count, seed):
-    """A class a colour, under noise."""
+    """One colour per class, with noise."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 3
     images = rng.integers(0, 100, (count, 8, 8, 3))
@@ -66,7 +66,7 @@ def trained(seed=0, recipe=RECIPE, report=lambda progress: None, keeper=None, **
     return train(task(seed, recipe, **more), report, Execution(keeper=keeper))
 
 
-def test_a_net_learns_to_tell_colours():
+def test_a_net_learns_to_distinguish_colours():
     told = []
     result = trained(report=told.append)
     assert [each.step for each in told] == list(range(1, 29))  # 4 epochs of 7 whole batches
@@ -80,7 +80,7 @@ def test_a_net_learns_to_tell_colours():
     assert evaluate(net_of(NET, result.weights), HELD_OUT, UNIT) == result.accuracy
 
 
-def test_labels_that_say_nothing_are_not_learned():
+def test_random_labels_are_not_learned():
     shuffled = replace(HELD_OUT, labels=np.random.default_rng(0).permutation(HELD_OUT.labels))
     result = trained()
     assert evaluate(net_of(NET, result.weights), shuffled, UNIT) < 0.6
@@ -103,27 +103,27 @@ def test_training_changes_every_weight_and_statistic():
 
 @pytest.mark.parametrize("learning_rate", [1e20, 1e30])
 @pytest.mark.parametrize("epochs", [1, 3])
-def test_a_loss_that_is_no_number_ends_the_training(learning_rate, epochs):
+def test_a_non_finite_loss_ends_the_training(learning_rate, epochs):
     recipe = replace(RECIPE, learning_rate=learning_rate, epochs=epochs)
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step \d+ of"):
         trained(recipe=recipe)
 
 
-def test_weights_that_are_no_numbers_are_never_handed_out():
+def test_non_finite_weights_are_never_returned():
     recipe = replace(RECIPE, learning_rate=1e30, epochs=1, batch_size=len(TRAIN))
     recipe = replace(recipe, optimizer="sgd", weight_decay=1e30)
     with pytest.raises(TrainingError):  # its one step has a loss, and breaks the weights
         trained(recipe=recipe)
 
 
-def test_fewer_pictures_than_a_batch_are_one_batch():
+def test_fewer_images_than_a_batch_are_one_batch():
     steps = []
     few = task(recipe=replace(RECIPE, epochs=2), images=colours(9, 2))
     train(few, lambda progress: steps.append((progress.step, progress.steps)))
     assert steps == [(1, 2), (2, 2)]
 
 
-def test_accuracy_is_the_share_of_right_pictures():
+def test_accuracy_is_the_share_of_correct_images():
     weights = dict(trained().weights)
     weights["classifier.weight"] = np.zeros_like(weights["classifier.weight"])
     weights["classifier.bias"] = np.array([0, 1, 0], np.float32)  # always the second class
@@ -131,12 +131,12 @@ def test_accuracy_is_the_share_of_right_pictures():
     assert evaluate(net_of(NET, weights), held_out, UNIT) == 0.5
 
 
-def test_pictures_are_normalised_as_the_training_was():
+def test_images_are_normalised_as_in_training():
     result = trained()
     assert evaluate(net_of(NET, result.weights), HELD_OUT, replace(UNIT, std=(9.0, 9.0, 9.0))) < 0.9
 
 
-def test_pictures_are_scaled_to_the_size_that_the_graph_takes():
+def test_images_are_scaled_to_the_graphs_input_size():
     large = Pictures(images=HELD_OUT.images.repeat(2, 1).repeat(2, 2), labels=HELD_OUT.labels)
     assert evaluate(net_of(NET, trained().weights), large, UNIT) > 0.9
 
@@ -160,7 +160,7 @@ FULL = replace(
 
 @pytest.mark.parametrize("recipe", [RECIPE, FULL], ids=["adamw", "sgd and all the rest"])
 @pytest.mark.parametrize("stops", [(1,), (6, 7, 8), (3, 14, 27), (28,)])
-def test_a_stopped_training_goes_on_to_the_same_weights(recipe, stops, tmp_path):
+def test_a_stopped_training_resumes_to_the_same_weights(recipe, stops, tmp_path):
     keeper = Keeper(tmp_path / "state.safetensors", interval_s=0)
     rows = []
     for stop in stops:
@@ -173,7 +173,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(recipe, stops, tmp_path)
     for key, array in never_stopped.weights.items():
         np.testing.assert_array_equal(array, resumed.weights[key], err_msg=key)
     assert resumed.accuracy == never_stopped.accuracy
-    if stops[-1] < 28:  # the row of the epoch that was stopped in is that of the whole epoch
+    if stops[-1] < 28:  # the row of the interrupted epoch covers the whole epoch
         assert (rows[-1].mean_loss, rows[-1].train_accuracy) == (
             whole[-1].mean_loss,
             whole[-1].train_accuracy,
@@ -191,7 +191,7 @@ def test_the_result_is_the_average_of_the_weights():
 
 
 def health_after(losses, own):
-    """Of a training whose loss, and that without a teacher's part, were these."""
+    """The health of a training with these losses, with and without a teacher's part."""
     health = Health(classes=3)
     logits, labels = torch.zeros(2, 3), torch.tensor([0, 1])
     for step, (loss, plain) in enumerate(zip(losses, own, strict=True), 1):
@@ -203,18 +203,18 @@ def health_after(losses, own):
 def test_a_training_that_gets_worse_than_guessing_is_stopped():
     with pytest.raises(TrainingError, match=r"diverges: .* at step \d+ of 300.*learning_rate"):
         health_after([1.0] * 50 + [9.0] * 250, [1.0] * 50 + [9.0] * 250)
-    health_after([9.0] * 40 + [1.0] * 260, [9.0] * 40 + [1.0] * 260)  # a wild start is none
-    health_after([9.0] * 300, [1.0] * 300)  # of a teacher's answers
+    health_after([9.0] * 40 + [1.0] * 260, [9.0] * 40 + [1.0] * 260)  # a wild start does not count
+    health_after([9.0] * 300, [1.0] * 300)  # from a teacher's answers
 
 
-def test_the_means_are_of_the_epoch():
+def test_the_means_are_those_of_the_epoch():
     health = health_after([1.0, 3.0], [1.0, 3.0])
     assert health.means(HERE) == (2.0, 0.5)
     health.new_epoch()
     assert health.means(HERE) == (0.0, 0.0)
 
 
-def test_memory_that_does_not_suffice_is_told_with_what_to_do():
+def test_running_out_of_memory_is_reported_with_advice():
     def too_much(images):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1")
 
@@ -228,9 +228,9 @@ def test_memory_that_does_not_suffice_is_told_with_what_to_do():
         trained(teacher=a_defect)
 
 
-def test_a_student_takes_over_what_its_teacher_believes():
+def test_a_student_learns_what_its_teacher_believes():
     def believer(images):
-        """Takes the first class for the second."""
+        """Mistake the first class for the second."""
         first, second, third = images.float().mean((2, 3)).T
         return 0.5 * torch.stack([second, first, third], 1)
 
@@ -240,7 +240,7 @@ def test_a_student_takes_over_what_its_teacher_believes():
     assert evaluate(net_of(NET, taught.weights), swapped, UNIT) > 0.8
 
 
-def test_initial_weights_are_where_the_training_begins():
+def test_training_starts_from_the_initial_weights():
     gone = trained(recipe=replace(RECIPE, epochs=6))
     still = replace(RECIPE, epochs=1, learning_rate=1e-12, weight_decay=0.0)
     again = trained(recipe=still, initial=gone.weights)
@@ -253,7 +253,7 @@ def test_initial_weights_are_where_the_training_begins():
     assert not np.allclose(begun[kernels[0]], gone.weights[kernels[0]], atol=1e-3)
 
 
-def test_pictures_grow_to_the_networks_size():
+def test_images_grow_to_the_networks_size():
     graph = lower(fit_to(ghostnet(0.5), resolution=64, classes=10))
     recipe = replace(RECIPE, epochs=8, first_resolution=32)
     sizes = [resolution_at(recipe, graph, epoch) for epoch in range(8)]
@@ -301,7 +301,7 @@ def test_an_average_of_few_steps_is_not_that_of_the_start():
     assert trained(recipe=recipe).accuracy > 0.8
 
 
-def test_no_picture_to_judge_by_is_told():
+def test_no_image_to_evaluate_on_is_reported():
     nothing = HELD_OUT.take(np.arange(0))
     with pytest.raises(InputError, match="none of the 0 images"):
         evaluate(net_of(NET, trained().weights), nothing, UNIT)

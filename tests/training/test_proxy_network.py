@@ -1,4 +1,4 @@
-"""What is deployed and what is trained to judge it, decided in one place."""
+"""What is deployed and what is trained to evaluate it, decided in one place."""
 
 import dataclasses
 
@@ -47,7 +47,7 @@ def test_the_default_is_the_published_network_and_its_proxy_has_other_weights():
     assert not proxy_network.shares_weights(arch, proxy)
 
 
-def test_at_the_datas_own_size_what_is_trained_is_what_is_deployed():
+def test_at_the_datas_own_size_the_trained_network_is_the_deployed_one():
     found = images(32)
     searched = deployed(found, "data")
     assert "resolution" not in searched.choices
@@ -57,7 +57,7 @@ def test_at_the_datas_own_size_what_is_trained_is_what_is_deployed():
     assert proxy_network.shares_weights(arch, arch)
 
 
-def test_a_deployment_that_the_images_are_large_enough_for_is_trained_as_it_is():
+def test_a_deployment_no_larger_than_the_images_is_trained_as_it_is():
     """`--resolution 32` on images of 32 px: no stride is dropped behind the user's back."""
     found = images(32)
     arch = deployed(found, resolution=32).decode({})
@@ -78,20 +78,20 @@ def test_images_that_a_recipe_shrinks_train_the_same_network():
     assert proxy_network.shares_weights(own, proxy_network.proxy_of(own, small))
 
 
-def test_resolutions_are_searched_where_a_training_can_tell_them_apart():
+def test_resolutions_are_searched_where_a_training_can_distinguish_them():
     options = SEARCHED.choices["resolution"]
     assert deployed(images(max(options))).choices["resolution"] == options
     assert "resolution" not in deployed(images(32)).choices
 
 
-def test_what_contradicts_itself_is_refused():
+def test_contradictory_options_are_rejected():
     with pytest.raises(InputError, match=r"leave --resolution 48 out"):
         deployed(images(32), "data", 48)
     with pytest.raises(InputError, match="known are published, data"):
         deployed(images(32), "imagenet")
 
 
-def test_a_description_tells_deployment_and_proxy_apart():
+def test_a_description_distinguishes_deployment_and_proxy():
     arch = ghostnet(0.5, 224, 10)
     assert proxy_network.describe(arch) == "224 px, 10 classes, 41.1 MFLOPs"
     proxy = fit_to(arch, resolution=32, classes=10)

@@ -10,7 +10,7 @@ MINIMAL = "epochs = 2\nbatch_size = 8\nlearning_rate = 0.1\n"
 
 
 @pytest.mark.parametrize("name", recipe.names())
-def test_a_shipped_recipe_is_written_as_it_was_read(name, tmp_path):
+def test_a_shipped_recipe_survives_a_round_trip(name, tmp_path):
     found = recipe.load(name)
     (tmp_path / "again.toml").write_text(recipe.to_text(found))
     assert recipe.load(str(tmp_path / "again.toml")) == found
@@ -27,7 +27,7 @@ def test_the_papers_recipe_is_the_papers():
     assert paper.epochs * 1_281_167 / 1024 == pytest.approx(300_000, rel=0.002)
 
 
-def test_a_file_says_all_that_it_says_and_no_more(tmp_path):
+def test_a_file_sets_its_own_values_and_nothing_else(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(MINIMAL + "schedule = 'steps'\nmilestones = [0.5]\nflip = false\n")
     expected = Recipe(
@@ -44,10 +44,10 @@ WRONG = {
     "number for a list": ("milestones = 1", "milestones = 1 is not a list of numbers"),
     "truth for a number": ("cutout = true", "cutout = true is not a whole number"),
     "negative": ("weight_decay = -1", "weight_decay = -1.0 is out of range, which is 0 to"),
-    "no pictures": ("train_pictures = 0", "train_pictures = 0 is out of range, which is 1 to"),
+    "no images": ("train_pictures = 0", "train_pictures = 0 is out of range, which is 1 to"),
     "share of one": ("ema = 1", "ema = 1.0 is out of range, which is 0 to below 1"),
     "momentum that never ends": ("momentum = 1", "momentum = 1.0 is out of range, which is 0 to"),
-    "rate that is no number": ("momentum = nan", "momentum = nan is out of range"),
+    "rate that is not a number": ("momentum = nan", "momentum = nan is out of range"),
     "augmentation too strong": (
         "randaugment_magnitude = 31",
         "31 is out of range, which is 0 to 30",
@@ -62,13 +62,13 @@ WRONG = {
     "milestones without steps": ("milestones = [0.5]", "milestones"),
     "milestone after the end": ("schedule = 'steps'\nmilestones = [1.5]", "between 0 and 1"),
     "two ways to crop": ("crop_padding = 2\ncrop_smallest = 0.5", "exclude"),
-    "shrinking pictures": ("resolution = 32\nfirst_resolution = 64", "above resolution"),
+    "shrinking images": ("resolution = 32\nfirst_resolution = 64", "above resolution"),
     "no toml": ("epochs =", "mine.toml"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_file_is_told_what_is_wrong(name, tmp_path):
+def test_errors_in_a_file_are_named(name, tmp_path):
     line, told = WRONG[name]
     path = tmp_path / "mine.toml"
     path.write_text(MINIMAL + line + "\n")
@@ -79,7 +79,7 @@ def test_a_wrong_file_is_told_what_is_wrong(name, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_missing_is_named(tmp_path):
+def test_missing_values_and_files_are_named(tmp_path):
     (tmp_path / "mine.toml").write_text("epochs = 2\n")
     with pytest.raises(InputError, match="batch_size, learning_rate are missing"):
         recipe.load(str(tmp_path / "mine.toml"))

@@ -1,4 +1,4 @@
-"""`ghostnas train` in processes of its own: what it leaves, and that no end of it loses any."""
+"""`ghostnas train` in its own processes: what it writes, and that no way of stopping loses any."""
 
 import csv
 import json
@@ -58,7 +58,7 @@ def result(place: Path) -> dict:
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    assert "pictures a second" in ran.stderr
+    assert "images per second" in ran.stderr
     return json.loads(ran.stdout)
 
 
@@ -77,12 +77,12 @@ def test_the_folder_holds_the_network_its_weights_and_its_curve(place: Path, res
     assert float(rows[-1]["seconds"]) <= result["seconds"]
     assert json.loads((run / "result.json").read_text()) == result
     assert 0 <= result["test_accuracy"] <= 1
-    assert result["accuracy"] is None  # no pictures were held out from the training
+    assert result["accuracy"] is None  # no images were held out from the training
     assert result["test_pictures"] > 0
     assert float(rows[-1]["accuracy"]) == pytest.approx(result["test_accuracy"], abs=1e-4)
 
 
-def test_a_finished_training_is_not_begun_again(
+def test_a_finished_training_is_not_started_again(
     place: Path, result: dict, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (place / "run" / "model.safetensors").read_bytes()
@@ -95,7 +95,7 @@ def test_a_finished_training_is_not_begun_again(
     assert again["seconds"] == pytest.approx(result["seconds"], abs=2.0)
 
 
-def test_a_network_for_smaller_pictures_stays_the_same_when_it_goes_on(
+def test_a_network_for_smaller_images_stays_the_same_on_resume(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = command(place, tmp_path / "run", "--resolution", "8", "--epochs", "1", "--json")
@@ -109,7 +109,7 @@ def test_a_network_for_smaller_pictures_stays_the_same_when_it_goes_on(
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == weights_before
 
 
-def test_other_pictures_and_damaged_files_are_refused_when_it_goes_on(
+def test_changed_images_and_damaged_files_are_rejected_on_resume(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pictures = write_pictures(tmp_path)
@@ -121,18 +121,18 @@ def test_other_pictures_and_damaged_files_are_refused_when_it_goes_on(
     (run / "curve.csv").write_text("epoch,step\n1,2\n")
     capsys.readouterr()
     assert main(resume) == 2
-    assert "no curve of a training" in capsys.readouterr().err
+    assert "is not a training curve" in capsys.readouterr().err
     (run / "curve.csv").write_bytes(kept)
     (pictures / "dark" / "0.png").unlink()
     assert main(resume) == 2
-    assert "other pictures than when the training" in capsys.readouterr().err
+    assert "the images have changed since the training" in capsys.readouterr().err
     text = (run / "train.toml").read_text()
     (run / "train.toml").write_text(text.replace("seed = 0", "seed = 'a'"))
     assert main(resume) == 2
     assert 'is damaged: seed = "a"' in capsys.readouterr().err
 
 
-def test_what_is_wrong_is_said_before_a_folder_is_made(
+def test_errors_are_reported_before_a_folder_is_made(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = command(place, tmp_path / "out")
@@ -154,7 +154,7 @@ def test_what_is_wrong_is_said_before_a_folder_is_made(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_training_begins_from_anothers_weights_and_learns_from_it(
+def test_a_training_starts_from_anothers_weights_and_learns_from_it(
     place: Path, result: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = str(place / "run" / "model.safetensors")
@@ -222,7 +222,7 @@ def test_ten_kills_at_any_moment_change_no_bit(place: Path, tmp_path: Path) -> N
         process = start(command(place, out, *epochs, "--checkpoint-every", "0s"))
         wait_for(out / "train.toml", process)
         time.sleep(rng.uniform(0, 1.5) * length)
-        if process.poll() is not None:  # it was through: once more, for a shorter time
+        if process.poll() is not None:  # it had finished: try again, for a shorter time
             process.communicate()
             shutil.rmtree(out)
             continue

@@ -19,7 +19,7 @@ PLAIN = Recipe(epochs=1, batch_size=4, learning_rate=0.1)
 
 
 def numbered(count, classes=5, first=0):
-    """Pictures that are told apart by their first value."""
+    """Images distinguished by their first value."""
     images = np.zeros((count, 32, 32, 3), np.uint8)
     images[:, 0, 0, 0] = np.arange(first, first + count)
     return Pictures(images=images, labels=np.arange(count) % classes)
@@ -39,7 +39,7 @@ def numbers(pictures):
     return set(pictures.images[:, 0, 0, 0].tolist())
 
 
-def test_no_picture_is_in_two_parts_and_they_are_always_the_same():
+def test_no_image_is_in_two_parts_and_the_parts_are_always_the_same():
     how = replace(PLAIN, train_pictures=40, validation_pictures=20)
     first, again = splits.split(DATASET, how), splits.split(DATASET, how)
     assert (len(first.train), len(first.validation), len(first.test)) == (40, 20, 50)
@@ -49,14 +49,14 @@ def test_no_picture_is_in_two_parts_and_they_are_always_the_same():
     assert np.bincount(first.validation.labels).tolist() == [4] * 5
 
 
-def test_without_limits_all_pictures_are_used_and_none_held_out():
+def test_without_limits_all_images_are_used_and_none_held_out():
     found = splits.split(DATASET, PLAIN)
     assert numbers(found.train) == numbers(DATASET.train)
     assert len(found.validation) == 0
     assert numbers(found.test) == numbers(DATASET.test)
 
 
-def test_fewer_classes_are_numbered_anew_with_their_names():
+def test_fewer_classes_are_renumbered_with_their_names():
     found = splits.split(DATASET, replace(PLAIN, classes=2))
     assert len(found.preprocessing.classes) == 2
     for part in (found.train, found.test):
@@ -67,7 +67,7 @@ def test_fewer_classes_are_numbered_anew_with_their_names():
 
 
 @pytest.mark.parametrize("classes", [1, 6])
-def test_classes_that_there_are_not_are_refused(classes):
+def test_nonexistent_classes_are_rejected(classes):
     how = replace(PLAIN, classes=classes)
     with pytest.raises(InputError, match="numbers has 5"):
         splits.split(DATASET, how)
@@ -90,7 +90,7 @@ def other_pixels(pictures):
     ],
     ids=["pixels", "order", "number", "labels"],
 )
-def test_a_fingerprint_tells_other_images_apart(part, change):
+def test_a_fingerprint_distinguishes_other_images(part, change):
     found = splits.split(DATASET, replace(PLAIN, validation_pictures=20))
     other = replace(found, **{part: change(getattr(found, part))})
     kept = splits.fingerprint(found)
@@ -100,7 +100,7 @@ def test_a_fingerprint_tells_other_images_apart(part, change):
     assert not splits.has_fingerprint(other, kept)
 
 
-def test_fingerprints_of_old_trainings_hold_and_say_nothing_of_pixels():
+def test_fingerprints_of_old_trainings_still_hold_and_ignore_pixels():
     found = splits.split(DATASET, replace(PLAIN, validation_pictures=20))
     old = "524653fee820e246"
     assert splits.has_fingerprint(found, old)
@@ -109,7 +109,7 @@ def test_fingerprints_of_old_trainings_hold_and_say_nothing_of_pixels():
     assert not splits.has_fingerprint(found, "")
 
 
-def test_a_fingerprint_of_files_goes_by_their_names_also_if_they_are_no_text(tmp_path):
+def test_a_fingerprint_of_files_uses_their_names_even_if_not_text(tmp_path):
     names = ("a.png", "b.png", os.fsdecode(b"\xe9.png"))
     files = PictureFiles(paths=tuple(tmp_path / name for name in names), labels=np.arange(3))
     found = splits.split(DATASET, PLAIN)
@@ -126,13 +126,13 @@ def macs(resolution):
     return cost.count(lower(arch)).macs
 
 
-def test_smaller_pictures_cost_less():
+def test_smaller_images_cost_less():
     assert macs(16) < macs(24) < macs(32) < macs(64)
     assert macs(16) < macs(32) / 3
     assert macs(None) == macs(32)
 
 
-def test_a_network_for_smaller_pictures_keeps_its_size(tmp_path):
+def test_a_network_for_smaller_images_keeps_its_size(tmp_path):
     write_pictures(tmp_path, size=48)
     dataset = datasets.load(f"folder:{tmp_path / 'pictures'}")
     found = splits.split(dataset, PLAIN)

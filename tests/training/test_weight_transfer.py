@@ -1,4 +1,4 @@
-"""A network cut from a larger one gives the larger one's logits, where the rest of it is dead."""
+"""A network cut from a larger one gives its logits if the rest of the larger one is dead."""
 
 import dataclasses
 
@@ -52,7 +52,7 @@ def inverted(width):
 
 
 def living(small, large, name, shapes, theirs):
-    """Which channels of the large network's batch norm the small one has, by hand."""
+    """Which channels of the large network's batch norm the small one has, worked out by hand."""
     count, full = shapes[f"{name}.weight"][0], theirs[f"{name}.weight"][0]
     alive = np.arange(full) < count
     module, _, last = name.rpartition(".")
@@ -73,7 +73,7 @@ def living(small, large, name, shapes, theirs):
 
 
 def killed(small, large):
-    """Weights of the large network, all of whose channels beyond the small one's are 0."""
+    """Weights of the large network, with all channels beyond the small one's at 0."""
     values = random_weights(large, 0)
     shapes = {k: s for node in small.nodes for k, s in weight_shapes(node).items()}
     theirs = {k: array.shape for k, array in values.items()}
@@ -124,7 +124,7 @@ def test_a_narrower_network_takes_the_channels_that_belong_together(case):
 
 @pytest.mark.parametrize("depths", [(1, 1, 1), (1, 2, 1), (1, 1, 2)])
 def test_a_shallower_network_takes_the_first_blocks_of_each_stage(depths):
-    """One block less than two makes another group of blocks less, and all later names shift."""
+    """One block instead of two means one group of blocks fewer, and all later names shift."""
     small, deep = lower(ghosts(8, depths)), lower(ghosts(8, (1, 3, 2)))
     theirs = random_weights(deep, 0)
     firsts = {".".join(node.name.split(".")[:3]) for node in deep.nodes if "bn_dw" in node.name}
@@ -146,7 +146,7 @@ def test_a_shallower_network_takes_the_first_blocks_of_each_stage(depths):
 
 
 @pytest.mark.parametrize("arch", [zoo.ghostnet(0.5), zoo.mobilenetv3_large(0.5), ghosts(7)])
-def test_the_same_network_takes_all(arch):
+def test_the_same_network_takes_everything(arch):
     graph = lower(arch)
     theirs = random_weights(graph, 0)
     values, fitted = fit(graph, theirs)
@@ -166,7 +166,7 @@ def test_a_larger_kernel_holds_the_smaller_one_in_its_middle_and_gives_it_back()
         np.testing.assert_array_equal(again[key], array)
 
 
-def test_a_wider_network_begins_with_what_there_is_and_as_a_new_one_elsewhere():
+def test_a_wider_network_takes_what_there_is_and_is_initialised_elsewhere():
     small, large = lower(ghosts(8)), lower(ghosts(12))
     theirs = random_weights(small, 0)
     values, fitted = fit(large, theirs)
@@ -190,7 +190,7 @@ def test_a_wider_network_begins_with_what_there_is_and_as_a_new_one_elsewhere():
         np.testing.assert_array_equal(back[name], array)
 
 
-def test_a_classifier_of_other_classes_is_left_out_and_the_rest_taken():
+def test_a_classifier_for_other_classes_is_left_out_and_the_rest_taken():
     graph = lower(ghosts(8, classes=3))
     theirs = random_weights(lower(ghosts(8, classes=10)), 0)
     values, fitted = fit(graph, theirs)
@@ -198,11 +198,11 @@ def test_a_classifier_of_other_classes_is_left_out_and_the_rest_taken():
     assert fitted == Fitted(whole=len(theirs) - 2, cut=0, left=2, unused=2)
     assert str(fitted) == (
         f"{len(theirs) - 2} of {len(theirs)} arrays taken whole, 0 cut, "
-        "2 left at their own start; 2 unused"
+        "2 left at their initial values; 2 unused"
     )
 
 
-def test_a_network_without_gates_leaves_them_and_the_other_way_round():
+def test_a_network_without_gates_leaves_them_and_vice_versa():
     def without(arch):
         stages = [
             Stage(blocks=tuple(dataclasses.replace(b, se_ratio=0.0) for b in stage.blocks))
@@ -257,7 +257,7 @@ def test_any_shapes_give_arrays_of_the_networks_shapes_or_none():
             assert np.isfinite(array).all()
 
 
-def test_weights_that_fit_nowhere_are_refused():
+def test_weights_that_fit_nowhere_are_rejected():
     theirs = {"fc.weight": np.ones((3, 3), np.float32)}
-    with pytest.raises(InputError, match="none of the 1 arrays fits any"):
+    with pytest.raises(InputError, match="none of the 1 arrays fit any"):
         fit(lower(ghosts(8)), theirs)
