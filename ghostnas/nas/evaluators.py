@@ -6,6 +6,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -39,6 +40,7 @@ TRAIN = "train"  # the scorer that is a training by the recipe
 SCORERS = (TRAIN, *zero_cost.SCORERS)
 SCORED_PICTURES = 64  # images that a training-free scorer sees
 LIVES = 2  # processes that a training may lose before it counts as failed
+JOIN_S = 5.0  # to wait for a terminated process
 T = TypeVar("T")
 # A worker's data, recipe, scorer, threads, GPU slot or None, and parent.
 Start: TypeAlias = tuple[str, Recipe, str, int, int | None, int]
@@ -81,7 +83,6 @@ class EvaluatorPool:
         self._workers = [_Worker(start) for start in starts]
         for worker in self._workers:
             self._idle.put(worker)
-        self._closed = False
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="evaluator")
 
     def submit(self, arch: Arch, seed: int) -> Future[float]:
@@ -98,17 +99,14 @@ class EvaluatorPool:
 
     def close(self) -> None:
         """Stop the workers immediately, whatever they are doing."""
-        self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
-            worker.end()
+            worker.close()
 
     def _run(self, arch: Arch, job: Callable[..., T], *arguments: object) -> T:
         worker = self._idle.get()  # there are as many workers as threads, so one is idle
         try:
             for _ in range(LIVES):
-                if self._closed:
-                    raise CancelledError
                 try:
                     return worker.run(job, *arguments)
                 except BrokenProcessPool:
@@ -127,14 +125,19 @@ class _Worker:
     def __init__(self, start: Start) -> None:
         self._start = start
         self._executor: ProcessPoolExecutor | None = None
+        self._starting = threading.Lock()  # no process may start while or after this one is closed
+        self._closed = False
 
     def run(self, job: Callable[..., T], *arguments: object) -> T:
         """The job's result.
 
         Raises:
             BrokenProcessPool: the process died.
+            CancelledError: it is closed.
         """
-        with deaf_to_interrupts():
+        with deaf_to_interrupts(), self._starting:
+            if self._closed:
+                raise CancelledError
             if self._executor is None:
                 self._executor = ProcessPoolExecutor(
                     1,
@@ -145,7 +148,14 @@ class _Worker:
             future = self._executor.submit(job, *arguments)
         return future.result()
 
+    def close(self) -> None:
+        """End the process at once; no other one starts."""
+        with self._starting:
+            self._closed = True
+        self.end()
+
     def end(self) -> None:
+        """End the process; the next job has a new one."""
         executor, self._executor = self._executor, None
         if executor is None:
             return
@@ -153,6 +163,8 @@ class _Worker:
         executor.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.terminate()
+        for process in processes:
+            process.join(timeout=JOIN_S)
 
 
 _split: Split
