@@ -2,7 +2,7 @@
 
 A measure takes a network with the weights it has; a scorer in `SCORERS` draws them from a seed.
 All are higher for networks that should learn better. Nothing here says which of them actually
-ranks networks as a training would: scripts/fidelity.py measures that.
+ranks networks as a training would: scripts/experiments/fidelity.py measures that.
 """
 
 from __future__ import annotations

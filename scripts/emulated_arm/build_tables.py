@@ -4,8 +4,8 @@
     python scripts/emulated_arm/build_tables.py --networks networks_e2e_us.csv
 
 Counts are cached, so that all the tables of one core take little longer than one. With the file of
-published latencies (see ``scripts/predictor_benchmark.py``), a phone's interval is calibrated on
-the networks left out of a fit, family by family.
+published latencies (see ``scripts/experiments/predictor_benchmark.py``), a phone's interval is
+calibrated on the networks left out of a fit, family by family.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "experiments"))
 import predictor_benchmark as benchmark
 
 from ghostnas.devices import table_build

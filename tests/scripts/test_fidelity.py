@@ -21,7 +21,7 @@ from ghostnas.networks.zoo import ghostnet
 from ghostnas.stats import kendall
 from ghostnas.training import recipe
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "fidelity.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "experiments" / "fidelity.py"
 RECIPE = """
 train_pictures = 16
 validation_pictures = 8

@@ -19,7 +19,7 @@ from ghostnas.latency.op_signature import OpSignature, signatures
 from ghostnas.networks import classics
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "scripts" / "predictor_benchmark.py"
+SCRIPT = ROOT / "scripts" / "experiments" / "predictor_benchmark.py"
 COSTS_NS = np.array([0.43, 12.0, 8.0])
 NAMES = [
     *("mobilenet_wd4", "mobilenet_wd2", "mobilenet_w1"),

@@ -3,8 +3,8 @@
 For fp32 and int8 it builds a space's table with `ghostnas latency build`, then measures random
 networks that were not used for it with `ghostnas latency check`, and prints the output of both.
 
-    python scripts/latency_accuracy.py --out runs/latency
-    python scripts/latency_accuracy.py --out runs/board --device ssh:pi@board --ops 2000
+    python latency_accuracy.py --out runs/latency
+    python latency_accuracy.py --out runs/board --device ssh:pi@board --ops 2000
 """
 
 from __future__ import annotations

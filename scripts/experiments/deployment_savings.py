@@ -7,7 +7,7 @@ its 10th percentile, and each row a saving of time per multiply-accumulate. The 
 is printed, with the lowest and the highest. Two copies of one file differ too, by their place in
 memory: the first row says by how much, and a saving no larger than that is not proven.
 
-    python scripts/deployment_savings.py [--rounds 120] [--blocks 5] [--dtypes fp32 int8]
+    python deployment_savings.py [--rounds 120] [--blocks 5] [--dtypes fp32 int8]
 """
 
 from __future__ import annotations

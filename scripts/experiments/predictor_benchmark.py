@@ -6,8 +6,8 @@ github.com/qed-usc/mobile-ml-benchmark. For each column, the three costs of
 `ghostnas.devices.emulated` are fitted to all families of networks but one, and predict that one; so
 are a scale of FLOPs, and a roofline of FLOPs and bytes. Fits minimise absolute relative errors.
 
-    python scripts/predictor_benchmark.py networks.csv --columns pixel4 s10 --without regnet
-    python scripts/predictor_benchmark.py networks.csv --count     # counts missing ops
+    python predictor_benchmark.py networks.csv --columns pixel4 s10 --without regnet
+    python predictor_benchmark.py networks.csv --count     # counts missing ops
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ghostnas.ir.graph import Input
 from ghostnas.latency.op_signature import OpSignature, signatures, weight_count
 from ghostnas.networks import classics
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 COUNTS = ROOT / "latency_tables" / "counts"
 CORE = "cortex-a76"
 BYTES = {"fp32": 4, "int8": 1}

@@ -11,8 +11,8 @@ architecture.
 
 Finished results are kept in --out; the same command resumes after a kill.
 
-    python scripts/fidelity.py --data cifar10:DIR --out runs/fidelity --architectures 24 --repeats 2
-    python scripts/fidelity.py ... --table            # from existing results, without training
+    python fidelity.py --data cifar10:DIR --out runs/fidelity --architectures 24 --repeats 2
+    python fidelity.py ... --table            # from existing results, without training
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ milliseconds, as published at github.com/microsoft/nn-Meter (dev/hybrid-transfor
 are cached in the emulator's folder.
 
     scripts/emulated_arm/setup
-    python scripts/mbconv_blocks.py pixel4_mbconv_blocks_ms.json pixel1_mbconv_blocks_ms.json
+    python mbconv_blocks.py pixel4_mbconv_blocks_ms.json pixel1_mbconv_blocks_ms.json
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ghostnas.ir.graph import Builder, Graph
 from ghostnas.latency.op_signature import OpSignature, signatures, weight_count
 from ghostnas.networks.blocks import MBConv, make_divisible
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 COSTS_NS = DEVICES["pixel4-cpu1"].costs["fp32"].costs_ns
 BATCH = 100
 

@@ -1,6 +1,6 @@
 """How much the seed alone changes an accuracy, and which differences between networks it can hide.
 
-    python scripts/seed_distribution.py --data cifar10:DIR --out runs/seeds --seeds 20
+    python seed_distribution.py --data cifar10:DIR --out runs/seeds --seeds 20
 
 Trains GhostNet at a few widths from many seeds with one recipe and prints, for each width, the
 accuracies on test images, and for each pair the p-value of Welch's t-test, with all seeds and with
