@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 from ghostnas.errors import InputError, did_you_mean
 from ghostnas.files import shipped
 from ghostnas.networks.arch import Arch, Head, Stage, Stem, fit_to
-from ghostnas.networks.blocks import BLOCK_TYPES, Block, GhostBlock, MBConv, make_divisible
+from ghostnas.networks.blocks import Block, GhostBlock, MBConv, make_divisible
 
 Value: TypeAlias = int | float
 Pick: TypeAlias = Callable[[str, Sequence[Any]], Any]
@@ -68,7 +68,7 @@ class Space:
 
     Attributes:
         hash: of the numbers and choices; a study remembers it and refuses another.
-        block: the block type, a key of `ghostnas.networks.blocks.BLOCK_TYPES`.
+        block: the block type, a key of `_GROUP`.
         groups: how many [[group]] tables the file has.
         numbers: what is fixed, by name (``alpha``, ``head.channels``, ``group3.depth``).
         choices: what is searched, by name, with its options.
@@ -205,8 +205,12 @@ class _Walk:
         se = self.get(f"{name}.se")
         depth = int(self.get(f"{name}.depth"))
         out = self.scale(width)
-        make = self._ghost if self._space.block == "ghost" else self._mbconv
-        first = make(name, self.scale(in_width * expansion), out, stride, se, in_channels)
+        hidden = self.scale(in_width * expansion)
+        first: GhostBlock | MBConv
+        if self._space.block == "ghost":
+            first = self._ghost(name, hidden, out, stride, se, in_channels)
+        else:
+            first = self._mbconv(name, hidden, out, stride, se)
         if depth == 1:
             return [first], width
         rest = replace(first, hidden_channels=self.scale(width * expansion), stride=1)
@@ -216,7 +220,7 @@ class _Walk:
 
     def _ghost(
         self, name: str, hidden: int, out: int, stride: int, se: float, in_channels: int
-    ) -> Block:
+    ) -> GhostBlock:
         ghost_ratio = int(self.get(f"{name}.ghost_ratio"))
         block = GhostBlock(
             hidden_channels=hidden,
@@ -231,9 +235,7 @@ class _Walk:
             block = replace(block, kernel=int(self.get(f"{name}.kernel")))
         return block
 
-    def _mbconv(
-        self, name: str, hidden: int, out: int, stride: int, se: float, in_channels: int
-    ) -> Block:
+    def _mbconv(self, name: str, hidden: int, out: int, stride: int, se: float) -> MBConv:
         return MBConv(
             hidden_channels=hidden,
             out_channels=out,
@@ -281,8 +283,8 @@ def parse(text: str, name: str, where: str) -> Space:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{where}: is not TOML: {error}") from error
     block = document.pop("block", None)
-    if not isinstance(block, str) or block not in BLOCK_TYPES:
-        raise InputError(f"{where}: block is {block!r}; known: {', '.join(BLOCK_TYPES)}")
+    if not isinstance(block, str) or block not in _GROUP:
+        raise InputError(f"{where}: block is {block!r}; known: {', '.join(_GROUP)}")
     title = document.pop("name", name)
     groups = document.pop("group", [])
     if not isinstance(groups, list) or not groups:
