@@ -231,7 +231,7 @@ def parse(text: str, name: str, where: str) -> Table:
     for at, line in body[1:]:
         signature, timing, written = _parse_row(line, f"{where}:{at}")
         if signature in rows:
-            raise InputError(f"{where}:{at}: {signature} stands there a second time")
+            raise InputError(f"{where}:{at}: {signature} appears a second time")
         check = _check(check, line.rpartition(",")[0])
         if check != written:
             raise InputError(
@@ -313,7 +313,7 @@ def _parse_row(line: str, where: str) -> tuple[OpSignature, Timing, int]:
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
     if signature.op not in OPS or signature.activation not in ACTIVATIONS:
-        raise InputError(f"{where}: {signature.op} {signature.activation} is no op that is known")
+        raise InputError(f"{where}: {signature.op} {signature.activation} is not a known op")
     if min(signature[1:5]) < 1 or min(signature[5:7]) < 0 or timing.runs < 1:
         raise InputError(f"{where}: sizes, channels and runs must be at least 1")
     if not 0 < timing.p10_ms <= timing.median_ms <= timing.p90_ms < float("inf"):

@@ -121,7 +121,7 @@ def train(
         report: called after each step (on CUDA, each 20th and each epoch's last).
 
     Raises:
-        TrainingError: the loss is not a finite number or grows, or memory does not suffice.
+        TrainingError: the loss is not a finite number or grows, or there is not enough memory.
         InputError: the images or the recipe do not fit the network or the processes.
     """
     started = time.perf_counter()

@@ -200,7 +200,7 @@ def test_a_row_duplicated_names_the_second(at, to):
     lines = [*LINES[: to - 1], LINES[at - 1], *LINES[to - 1 :]]
     message = refusal(with_lines(lines))
     assert message.startswith(f"board.csv:{to}: ")
-    assert message.endswith("stands there a second time")
+    assert message.endswith("appears a second time")
 
 
 def test_a_character_edited_anywhere_in_the_header_is_refused():
