@@ -65,7 +65,7 @@ class ExportRequest:
 
 
 def export_network(
-    order: ExportRequest, folder: Path, time_model: TimeModel | None, say: Say
+    request: ExportRequest, folder: Path, time_model: TimeModel | None, say: Say
 ) -> dict[str, Any]:
     """Export into `folder`; returns the files and their latencies.
 
@@ -77,12 +77,12 @@ def export_network(
         ExportError: a file could not be verified; none is kept.
         DeviceError: the device failed; the files are kept.
     """
-    tables = [latency_table.load(target) for target in order.targets]
-    _check_tables(order, tables)
-    if time_model is not None and "tflite" not in order.formats:
+    tables = [latency_table.load(target) for target in request.targets]
+    _check_tables(request, tables)
+    if time_model is not None and "tflite" not in request.formats:
         raise InputError("--measure times .tflite files: add tflite to --format")
     arch, values, expected = pretrained.find_with_weights(
-        order.network, order.width, order.resolution, order.weights_file
+        request.network, request.width, request.resolution, request.weights_file
     )
     if expected is None:
         say("the weights do not say what input they expect: ImageNet's mean and std are assumed")
@@ -98,17 +98,17 @@ def export_network(
         )
         for table, each in predicted
     )
-    origin = _origin(order)
-    dataset = datasets.load(order.data) if order.data else None
+    origin = _origin(request)
+    dataset = datasets.load(request.data) if request.data else None
     exported = export(
         arch,
         values,
-        order.formats,
+        request.formats,
         folder,
-        dtypes=order.dtypes,
+        dtypes=request.dtypes,
         preprocessing=expected,
-        calibration=_calibration(order, dataset, arch, expected) if dataset else None,
-        evaluation=_evaluation(order, dataset, arch, expected, say),
+        calibration=_calibration(request, dataset, arch, expected) if dataset else None,
+        evaluation=_evaluation(request, dataset, arch, expected, say),
         origin=replace(origin, latencies=latencies) if latencies else origin,
         say=say,
     )
@@ -128,10 +128,10 @@ def export_network(
     return {"id": arch.id, "files": files, "latency": measured}
 
 
-def _check_tables(order: ExportRequest, tables: Sequence[Table]) -> None:
-    for target, table in zip(order.targets, tables, strict=True):
+def _check_tables(request: ExportRequest, tables: Sequence[Table]) -> None:
+    for target, table in zip(request.targets, tables, strict=True):
         holds_for = HOLDS_FOR[table.origin.dtype]
-        if set(holds_for).isdisjoint(order.dtypes):
+        if set(holds_for).isdisjoint(request.dtypes):
             raise InputError(
                 f"target {target!r} is for files in {' or '.join(holds_for)}; none is exported: "
                 f"add --dtype {table.origin.dtype}, or name a target for another dtype"
@@ -139,14 +139,14 @@ def _check_tables(order: ExportRequest, tables: Sequence[Table]) -> None:
 
 
 def _evaluation(
-    order: ExportRequest, dataset: Dataset | None, arch: Arch, expected: Preprocessing, say: Say
+    request: ExportRequest, dataset: Dataset | None, arch: Arch, expected: Preprocessing, say: Say
 ) -> Evaluation | None:
     """The test images of the data given, or of the data that a training's folder names."""
-    if order.test_images == 0:
+    if request.test_images == 0:
         return None
-    spec = order.data
-    if dataset is None and order.weights_file is None:
-        spec = _data_of_training(Path(order.network))
+    spec = request.data
+    if dataset is None and request.weights_file is None:
+        spec = _data_of_training(Path(request.network))
         try:
             dataset = datasets.load(spec) if spec else None
         except InputError as error:
@@ -162,7 +162,7 @@ def _evaluation(
         return None
     if differ:
         say(f"{spec}: the network {differ}")
-    limit = order.test_images
+    limit = request.test_images
     if limit is None and len(dataset.test) > MOST_TEST_IMAGES:
         limit = MOST_TEST_IMAGES
     return of_dataset(dataset, spec, limit)
@@ -180,12 +180,12 @@ def _data_of_training(folder: Path) -> str:
 
 
 def _calibration(
-    order: ExportRequest, dataset: Dataset, arch: Arch, expected: Preprocessing
+    request: ExportRequest, dataset: Dataset, arch: Arch, expected: Preprocessing
 ) -> Array | None:
     """Training images as the network takes them, (n, 3, height, width), if int8 is requested."""
-    if "int8" not in order.dtypes:
+    if "int8" not in request.dtypes:
         return None
-    return int8_images.draw(dataset.train, order.calibration_pictures, arch.resolution, expected)
+    return int8_images.draw(dataset.train, request.calibration_pictures, arch.resolution, expected)
 
 
 def _measured(
@@ -228,12 +228,12 @@ def _measured_before(folder: Path, anew: Collection[str]) -> list[dict[str, Any]
         return []
 
 
-def _origin(order: ExportRequest) -> Origin:
+def _origin(request: ExportRequest) -> Origin:
     """What a search or a training recorded about its network and weights."""
-    network = Path(order.network).stem + (f" {order.width:g}x" if order.width else "")
-    if order.weights_file is not None:
-        return Origin(network=network, weights=f"read from {order.weights_file.name}")
-    folder = Path(order.network)
+    network = Path(request.network).stem + (f" {request.width:g}x" if request.width else "")
+    if request.weights_file is not None:
+        return Origin(network=network, weights=f"read from {request.weights_file.name}")
+    folder = Path(request.network)
     if (folder / "export" / MANIFEST).exists():
         return from_manifest(folder / "export" / MANIFEST)
     if not (folder / "result.json").exists():
