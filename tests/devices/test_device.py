@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lent_devices import (
+from real_devices import (
     PARTS,
     AdbPair,
     Board,

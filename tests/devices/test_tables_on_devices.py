@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from lent_devices import PARTS, adb_pair, board, wait_for_sshd
+from real_devices import PARTS, adb_pair, board, wait_for_sshd
 from small import write_space
 
 from ghostnas.cli.main import main
