@@ -145,9 +145,7 @@ def tasks(archs: Sequence[Arch], long: Recipe, base: Recipe, args) -> list[Task]
     return found
 
 
-def measure(
-    todo: Sequence[Task], journal: Journal, spec: str, workers: int, device: str
-) -> None:
+def measure(todo: Sequence[Task], journal: Journal, spec: str, workers: int, device: str) -> None:
     """Run the tasks in single-threaded processes; each result goes into the journal at once."""
     if not todo:
         return
@@ -337,7 +335,9 @@ def main() -> int:
     )
     parser.add_argument("--scorers", nargs="*", default=list(zero_cost.SCORERS))
     parser.add_argument("--workers", type=int, default=usable_cpus())
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of long trainings")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="of long trainings"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the architectures")
     parser.add_argument(
         "--table", action="store_true", help="from existing results, without training"
