@@ -293,9 +293,10 @@ class Training:
             {"params": [each for each in weights if each.ndim == 1], "weight_decay": 0.0},
         ]
         cuda = self._shared.device.type == "cuda"
-        found = torch.optim.AdamW(groups, lr=self._rate, fused=True, capturable=cuda)
+        rate = self._shared.recipe.learning_rate
+        found = torch.optim.AdamW(groups, lr=rate, fused=True, capturable=cuda)
         for group in found.param_groups:
-            group["lr"] = self._rate  # one tensor
+            group["lr"] = self._rate  # given to the constructor, it would be waited for
         return found
 
     def _learn(self) -> None:
