@@ -22,9 +22,8 @@ from ghostnas.backends import (
 from ghostnas.backends.model_file import ARCH_ID, DTYPE, ORIGIN, PREPROCESSING, SEAL, class_mismatch
 from ghostnas.deployment import model_card
 from ghostnas.deployment.atomic_folder import all_or_none
-from ghostnas.deployment.evaluate import Evaluation
-from ghostnas.deployment.int8_images import MOST_TIMES, without_explosions
 from ghostnas.deployment.model_card import Latency, Origin
+from ghostnas.deployment.samples import MOST_TIMES, Evaluation, without_explosions
 from ghostnas.deployment.verify import (
     PROOF_IMAGES,
     TOLERANCES,
