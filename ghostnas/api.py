@@ -8,6 +8,7 @@ from time to time with a human-readable line.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -316,12 +317,29 @@ def show(
     Raises:
         InputError: there is no such network or target.
     """
-    from ghostnas.latency import summary
+    from ghostnas.ir import cost
+    from ghostnas.latency import table
+    from ghostnas.latency.predictor import CONFIDENCE, Predictor
     from ghostnas.networks import zoo
+    from ghostnas.networks.arch import lower
 
     if confidence is not None and target is None:
         raise InputError("--confidence applies to a latency: add --target")
-    return summary.describe(zoo.find(network, width, resolution), target, confidence)
+    arch = zoo.find(network, width, resolution)
+    described: dict[str, Any] = {"id": arch.id, **dataclasses.asdict(cost.count(lower(arch)))}
+    described["resolution"] = arch.resolution
+    if target is not None:
+        confidence = confidence or CONFIDENCE
+        predicted = Predictor(table.load(target), confidence).predict(arch)
+        described |= {
+            "target": target,
+            "latency_ms": predicted.latency_ms,
+            "latency_low_ms": predicted.low_ms,
+            "latency_high_ms": predicted.high_ms,
+            "confidence": confidence if predicted.calibrated else None,
+            "missing_ops": [str(signature) for signature in predicted.interpolated],
+        }
+    return described
 
 
 def predict_latency(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ghostnas.backends import tflite_writer
+from ghostnas.backends import tflite_runtime, tflite_writer
 from ghostnas.backends.model_file import open_model
 from ghostnas.cli.main import main
 from ghostnas.data import synthetic
@@ -261,5 +261,5 @@ def test_the_readers_of_the_file_and_of_the_graph_agree(tmp_path: Path) -> None:
     expected = open_model(run).run(images)
     found = open_model(tmp_path / "out" / "model.tflite").run(images)
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
-    again = tflite_writer.run(tflite_writer.write(lower(SMALL), values), images)
+    again = tflite_runtime.run_model(tflite_writer.write(lower(SMALL), values), images)
     np.testing.assert_allclose(again, found, rtol=1e-5, atol=1e-5)
