@@ -131,9 +131,7 @@ def seal(content: bytes) -> bytes:
         ValueError: SEAL_MARK is missing or occurs more than once. A bug in the caller.
     """
     if (count := content.count(SEAL_MARK.encode())) != 1:
-        raise ValueError(
-            f"a file needs the mark once, not {content.count(SEAL_MARK.encode())} times"
-        )
+        raise ValueError(f"a file needs the mark once, not {count} times")
     return content.replace(SEAL_MARK.encode(), SEAL_NAME + _digest(content))
 
 

@@ -68,7 +68,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 ORDER = (
-    *("search", "show", "train", "export", "evaluate", "predict_latency", "list_targets"),
+    *(
+        "DeviceOptions",
+        "search",
+        "show",
+        "train",
+        "export",
+        "evaluate",
+        "predict_latency",
+        "list_targets",
+    ),
     *("load_network", "load_space", "load_data", "import_table"),
     *("build_table", "check_table", "calibrate_table"),
 )
@@ -93,7 +102,7 @@ def test_the_example_of_each_function_runs(
 
 
 def test_all_functions_are_tried() -> None:
-    assert set(ORDER) == set(VERBS)
+    assert set(ORDER) == {"DeviceOptions", *VERBS}
 
 
 def test_an_error_has_the_message_of_the_command_line(
