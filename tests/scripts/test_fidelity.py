@@ -190,6 +190,7 @@ def children(pid):
     return [int(child) for child in found.read_text().split()]
 
 
+@pytest.mark.slow
 def test_a_killed_measurement_resumes_and_ends_with_a_table(tmp_path, command):
     results = tmp_path / "out" / "results.jsonl"
     whole = [sys.executable, str(SCRIPT), *command]
