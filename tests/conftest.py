@@ -27,3 +27,14 @@ def _synthetic_drawn_once() -> Iterator[None]:
         drawn_once = (needs_folder, what, functools.cache(read))
         patch.setitem(datasets.KINDS, "synthetic", drawn_once)
         yield
+
+
+@pytest.fixture(scope="module")
+def one_core() -> Iterator[None]:
+    """Give the processes that score or evaluate one thread: idle ones spin, which is slow on shared
+    cores.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("ghostnas.nas.evaluators", "ghostnas.deployment.evaluate"):
+            patch.setattr(f"{module}.usable_cpus", lambda: 1)
+        yield

@@ -30,12 +30,7 @@ CLASSES = ("blue", "cyan", "green", "grey", "pink", "red")
 ARCH = fit_to(zoo.ghostnet(0.1, 32, len(CLASSES)), resolution=32, classes=len(CLASSES))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_core():
-    """Give a worker one thread: idle ones spin, which is slow on shared cores."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ghostnas.deployment.evaluate.usable_cpus", lambda: 1)
-        yield
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
 @pytest.fixture(scope="module")

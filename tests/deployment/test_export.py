@@ -3,7 +3,6 @@
 import json
 import shlex
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,12 +70,7 @@ def test_all_formats_and_dtypes_come_from_one_command(
     assert "recipe quick, 2 epochs at 32 px, seed 7" in card
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_core() -> Iterator[None]:
-    """Give an evaluation's process one thread: idle ones spin, which is slow on shared cores."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ghostnas.deployment.evaluate.usable_cpus", lambda: 1)
-        yield
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
 @pytest.fixture(scope="module")

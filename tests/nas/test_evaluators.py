@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +36,7 @@ SHORT = recipe.Recipe(epochs=1, batch_size=16, learning_rate=0.01, validation_pi
 RECIPE = "epochs = 1\nbatch_size = 16\nlearning_rate = 0.01\nvalidation_pictures = 8\n"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_core() -> Iterator[None]:
-    """Give a worker one thread: idle ones spin, which is slow on shared cores."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ghostnas.nas.evaluators.usable_cpus", lambda: 1)
-        yield
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
 def test_a_training_free_score_is_the_scorers_own(tmp_path: Path) -> None:
