@@ -44,6 +44,7 @@ def test_a_space_is_drawn_from(
     assert times == sorted(times)
 
 
+@pytest.mark.slow
 def test_a_network_is_searched_trained_and_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
