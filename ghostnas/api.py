@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ghostnas.latency.table import Origin, Timing
     from ghostnas.networks.arch import Arch
     from ghostnas.networks.space import Space
+    from ghostnas.training.recipe import Recipe
 
 Place: TypeAlias = str | PathLike[str]
 
@@ -606,6 +607,141 @@ def load_data(spec: str, *, strict: bool = False) -> Dataset:
     from ghostnas.data import datasets
 
     return datasets.load(spec, strict)
+
+
+def paper_seeds(
+    *,
+    out: Place,
+    data: str | None = None,
+    network: str = "resnet9",
+    width: float = 1.0,
+    recipe: str = "cifar-seeds",
+    seeds: int = 30,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    images: int | None = None,
+    body: Place | None = None,
+    workers: int = 1,
+    device: str = "auto",
+    threads: int | None = None,
+    timeout: float | None = None,
+    progress: Say = silent,
+) -> dict[str, Any]:
+    """Train a network from many seeds and say how much the seed alone moves its accuracy.
+
+    What `out` already holds is not trained again, so that the same call goes on.
+
+    Args:
+        images: how many of the training images are used; all by default.
+        body: weights to start from, but for the classifier's.
+        timeout: seconds, after which nothing more is trained.
+
+    Raises:
+        InputError: an argument is invalid, or `out` holds trainings of another recipe.
+        TrainingError: several trainings failed.
+    """
+    from ghostnas.paper import run
+
+    _check_folder(Path(out))
+    _check_counts(threads=threads)
+    settings = run.Training(
+        data=_needed(data),
+        recipe=_changed_recipe(recipe, epochs, batch_size, images),
+        folder=Path(out),
+        seeds=seeds,
+        width=width,
+        workers=workers,
+        device=device,
+        threads=threads,
+        timeout_s=timeout,
+    )
+    return run.seeds(settings, network, str(body) if body else None, progress)
+
+
+def paper_table(
+    table: str,
+    *,
+    out: Place | None = None,
+    train: bool = False,
+    data: str | None = None,
+    width: float = 1.0,
+    recipe: str | None = None,
+    seeds: int = 3,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    images: int | None = None,
+    image: Place | None = None,
+    network: str | None = None,
+    weights: Place | None = None,
+    workers: int = 1,
+    device: str = "auto",
+    threads: int | None = None,
+    timeout: float | None = None,
+    progress: Say = silent,
+) -> dict[str, Any]:
+    """A table of the GhostNet paper: what it prints, what this project counts, the difference.
+
+    >>> ghostnas.paper_table("table3")["rows"][2]["params"]["ours"]
+    7651498
+
+    Args:
+        table: ``table1`` to ``table8``.
+        out: the folder of the trainings, and where the page is written.
+        train: whether tables 3 to 5 are also trained, on `data`; what `out` holds is not trained
+            again.
+        image, network, weights: for table 2.
+
+    Raises:
+        InputError: an argument is invalid.
+        TrainingError: several trainings failed.
+    """
+    from ghostnas.paper import run
+
+    if out is not None:
+        _check_folder(Path(out))
+    _check_counts(threads=threads)
+    settings = None
+    if train:
+        if out is None:
+            raise InputError("--train needs --out DIR, where its trainings are kept")
+        name = recipe or ("cifar-resnet" if table == "table5" else "cifar-vgg")
+        settings = run.Training(
+            data=_needed(data),
+            recipe=_changed_recipe(name, epochs, batch_size, images),
+            folder=Path(out),
+            seeds=seeds,
+            width=width,
+            workers=workers,
+            device=device,
+            threads=threads,
+            timeout_s=timeout,
+        )
+    subject = run.Pictured(
+        image=Path(image) if image else None,
+        network=network,
+        weights=Path(weights) if weights else None,
+    )
+    return run.table(table, settings, subject, Path(out) if out else None, progress)
+
+
+def _needed(data: str | None) -> str:
+    from ghostnas.data import datasets
+
+    if data is None:
+        raise InputError("a training needs --data, such as cifar10:DIR")
+    datasets.locate(data)
+    return data
+
+
+def _changed_recipe(
+    name: str, epochs: int | None, batch_size: int | None, images: int | None
+) -> Recipe:
+    from dataclasses import replace
+
+    from ghostnas.training import recipe as recipes
+
+    found = recipes.change(recipes.load(name), epochs=epochs, batch_size=batch_size)
+    return found if images is None else replace(found, train_pictures=images)
 
 
 @contextmanager
