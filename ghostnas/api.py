@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
@@ -20,6 +20,8 @@ from ghostnas.errors import InputError
 from ghostnas.progress import Say, silent
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from ghostnas.data.images import Dataset
     from ghostnas.devices.bench import Bench
     from ghostnas.ir.graph import Graph
@@ -607,6 +609,48 @@ def load_data(spec: str, *, strict: bool = False) -> Dataset:
     from ghostnas.data import datasets
 
     return datasets.load(spec, strict)
+
+
+def ghostify(
+    network: Graph | nn.Module,
+    example: Tensor | None = None,
+    *,
+    s: int = 2,
+    d: int = 3,
+    choose: Callable[..., bool] | None = None,
+) -> Any:
+    """A network with its convolutions as Ghost modules (GhostNet, section 3.1).
+
+    >>> made = ghostnas.ghostify(torch.nn.Conv2d(16, 32, 3, padding=1), torch.zeros(1, 16, 8, 8))
+    >>> made.before.macs, made.after.macs
+    (294912, 156672)
+
+    Args:
+        network: a graph, or any PyTorch module, which is left unchanged.
+        example: for a module, one batch of its input.
+        s, d: maps per convolved map, and the kernel of the cheap operation.
+        choose: which layers are replaced: of a graph, asked of each node; of a module, of each path
+            and `nn.Conv2d`. By default every ungrouped convolution of maps larger than 1x1.
+
+    Returns:
+        A graph for a graph; for a module a `ghostnas.backends.torch_ghostify.Ghostified`: the new
+        module, the paths of its Ghost modules, and parameters and multiply-accumulates before and
+        after.
+
+    Raises:
+        InputError: s or d is out of range, or the module does not run on `example`.
+    """
+    from ghostnas.ir.graph import Graph
+
+    if isinstance(network, Graph):
+        from ghostnas.networks import ghostify as graphs
+
+        return graphs.ghostify(network, s, d, choose or graphs.convolutions)
+    from ghostnas.backends import torch_ghostify
+
+    if example is None:
+        raise InputError("ghostify needs an example input of the module, such as one image")
+    return torch_ghostify.ghostify(network, example, s, d, choose)
 
 
 def paper_seeds(
