@@ -118,7 +118,7 @@ def mobilenetv3_small(width: float = 1.0, resolution: int = 224, classes: int = 
         hidden, out = (make_divisible(each * width, 8) for each in (expanded, out))
         act: ActivationKind = "hard_swish" if swish else "relu"
         x = blocks.inverted(net, x, hidden, out, kernel, stride, act, se > 0, hidden != out)
-    x = net.conv(x, make_divisible(576 * max(width, 1.0), 8), act="hard_swish")
+    x = net.conv(x, make_divisible(576 * width, 8), act="hard_swish")
     x = net.biased(net.op(GlobalPool(), x), 1280, act="hard_swish")
     return _dense(net, x)
 

@@ -21,7 +21,8 @@ from ghostnas.backends import pretrained
 from ghostnas.data import datasets
 from ghostnas.errors import GhostnasError, InputError, TrainingError
 from ghostnas.files import locked, read_text, write_whole
-from ghostnas.ir.graph import Dense, Graph, Weights
+from ghostnas.ir.graph import Dense, Graph, Weights, weight_shapes
+from ghostnas.ir.weights import save
 from ghostnas.paper.subjects import Subject, graph_of
 from ghostnas.processes import deaf_to_interrupts, processor, start_worker, usable_cpus
 from ghostnas.progress import Say
@@ -140,6 +141,11 @@ def _finished(job: Job, data: str, recipe: Recipe, folder: Path) -> Record | Non
                 "command that began it"
             )
     return record if record.done else None
+
+
+def weights_path(job: Job, folder: Path) -> Path:
+    """Where the weights are kept that a training from seed 0 leaves."""
+    return folder / f"{job.slug}.weights.safetensors"
 
 
 def _path(job: Job, folder: Path) -> Path:
@@ -265,6 +271,8 @@ def _train(job: Job, folder: str) -> Record:
         accuracies.append(trained.accuracy)
     seconds = round(time.perf_counter() - began, 1)
     record = replace(record, accuracies=tuple(accuracies), seconds=seconds)
+    if job.seed == 0:  # for the pictures of its maps
+        save(trained.weights, weights_path(job, Path(folder)), preprocessing=_split.preprocessing)
     write_whole(path, json.dumps(asdict(record), indent=1).encode())
     keeper.path.unlink(missing_ok=True)
     return record
@@ -281,8 +289,6 @@ def body_of(file: str, graph: Graph) -> Weights:
     Raises:
         InputError: it lacks weights of the body, or they have other shapes.
     """
-    from ghostnas.ir.graph import weight_shapes
-
     head = next(node.name for node in reversed(graph.nodes) if isinstance(node.op, Dense))
     found = pretrained.read_any(Path(file))
     body = {}
