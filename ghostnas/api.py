@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ghostnas.latency.table import Origin, Timing
     from ghostnas.networks.arch import Arch
     from ghostnas.networks.space import Space
+    from ghostnas.paper.run import Pictured
     from ghostnas.training.recipe import Recipe
 
 Place: TypeAlias = str | PathLike[str]
@@ -675,6 +676,10 @@ def paper_seeds(
 
     What `out` already holds is not trained again, so that the same call goes on.
 
+    >>> ghostnas.paper_seeds(data="folder:images", recipe="short.toml", seeds=3, width=0.03,
+    ...     out="seeds")["final"]["count"]
+    3
+
     Args:
         images: how many of the training images are used; all by default.
         body: weights to start from, but for the classifier's.
@@ -760,12 +765,81 @@ def paper_table(
             threads=threads,
             timeout_s=timeout,
         )
-    subject = run.Pictured(
+    pictured = _pictured(image, network, width, weights)
+    return run.table(table, settings, pictured, Path(out) if out else None, progress)
+
+
+def paper_figures(
+    *,
+    out: Place,
+    target: str = "arm",
+    image: Place | None = None,
+    network: str | None = None,
+    width: float = 1.0,
+    weights: Place | None = None,
+    runs: Sequence[Place] = (),
+) -> dict[str, Any]:
+    """Figures 4 to 7 of the GhostNet paper as SVG, PNG and a page: feature maps of a network's
+    second layer, and accuracy against FLOPs and against predicted latency.
+
+    >>> drawn = ghostnas.paper_figures(out="figures")
+    >>> Path("figures/figure7.svg").exists()
+    True
+
+    Args:
+        target: whose table predicts every network.
+        image, network, weights: whose maps are drawn; by default Ghost-VGG-16 and VGG-16 with
+            random weights and a made picture, called untrained.
+        runs: folders of trainings, whose accuracies are marked as our own.
+
+    Raises:
+        InputError: an argument is invalid, or a file cannot be read.
+    """
+    from ghostnas.paper import run
+
+    _check_folder(Path(out))
+    pictured = _pictured(image, network, width, weights)
+    return run.draw(Path(out), target, pictured, tuple(Path(each) for each in runs))
+
+
+def paper_page(
+    *,
+    out: Place,
+    target: str = "arm",
+    image: Place | None = None,
+    network: str | None = None,
+    width: float = 1.0,
+    weights: Place | None = None,
+    runs: Sequence[Place] = (),
+    progress: Say = silent,
+) -> dict[str, Any]:
+    """All tables and figures of the GhostNet paper on one page, with what was trained into `out`.
+
+    >>> ghostnas.paper_page(out="paper")["page"]
+    'paper/paper.html'
+
+    Arguments and errors are those of `paper_figures`.
+    """
+    from ghostnas.paper import run
+
+    _check_folder(Path(out))
+    pictured = _pictured(image, network, width, weights)
+    return run.page(Path(out), target, pictured, tuple(Path(each) for each in runs), progress)
+
+
+def _pictured(
+    image: Place | None, network: str | None, width: float, weights: Place | None
+) -> Pictured:
+    from ghostnas.paper.run import Pictured
+
+    if weights is not None and network is None:
+        raise InputError("--weights needs --network NAME, whose weights they are")
+    return Pictured(
         image=Path(image) if image else None,
         network=network,
+        width=width,
         weights=Path(weights) if weights else None,
     )
-    return run.table(table, settings, subject, Path(out) if out else None, progress)
 
 
 def _needed(data: str | None) -> str:

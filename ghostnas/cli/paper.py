@@ -47,10 +47,27 @@ def table(args: Namespace) -> Result:
         width=args.width,
         recipe=args.recipe,
         seeds=args.seeds,
+        image=args.image,
+        network=args.network,
+        weights=args.weights,
         progress=say,
         **_training(args),
     )
     return found, _text
+
+
+def figures(args: Namespace) -> Result:
+    return api.paper_figures(out=args.out, target=args.target, **_pictured(args)), _text
+
+
+def everything(args: Namespace) -> Result:
+    found = api.paper_page(out=args.out, target=args.target, progress=say, **_pictured(args))
+    return found, _text
+
+
+def _pictured(args: Namespace) -> dict[str, Any]:
+    names = ("image", "network", "width", "weights", "runs")
+    return {name: getattr(args, name) for name in names}
 
 
 def _training(args: Namespace) -> dict[str, Any]:
@@ -75,22 +92,50 @@ def add(subcommands: Any) -> None:
         if name in ("table3", "table4", "table5"):
             each.add_argument("--train", action="store_true", help="train its rows on CIFAR-10")
             _add_training(each, seeds=3, recipe=None)
+            each.set_defaults(**dict.fromkeys(("image", "network", "weights")))
+            continue
+        each.set_defaults(train=False, seeds=3, workers=1, device="auto")
+        each.set_defaults(**dict.fromkeys(("data", "recipe", "epochs", "batch_size", "images")))
+        each.set_defaults(**dict.fromkeys(("threads", "timeout")))
+        if name == "table2":
+            _add_pictured(each)
         else:
-            each.set_defaults(
-                train=False,
-                data=None,
-                width=1.0,
-                recipe=None,
-                seeds=3,
-                workers=1,
-                device="auto",
-                **dict.fromkeys(("epochs", "batch_size", "images", "threads", "timeout")),
-            )
+            each.set_defaults(width=1.0, image=None, network=None, weights=None)
+    for name, run, what in (
+        ("figures", figures, "figures 4 to 7, as SVG, PNG and a page"),
+        ("all", everything, "all tables and figures on one page, with what --out holds"),
+    ):
+        each = command(commands, name, run, what)
+        each.add_argument("--out", type=Path, required=True, metavar="DIR")
+        each.add_argument("--target", default="arm", help="whose table predicts latencies (arm)")
+        each.add_argument(
+            "--run",
+            dest="runs",
+            action="append",
+            default=[],
+            type=Path,
+            metavar="DIR",
+            help="a training on ImageNet whose accuracy is marked in figures 6 and 7",
+        )
+        _add_pictured(each)
     study = command(commands, "seeds", seeds, "what the random seed alone does", how_to_resume)
     study.add_argument("--out", type=Path, required=True, metavar="DIR")
     study.add_argument("--network", default="resnet9", metavar="NAME", help="(resnet9)")
     study.add_argument("--body", type=Path, metavar="FILE", help="weights of all but the head")
     _add_training(study, seeds=30, recipe="cifar-seeds")
+
+
+def _add_pictured(parser: ArgumentParser) -> None:
+    """Whose feature maps are looked at."""
+    parser.add_argument("--image", type=Path, metavar="FILE", help="(a made picture)")
+    parser.add_argument("--network", metavar="NAME", help="such as resnet50 (ghost-vgg16)")
+    parser.add_argument("--width", type=width, default=1.0, metavar="A", help="(1.0)")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="of --network: of this project, or torchvision's of ResNet-50",
+    )
 
 
 def _add_training(parser: ArgumentParser, seeds: int, recipe: str | None) -> None:

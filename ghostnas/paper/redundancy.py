@@ -20,6 +20,7 @@ from ghostnas.paper.maps import Look, first_residual_block
 KERNELS = (1, 3, 5, 7)
 PAIRS = 3
 CHOSEN_BY = 3  # the kernel by which pairs are called alike
+LIVELY = 0.1  # standard deviation of a map between 0 and 1, below which it is nearly blank
 COLOURS = {"red": "#c0392b", "green": "#1e8449", "blue": "#2471a3"}
 SHOWN = 64  # maps in the picture
 
@@ -42,9 +43,10 @@ class Redundancy:
     """What was found among a layer's maps.
 
     Attributes:
-        pairs: the most alike, none of whose maps is in two of them.
+        pairs: the most alike, none of whose maps is in two of them: those of which the filter
+            leaves the least share of the second map's variance.
         median: over all maps, of the error that the best other map leaves, by d.
-        blank: maps that are one value everywhere, and were left out.
+        blank: maps that are one value nearly everywhere, and were left out.
     """
 
     pairs: tuple[Pair, ...]
@@ -59,18 +61,18 @@ def find(maps: Array) -> Redundancy:
     Raises:
         InputError: fewer than 6 of them vary.
     """
-    spread = np.ptp(maps, axis=(1, 2))
-    lively = np.flatnonzero(spread > 1e-6 * max(1e-12, float(spread.max())))
+    low = maps.min((1, 2), keepdims=True).astype(np.float64)
+    extent = maps.max((1, 2), keepdims=True) - low
+    scaled = (maps - low) / np.where(extent > 0, extent, 1.0)
+    lively = np.flatnonzero(scaled.std((1, 2)) > LIVELY)
     if len(lively) < 2 * PAIRS:
         raise InputError(
             f"{len(lively)} of {len(maps)} maps vary; {2 * PAIRS} are needed: is it trained?"
         )
-    scaled = maps[lively].astype(np.float64)
-    low = scaled.min((1, 2), keepdims=True)
-    scaled = (scaled - low) / (scaled.max((1, 2), keepdims=True) - low)
+    scaled = scaled[lively]
     errors = {d: fit_errors(scaled, d) for d in KERNELS}
     pairs = []
-    left = errors[CHOSEN_BY].copy()
+    left = errors[CHOSEN_BY] / scaled.var((1, 2))
     np.fill_diagonal(left, np.inf)
     for colour in COLOURS:
         first, second = (int(each) for each in np.unravel_index(left.argmin(), left.shape))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ghostnas import records as records_module
 from ghostnas.errors import InputError
-from ghostnas.files import write_whole
+from ghostnas.files import read_text, write_whole
 from ghostnas.paper.subjects import Subject
 from ghostnas.progress import Say
 from ghostnas.training.recipe import Recipe
@@ -37,6 +38,7 @@ class Pictured:
 
     image: Path | None = None
     network: str | None = None
+    width: float = 1.0
     weights: Path | None = None
 
 
@@ -56,15 +58,25 @@ def seeds(how: Training, network: str, body: str | None, say: Say) -> dict[str, 
         "body": bool(body),
         "hardware": sorted({each.hardware for each in records}),
         "seconds": sum(each.seconds for each in records),
+        "records": [asdict(each) for each in records],
     }
     _write_json(how.folder / "seeds.json", result)
+    from ghostnas.paper import figures
+    from ghostnas.paper.page import render
+
+    figures.save(figures.by_epoch(found), how.folder, "seeds-by-epoch")
+    figures.save(figures.histogram(found), how.folder, "seeds-histogram")
+    html = render([_seeds_section(found, result)], f"The random seed: {found.network}")
+    write_whole(how.folder / "seeds.html", html.encode())
     rows = [
         {"seed": each.seed, "epoch": epoch, "accuracy": f"{accuracy:.4f}"}
         for each in records
         for epoch, accuracy in enumerate(each.accuracies, 1)
     ]
     _write_csv(how.folder / "seeds.csv", rows)
-    return {**result, "text": study.text(found), "out": str(how.folder)}
+    del result["records"]
+    text = f"{study.text(found)}\n{how.folder / 'seeds.html'}"
+    return {**result, "text": text, "out": str(how.folder)}
 
 
 def _train(jobs: Any, how: Training, say: Say) -> Any:
@@ -91,19 +103,225 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     write_whole(path, text.getvalue().encode())
 
 
+
 def table(
     name: str, how: Training | None, pictured: Pictured, out: Path | None, say: Say
 ) -> dict[str, Any]:
     """One table; see `ghostnas.api.paper_table`."""
-    from ghostnas.paper import comparisons
+    from ghostnas.paper import comparisons, figures, redundancy, tables
+    from ghostnas.paper.page import render, table_section
 
-    result: dict[str, Any] = {"table": name}
+    result: dict[str, Any] = tables.counted(name)
+    lines, drawings = [tables.text(result)], []
     if how is not None:
         found = _train(comparisons.jobs(name, how.seeds, how.width), how, say)
         by_row = comparisons.accuracies(name, found, how.width)
-        result["trained"] = comparisons.to_json(by_row, list(found.values()))
-        result["trained"]["width"] = how.width
-        result["text"] = comparisons.text(result["trained"])
+        trained = comparisons.to_json(by_row, list(found.values()))
+        result["trained"] = {**trained, "width": how.width}
+        lines.append(comparisons.text(trained))
+    elif out is not None and (kept := _kept(out / f"{name}.json")):
+        result |= {key: kept[key] for key in ("trained", "detection") if key in kept}
+    if result.get("trained"):
+        drawings.append(figures.trained(result["trained"], f"{tables.TITLES[name]}, trained"))
+    if name == "table2" and pictured.network is not None:
+        seen = _look(pictured)
+        redundant = redundancy.of(seen)
+        result["redundancy"] = redundancy.to_json(redundant, seen)
+        lines.append(redundancy.text(redundant, seen))
+        drawings.append(redundancy.figure1(redundant, seen))
     if out is not None:
         _write_json(out / f"{name}.json", result)
-    return result
+        for drawing in drawings:
+            figures.save(drawing, out, "figure1" if name == "table2" else name)
+        page = render([table_section(result, drawings)], f"GhostNet, table {name[-1]}")
+        write_whole(out / f"{name}.html", page.encode())
+        lines.append(f"{out / name}.html")
+    return {**result, "text": "\n".join(lines)}
+
+
+def draw(
+    out: Path, target: str, pictured: Pictured, runs: tuple[Path, ...]
+) -> dict[str, Any]:
+    """Figures 4 to 7 in a folder; see `ghostnas.api.paper_figures`."""
+    from ghostnas.paper import figures
+    from ghostnas.paper.page import render
+
+    networks = figures.placed(target)
+    drawings = _figures(networks, target, pictured, runs)
+    files = [
+        str(path)
+        for name, drawing in drawings.items()
+        for path in figures.save(drawing, out, name)
+    ]
+    page = render([_figures_section(networks, target, drawings)], "GhostNet's figures")
+    write_whole(out / "figures.html", page.encode())
+    _write_json(out / "figures.json", [asdict(each) for each in networks])
+    lines = [
+        f"{each.label:25} top-1 published {each.top1:.1f}, {each.macs / 1e6:6.1f} MFLOPs, "
+        + (
+            f"{each.latency_ms:.1f} ms ({each.low_ms:.1f} to {each.high_ms:.1f})"
+            if each.latency_ms is not None
+            else f"not predicted: {each.reason}"
+        )
+        for each in networks
+    ]
+    return {
+        "target": target,
+        "networks": [asdict(each) for each in networks],
+        "files": [*files, str(out / "figures.html")],
+        "text": "\n".join([*lines, *files, str(out / "figures.html")]),
+    }
+
+
+def page(
+    out: Path, target: str, pictured: Pictured, runs: tuple[Path, ...], say: Say
+) -> dict[str, Any]:
+    """Everything on one page, with what earlier calls trained into the same folder."""
+    from ghostnas.paper import figures, redundancy, tables
+    from ghostnas.paper import seeds as study
+    from ghostnas.paper.page import render, table_section
+    from ghostnas.paper.trainings import Record
+
+    sections = []
+    for name in tables.TITLES:
+        result = tables.counted(name)
+        drawings = []
+        if kept := _kept(out / f"{name}.json"):
+            result |= {key: kept[key] for key in ("trained", "detection") if key in kept}
+        if name == "table2" and pictured.network is not None:
+            seen = _look(pictured)
+            redundant = redundancy.of(seen)
+            result["redundancy"] = redundancy.to_json(redundant, seen)
+            drawings.append(redundancy.figure1(redundant, seen))
+        if result.get("trained"):
+            drawings.append(figures.trained(result["trained"], f"{tables.TITLES[name]}, trained"))
+        sections.append(table_section(result, drawings))
+        say(f"table {name[-1]}")
+    networks = figures.placed(target)
+    sections.append(
+        _figures_section(networks, target, _figures(networks, target, pictured, runs))
+    )
+    if kept := _kept(out / "seeds.json"):
+        records = [records_module.from_table(Record, each) for each in kept["records"]]
+        sections.append(_seeds_section(study.study(records), kept))
+    html = render(sections, "The GhostNet paper, reproduced")
+    write_whole(out / "paper.html", html.encode())
+    return {"page": str(out / "paper.html"), "text": str(out / "paper.html")}
+
+
+def _look(pictured: Pictured) -> Any:
+    from ghostnas.networks import cifar_networks
+    from ghostnas.paper import maps
+
+    network = pictured.network or "ghost-vgg16"
+    small = network in cifar_networks.NETWORKS
+    resolution, classes = (32, 10) if small else (224, 1000)
+    subject = Subject(network=network, width=pictured.width)
+    return maps.look(subject, pictured.image, pictured.weights, resolution, classes)
+
+
+def _figures(
+    networks: Any, target: str, pictured: Pictured, runs: tuple[Path, ...]
+) -> dict[str, Any]:
+    from ghostnas.paper import figures
+
+    own = [_own(run, target) for run in runs]
+    seen = _look(pictured)
+    drawn = {"figure6": figures.figure6(networks, own)}
+    drawn["figure7"] = figures.figure7(networks, target, own)
+    plain = (pictured.network or "ghost-vgg16").removeprefix("ghost-")
+    if pictured.weights is None and pictured.network is None:
+        vanilla = Pictured(image=pictured.image, network=plain, width=pictured.width)
+        return {"figure4": figures.figure4(seen), "figure5": figures.figure4(_look(vanilla)),
+                **drawn}  # fmt: skip
+    name = "figure4" if "intrinsic" in str(figures.figure4(seen).shapes) else "figure5"
+    return {name: figures.figure4(seen), **drawn}
+
+
+def _own(run: Path, target: str) -> Any:
+    """A training's accuracy, to be marked in figures 6 and 7.
+
+    Raises:
+        InputError: the folder holds no finished training.
+    """
+    from ghostnas.latency import table as latency_tables
+    from ghostnas.latency.predictor import Predictor
+    from ghostnas.networks import arch as archs
+    from ghostnas.paper.figures import Own
+
+    result = _kept(run / "result.json")
+    if not result:
+        raise InputError(f"{run}: holds no finished training (result.json)")
+    network = archs.load(run / "arch.json")
+    predicted = Predictor(latency_tables.load(target)).predict(network)
+    return Own(
+        label=f"{run.name}, {result['data'].partition(':')[0]}",
+        top1=100 * result["test_accuracy"],
+        macs=result["macs"],
+        latency_ms=predicted.latency_ms,
+    )
+
+
+def _figures_section(networks: Any, target: str, drawings: Any) -> Any:
+    from ghostnas.paper.page import Cell, Section
+
+    rows = tuple(
+        (
+            Cell(text=each.label),
+            Cell(text=f"{each.top1:.1f}"),
+            Cell(text=f"{each.macs / 1e6:.1f}"),
+            Cell(text=f"{each.latency_ms:.2f}" if each.latency_ms is not None else "-"),
+            Cell(text=f"{each.low_ms:.2f} to {each.high_ms:.2f}" if each.low_ms else each.reason),
+        )
+        for each in networks
+    )
+    return Section(
+        heading="Figures 4 to 7",
+        notes=(
+            "Accuracies on ImageNet are as published, by the GhostNet paper's table 7 and for "
+            "FBNet-C by its own; latencies are predicted from one table for all networks.",
+        ),
+        header=("network", "top-1 published", "M FLOPs", f"ms on {target}", "interval"),
+        rows=rows,
+        drawings=tuple(drawings.values()),
+    )
+
+
+def _seeds_section(found: Any, kept: Any) -> Any:
+    from ghostnas.paper import figures
+    from ghostnas.paper.page import Cell, Section
+
+    rows = tuple(
+        (Cell(text=f"best of {best_of}"), Cell(text=f"{100 * gain:.2f} points"))
+        for best_of, gain in found.luck.items()
+    )
+    final = found.final
+    start = "from a pretrained body with a fresh head" if kept["body"] else "from random weights"
+    return Section(
+        heading=f"The random seed: {found.network}, {final.count} seeds",
+        notes=(
+            f"Trained {start} on {kept['data']}, {len(found.by_epoch)} epochs, on "
+            f"{', '.join(kept['hardware'])}: {final.mean:.2%} on average, standard deviation "
+            f"{100 * (final.std or 0):.2f} points, {final.min:.2%} to {final.max:.2%}; "
+            f"Shapiro-Wilk p = {found.shapiro_p:.2g}.",
+            f"Recipe: {', '.join(kept['recipe'].splitlines())}.",
+            "What the best of M seeds is expected to gain by luck alone, above the mean:",
+        ),
+        header=("seeds tried", "gain"),
+        rows=rows,
+        drawings=(figures.by_epoch(found), figures.histogram(found)),
+    )
+
+
+def _kept(path: Path) -> Any:
+    """A document that an earlier call left; None if there is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON: {error}") from error
