@@ -713,7 +713,7 @@ def paper_table(
     out: Place | None = None,
     train: bool = False,
     data: str | None = None,
-    width: float = 1.0,
+    width: float | None = None,
     recipe: str | None = None,
     seeds: int = 3,
     epochs: int | None = None,
@@ -722,6 +722,9 @@ def paper_table(
     image: Place | None = None,
     network: str | None = None,
     weights: Place | None = None,
+    annotations: Place | None = None,
+    pictures: Place | None = None,
+    steps: int = 60,
     workers: int = 1,
     device: str = "auto",
     threads: int | None = None,
@@ -736,9 +739,13 @@ def paper_table(
     Args:
         table: ``table1`` to ``table8``.
         out: the folder of the trainings, and where the page is written.
-        train: whether tables 3 to 5 are also trained, on `data`; what `out` holds is not trained
-            again.
-        image, network, weights: for table 2.
+        train: whether tables 3 to 5 are also trained, on `data`, and table 8 for a few steps; what
+            `out` holds of tables 3 to 5 is not trained again.
+        width: of all trained networks, and of table 8's backbone (1.1).
+        image, network, weights: for table 2; for table 8 `weights` are the backbone's.
+        annotations, pictures, steps: for table 8: boxes in COCO's format and the folder of their
+            images, and how many steps both detectors are trained with `train`; a made set by
+            default.
 
     Raises:
         InputError: an argument is invalid.
@@ -753,19 +760,30 @@ def paper_table(
     if train:
         if out is None:
             raise InputError("--train needs --out DIR, where its trainings are kept")
+        if table == "table8":
+            how = run.Detection(
+                folder=Path(out),
+                annotations=Path(annotations) if annotations else None,
+                pictures=Path(pictures) if pictures else None,
+                weights=Path(weights) if weights else None,
+                width=width or 1.1,
+                steps=steps,
+                device=device,
+            )
+            return run.detect(how, progress)
         name = recipe or ("cifar-resnet" if table == "table5" else "cifar-vgg")
         settings = run.Training(
             data=_needed(data),
             recipe=_changed_recipe(name, epochs, batch_size, images),
             folder=Path(out),
             seeds=seeds,
-            width=width,
+            width=width or 1.0,
             workers=workers,
             device=device,
             threads=threads,
             timeout_s=timeout,
         )
-    pictured = _pictured(image, network, width, weights)
+    pictured = _pictured(image, network, width or 1.0, weights)
     return run.table(table, settings, pictured, Path(out) if out else None, progress)
 
 

@@ -50,6 +50,9 @@ def table(args: Namespace) -> Result:
         image=args.image,
         network=args.network,
         weights=args.weights,
+        annotations=args.annotations,
+        pictures=args.pictures,
+        steps=args.steps,
         progress=say,
         **_training(args),
     )
@@ -92,15 +95,17 @@ def add(subcommands: Any) -> None:
         if name in ("table3", "table4", "table5"):
             each.add_argument("--train", action="store_true", help="train its rows on CIFAR-10")
             _add_training(each, seeds=3, recipe=None)
+            each.set_defaults(annotations=None, pictures=None, steps=60)
             each.set_defaults(**dict.fromkeys(("image", "network", "weights")))
             continue
         each.set_defaults(train=False, seeds=3, workers=1, device="auto")
         each.set_defaults(**dict.fromkeys(("data", "recipe", "epochs", "batch_size", "images")))
-        each.set_defaults(**dict.fromkeys(("threads", "timeout")))
+        each.set_defaults(**dict.fromkeys(("threads", "timeout", "annotations", "pictures")))
+        each.set_defaults(steps=60, width=None, image=None, network=None, weights=None)
         if name == "table2":
             _add_pictured(each)
-        else:
-            each.set_defaults(width=1.0, image=None, network=None, weights=None)
+        elif name == "table8":
+            _add_detection(each)
     for name, run, what in (
         ("figures", figures, "figures 4 to 7, as SVG, PNG and a page"),
         ("all", everything, "all tables and figures on one page, with what --out holds"),
@@ -123,6 +128,19 @@ def add(subcommands: Any) -> None:
     study.add_argument("--network", default="resnet9", metavar="NAME", help="(resnet9)")
     study.add_argument("--body", type=Path, metavar="FILE", help="weights of all but the head")
     _add_training(study, seeds=30, recipe="cifar-seeds")
+
+
+def _add_detection(parser: ArgumentParser) -> None:
+    """Table 8's short training, which needs torchvision."""
+    parser.add_argument(
+        "--train", action="store_true", help="train RetinaNet and Faster R-CNN a few steps"
+    )
+    parser.add_argument("--annotations", type=Path, metavar="FILE", help="in COCO's format")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="that --annotations names")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="of the backbone")
+    parser.add_argument("--width", type=width, metavar="A", help="of the backbone (1.1)")
+    parser.add_argument("--steps", type=positive, default=60, metavar="N", help="(60)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
 
 def _add_pictured(parser: ArgumentParser) -> None:

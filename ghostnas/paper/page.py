@@ -219,8 +219,8 @@ def _table8(found: Mapping[str, Any]) -> Any:
     ]
     for each in found.get("detection", ()):
         notes.append(
-            f"{each['detector']} on GhostNet {each['width']:g}x, {each['steps']} steps on a made "
-            f"set of {each['images']} images: loss {each['first_loss']:.3f} to "
+            f"{each['detector']} on GhostNet {each['width']:g}x, {each['steps']} steps on "
+            f"{each['images']} images ({each['data']}): loss {each['first_loss']:.3f} to "
             f"{each['last_loss']:.3f}. It shows that it trains, and is no mAP."
         )
     return header, tuple(rows), tuple(notes)
