@@ -325,7 +325,12 @@ def show(
 
     if confidence is not None and target is None:
         raise InputError("--confidence applies to a latency: add --target")
-    return summary.describe(zoo.find(network, width, resolution), target, confidence)
+    found: Arch | Graph
+    if network in zoo.GRAPHS:
+        found = zoo.graph(network, width or 1.0, resolution)
+    else:
+        found = zoo.find(network, width, resolution)
+    return summary.describe(found, target, confidence)
 
 
 def predict_latency(

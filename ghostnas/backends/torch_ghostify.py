@@ -291,7 +291,5 @@ def _norm(norm: nn.BatchNorm2d | None, channels: int) -> nn.Module:
     if norm is None:
         return nn.Identity()
     at = norm.weight if norm.affine else norm.running_mean
-    made = nn.BatchNorm2d(
-        channels, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
-    )
+    made = nn.BatchNorm2d(channels, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
     return made if at is None else made.to(at.device, at.dtype)

@@ -7,19 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from ghostnas.ir import cost
+from ghostnas.ir.graph import Graph
 from ghostnas.latency import table
 from ghostnas.latency.predictor import CONFIDENCE, Predictor
-from ghostnas.networks.arch import Arch, lower
+from ghostnas.networks.arch import Arch, graph_id, lower
 
 
-def describe(arch: Arch, target: str | None, confidence: float | None = None) -> dict[str, Any]:
+def describe(
+    network: Arch | Graph, target: str | None, confidence: float | None = None
+) -> dict[str, Any]:
     """Counts of a network and, for a target, its latency with the range it may lie in."""
-    graph = lower(arch)
-    described: dict[str, Any] = {"id": arch.id, **dataclasses.asdict(cost.count(graph))}
-    described["resolution"] = arch.resolution
+    graph = lower(network) if isinstance(network, Arch) else network
+    described: dict[str, Any] = {"id": graph_id(graph), **dataclasses.asdict(cost.count(graph))}
+    described["resolution"] = graph.input_shape[1]
     if target is not None:
         confidence = confidence or CONFIDENCE
-        predicted = Predictor(table.load(target), confidence).predict(arch)
+        predicted = Predictor(table.load(target), confidence).predict(network)
         described |= {
             "target": target,
             "latency_ms": predicted.latency_ms,

@@ -148,9 +148,7 @@ def mnasnet_a1(width: float = 1.0, resolution: int = 224, classes: int = 1000) -
     return net.build()
 
 
-def fbnet(
-    name: str, width: float = 1.0, resolution: int = 224, classes: int = 1000
-) -> Graph:
+def fbnet(name: str, width: float = 1.0, resolution: int = 224, classes: int = 1000) -> Graph:
     """FBNet-B or -C (Wu et al., 2019), as in its authors' release: a unit of expansion 1 has no
     first 1x1 convolution, and the head has 1,984 features.
     """

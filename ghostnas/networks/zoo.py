@@ -118,6 +118,7 @@ ZOO: dict[str, Callable[[float, int, int], Arch]] = {
     "mobilenetv3-large": mobilenetv3_large,
 }
 
+
 def _classic(name: str, width: float, resolution: int, classes: int) -> Graph:
     if width != 1.0:
         raise InputError(f"{name} has its width in its name; leave out --width")
@@ -186,6 +187,12 @@ def find(name: str, width: float | None = None, resolution: int | None = None) -
     path = Path(name)
     if name in ZOO:
         return named(name, width or 1.0, resolution or 224)
+    if name in GRAPHS:
+        raise InputError(
+            f"{name} can be shown, and trained by ghostnas paper, but not searched, trained or "
+            f"exported as an architecture; those are {', '.join(sorted(ZOO))}, a .json file or a "
+            "run folder"
+        )
     if width is not None:
         raise InputError(f"--width is for the named networks: {', '.join(sorted(ZOO))}")
     if path.is_dir():

@@ -30,7 +30,9 @@ NORMS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SMALLEST_ANCHOR = 4  # times the stride of a level
 MADE_CLASSES = ("disc", "box")
 MADE_SIZE = 128
-INSTALL = "detection needs torchvision, at the version that goes with torch: pip install torchvision"
+INSTALL = (
+    "detection needs torchvision, at the version that goes with torch: pip install torchvision"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,13 +280,16 @@ def read_coco(annotations: Path, images: Path) -> Boxes:
 def make_boxes(folder: Path, count: int, seed: int = 0) -> Boxes:
     """A made set in COCO's format: bright discs and boxes on noise, one to three an image."""
     rng = np.random.default_rng(seed)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number in range(count):
         noise = rng.integers(0, 90, (MADE_SIZE, MADE_SIZE, 3), dtype=np.uint8)
         picture = Image.fromarray(noise)
         canvas = ImageDraw.Draw(picture)
         for _ in range(int(rng.integers(1, 4))):
-            side = rng.integers(24, 64, 2) if rng.random() < 0.5 else [int(rng.integers(24, 64))] * 2
+            side = (
+                rng.integers(24, 64, 2) if rng.random() < 0.5 else [int(rng.integers(24, 64))] * 2
+            )
             width, height = (int(each) for each in side)
             left, top = (int(rng.integers(0, MADE_SIZE - each)) for each in (width, height))
             label = int(rng.integers(0, 2))
@@ -304,9 +309,7 @@ def make_boxes(folder: Path, count: int, seed: int = 0) -> Boxes:
         name = f"{number:04}.png"
         folder.mkdir(parents=True, exist_ok=True)
         picture.save(folder / name)
-        images.append(
-            {"id": number, "file_name": name, "width": MADE_SIZE, "height": MADE_SIZE}
-        )
+        images.append({"id": number, "file_name": name, "width": MADE_SIZE, "height": MADE_SIZE})
     document = {
         "images": images,
         "annotations": annotations,

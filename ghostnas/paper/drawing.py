@@ -1,4 +1,4 @@
-"""Drawings of lines, points, words and pictures, as SVG and as PNG; knows nothing of what they show."""
+"""Drawings of lines, points, words and pictures, as SVG and PNG; knows not what they show."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, TypeAlias, assert_never
 
@@ -20,7 +21,7 @@ Anchor: TypeAlias = Literal["start", "middle", "end"]
 Point: TypeAlias = tuple[float, float]
 
 INK, GREY, PALE = "#222222", "#777777", "#dddddd"
-COLOURS = ("#c0392b", "#2471a3", "#1e8449", "#b9770e", "#7d3c98", "#117a65", "#5d6d7e", "#a04000")
+COLOURS = ("#c0392b", "#2471a3", "#1e8449", "#b9770e", "#7d3c98", "#117a65", "#5d6d7e", "#a04000", "#515a5a")
 PNG_SCALE = 2
 TICKS = 6
 
@@ -123,8 +124,10 @@ class Plot:
 
     def y(self, value: float) -> float:
         low, high = self.y_range
-        return self.height - self.bottom - (value - low) / (high - low) * (
-            self.height - self.top - self.bottom
+        return (
+            self.height
+            - self.bottom
+            - (value - low) / (high - low) * (self.height - self.top - self.bottom)
         )
 
     def at(self, x: float, y: float) -> Point:
@@ -153,9 +156,7 @@ class Plot:
         for value in log_ticks(*self.x_range) if self.log_x else ticks(*self.x_range):
             x = self.x(value)
             shapes.append(Line(points=((x, floor), (x, floor + 4)), colour=GREY))
-            shapes.append(
-                Label(x=x, y=floor + 18, text=f"{value:g}", anchor="middle", colour=GREY)
-            )
+            shapes.append(Label(x=x, y=floor + 18, text=f"{value:g}", anchor="middle", colour=GREY))
         shapes.append(Line(points=((self.left, self.top), (self.left, floor), (end, floor))))
         middle = (self.left + end) / 2
         shapes.append(Label(x=middle, y=self.height - 12, text=self.x_name, anchor="middle"))
@@ -267,15 +268,14 @@ def png(drawing: Drawing) -> bytes:
                 place = (shape.x * scale, shape.y * scale)
                 canvas.text(place, shape.text, shape.colour, font, anchor)
             case Picture():
-                box = tuple(
-                    round(each * scale)
-                    for each in (shape.x, shape.y, shape.x + shape.width, shape.y + shape.height)
-                )
-                size = (box[2] - box[0], box[3] - box[1])
+                left, top = round(shape.x * scale), round(shape.y * scale)
+                right = round((shape.x + shape.width) * scale)
+                bottom = round((shape.y + shape.height) * scale)
                 picture = Image.fromarray(shape.pixels).convert("RGB")
-                image.paste(picture.resize(size, Image.Resampling.NEAREST), box[:2])
+                size = (right - left, bottom - top)
+                image.paste(picture.resize(size, Image.Resampling.NEAREST), (left, top))
                 if shape.frame:
-                    canvas.rectangle(box, outline=shape.frame, width=scale)
+                    canvas.rectangle((left, top, right, bottom), outline=shape.frame, width=scale)
             case _:
                 assert_never(shape)
     return _png(image)
@@ -288,7 +288,7 @@ def _solid(canvas: ImageDraw.ImageDraw, points: list[Point], colour: str, width:
 def _dashed(canvas: ImageDraw.ImageDraw, points: list[Point], colour: str, width: int) -> None:
     """Dashes of 6 pixels and gaps of 4, as the SVG has them."""
     dash, period = 6 * PNG_SCALE, 10 * PNG_SCALE
-    for (x1, y1), (x2, y2) in zip(points, points[1:], strict=False):
+    for (x1, y1), (x2, y2) in pairwise(points):
         length = math.hypot(x2 - x1, y2 - y1)
         for start in range(0, math.ceil(length), period):
             a, b = start / length, min(1.0, (start + dash) / length)
@@ -305,5 +305,3 @@ def _png(image: Image.Image) -> bytes:
     written = io.BytesIO()
     image.save(written, "PNG")
     return written.getvalue()
-
-

@@ -37,8 +37,13 @@ from ghostnas.paper.maps import Look, second_layer
 from ghostnas.paper.seeds import Study, density
 from ghostnas.paper.subjects import Subject, graph_of
 
+FAMILIES = (  # one colour in both figures
+    *("MobileNetV2", "MobileNetV3", "GhostNet", "MobileNetV1", "ShuffleNetV1", "ShuffleNetV2"),
+    *("MnasNet", "FBNet", "ProxylessNAS"),
+)
 INTRINSIC, GHOST = "#c0392b", "#1e8449"
 SHOWN = 32  # maps of a kind
+LETTER = 5.5  # pixels of a letter of size 10, about
 SHUFFLED = ("shufflenetv1-g3", "shufflenetv1-g8", "shufflenetv2")
 # Accuracies that other papers print and table 7 does not: FBNet-C (Wu et al., 2019, table 3).
 OTHERS = (("FBNet-C", Subject(network="fbnet-c"), 74.9),)
@@ -320,8 +325,9 @@ def _scatter(
         height=520,
     )
     families = list(dict.fromkeys(each.family for each, _ in points))
-    for index, family in enumerate(families):
-        colour = COLOURS[index % len(COLOURS)]
+    taken: list[tuple[float, float]] = [plot.at(x, each.top1) for each, x in points]
+    for family in families:
+        colour = COLOURS[FAMILIES.index(family) % len(COLOURS)]
         of = sorted(((x, each) for each, x in points if each.family == family), key=lambda p: p[0])
         line = tuple(plot.at(x, each.top1) for x, each in of)
         if len(line) > 1:
@@ -334,7 +340,7 @@ def _scatter(
             dot_x, dot_y = plot.at(x, each.top1)
             plot.add(
                 Dot(x=dot_x, y=dot_y, colour=colour, filled=False, title=title),
-                Label(x=dot_x + 7, y=dot_y + 12, text=each.label, size=10, colour=colour),
+                _beside(dot_x, dot_y, each.label, colour, taken),
             )
     for own, x in marks:
         dot_x, dot_y = plot.at(x, own.top1)
@@ -343,6 +349,22 @@ def _scatter(
             Label(x=dot_x + 8, y=dot_y - 6, text=f"{own.label} (ours)", size=10),
         )
     return plot.drawing(caption)
+
+
+def _beside(x: float, y: float, text: str, colour: str, taken: list[tuple[float, float]]) -> Label:
+    """A label near a point, where it covers the fewest of the points and words so far."""
+    width = LETTER * len(text)
+    places: list[tuple[int, int, float, float]] = []
+    for left in (x + 8, x - 8 - width):
+        for base in (y + 12, y - 6, y + 4, y + 24, y - 18):
+            covered = sum(
+                left - LETTER < at < left + width + LETTER and base - 12 < up < base + 5
+                for at, up in taken
+            )
+            places.append((covered, len(places), left, base))
+    _, _, left, base = min(places)
+    taken += [(left + part * LETTER, base - 4) for part in range(len(text))]
+    return Label(x=left, y=base, text=text, size=10, colour=colour)
 
 
 def _family(label: str) -> str:

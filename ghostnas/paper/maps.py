@@ -93,7 +93,7 @@ def look(
 
 
 def example_image(resolution: int) -> Array:
-    """A made picture, (resolution, resolution, 3) uint8: shapes with edges, shades and a texture."""
+    """A made picture, (resolution, resolution, 3) uint8, with edges, shades and a texture."""
     rng = np.random.default_rng(EXAMPLE_SEED)
     rows, columns = np.mgrid[0:resolution, 0:resolution] / resolution
     image = np.stack([0.3 + 0.4 * rows, 0.4 + 0.3 * columns, 0.7 - 0.4 * rows], 2)

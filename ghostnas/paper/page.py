@@ -72,7 +72,13 @@ def table_section(found: Mapping[str, Any], drawings: Sequence[Drawing] = ()) ->
 
 
 def _counts(found: Mapping[str, Any]) -> Any:
-    header = ("network", *_three("weights, M"), *_three("FLOPs, M"), "top-1 printed", "top-1 ours")
+    header: tuple[str, ...] = (
+        "network",
+        *_three("weights, M"),
+        *_three("FLOPs, M"),
+        "top-1 printed",
+        "top-1 ours",
+    )
     trained = {row["network"]: row for row in (found.get("trained") or {}).get("rows", ())}
     top5 = any(row["top5"]["printed"] for row in found["rows"])
     if top5:

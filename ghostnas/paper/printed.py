@@ -50,9 +50,7 @@ def _layers() -> tuple[Layer, ...]:
         (7, 160, 960, 160, 1, 1),
     )
 
-    def layer(
-        name: str, size: int, channels: int, out: int | None, stride: int | None
-    ) -> Layer:
+    def layer(name: str, size: int, channels: int, out: int | None, stride: int | None) -> Layer:
         return Layer(
             operator=name,
             size=size,
@@ -226,17 +224,13 @@ TABLE7 = (
         "141 M: widths cut to whole numbers give 118",
     ),
     _mobile("ShuffleNetV1 1.0x (g=3)", "shufflenetv1-g3", 1.0, "1.9", "138", 67.8, 87.7),
-    _mobile(
-        *("ShuffleNetV2 1.0x", "shufflenetv2", 1.0, "2.3", "146", 69.4, 88.9, _SHUFFLENETV2)
-    ),
+    _mobile(*("ShuffleNetV2 1.0x", "shufflenetv2", 1.0, "2.3", "146", 69.4, 88.9, _SHUFFLENETV2)),
     _mobile(
         *("MobileNetV3-L 0.75x", "mobilenetv3-large", 0.75, "4.0", "155", 73.3, None, _V3_WIDTH)
     ),
     _mobile("GhostNet 1.0x", "ghostnet", 1.0, "5.2", "141", 73.9, 91.4),
     _mobile("MobileNetV2 1.0x", "mobilenetv2", 1.0, "3.5", "300", 71.8, 91.0),
-    _mobile(
-        *("ShuffleNetV2 1.5x", "shufflenetv2", 1.5, "3.5", "299", 72.6, 90.6, _SHUFFLENETV2)
-    ),
+    _mobile(*("ShuffleNetV2 1.5x", "shufflenetv2", 1.5, "3.5", "299", 72.6, 90.6, _SHUFFLENETV2)),
     _mobile("FE-Net 1.0x", None, 1.0, "4.0", "301", 72.9, None),
     _mobile(
         *("FBNet-B", "fbnet-b", 1.0, "4.5", "295", 74.1, None),

@@ -109,7 +109,8 @@ def fit_errors(maps: Array, d: int) -> Array:
         # The normal equations, solved so that filters that see the same pixels do not matter.
         kernel = np.linalg.pinv(rows.T @ rows, hermitian=True) @ right
         errors[index] = squares - (kernel * right).sum(0)
-    return np.maximum(errors, 0.0) / (height * width)
+    least: Array = np.maximum(errors, 0.0) / (height * width)
+    return least
 
 
 def to_json(found: Redundancy, seen: Look) -> dict[str, Any]:

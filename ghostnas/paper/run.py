@@ -120,7 +120,6 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     write_whole(path, text.getvalue().encode())
 
 
-
 def table(
     name: str, how: Training | None, pictured: Pictured, out: Path | None, say: Say
 ) -> dict[str, Any]:
@@ -208,9 +207,7 @@ def detect(how: Detection, say: Say) -> dict[str, Any]:
     return {**result, "text": "\n".join([result["text"], *lines])}
 
 
-def draw(
-    out: Path, target: str, pictured: Pictured, runs: tuple[Path, ...]
-) -> dict[str, Any]:
+def draw(out: Path, target: str, pictured: Pictured, runs: tuple[Path, ...]) -> dict[str, Any]:
     """Figures 4 to 7 in a folder; see `ghostnas.api.paper_figures`."""
     from ghostnas.paper import figures
     from ghostnas.paper.page import render
@@ -218,9 +215,7 @@ def draw(
     networks = figures.placed(target)
     drawings = _figures(networks, target, pictured, runs)
     files = [
-        str(path)
-        for name, drawing in drawings.items()
-        for path in figures.save(drawing, out, name)
+        str(path) for name, drawing in drawings.items() for path in figures.save(drawing, out, name)
     ]
     page = render([_figures_section(networks, target, drawings)], "GhostNet's figures")
     write_whole(out / "figures.html", page.encode())
@@ -267,9 +262,7 @@ def page(
         sections.append(table_section(result, drawings))
         say(f"table {name[-1]}")
     networks = figures.placed(target)
-    sections.append(
-        _figures_section(networks, target, _figures(networks, target, pictured, runs))
-    )
+    sections.append(_figures_section(networks, target, _figures(networks, target, pictured, runs)))
     if kept := _kept(out / "seeds.json"):
         records = [records_module.from_table(Record, each) for each in kept["records"]]
         sections.append(_seeds_section(study.study(records), kept))

@@ -1,4 +1,4 @@
-"""What the paper's experiments train: a named network, at a width, with Ghost modules or without."""
+"""What the paper's experiments train: a named network at a width, perhaps with Ghost modules."""
 
 from __future__ import annotations
 
