@@ -627,6 +627,7 @@ def ghostify(
 ) -> Any:
     """A network with its convolutions as Ghost modules (GhostNet, section 3.1).
 
+    >>> import torch
     >>> made = ghostnas.ghostify(torch.nn.Conv2d(16, 32, 3, padding=1), torch.zeros(1, 16, 8, 8))
     >>> made.before.macs, made.after.macs
     (294912, 156672)
@@ -806,8 +807,8 @@ def paper_figures(
     second layer, and accuracy against FLOPs and against predicted latency.
 
     >>> drawn = ghostnas.paper_figures(out="figures")
-    >>> Path("figures/figure7.svg").exists()
-    True
+    >>> drawn["files"][-1]
+    'figures/figures.html'
 
     Args:
         target: whose table predicts every network.

@@ -71,6 +71,7 @@ ORDER = (
     *("search", "show", "train", "export", "evaluate", "predict_latency", "list_targets"),
     *("load_network", "load_space", "load_data", "import_table"),
     *("build_table", "check_table", "calibrate_table"),
+    *("ghostify", "paper_table", "paper_figures", "paper_page", "paper_seeds"),
 )
 
 

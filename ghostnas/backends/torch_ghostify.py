@@ -150,6 +150,8 @@ def ghostify(
         if norm is not None:
             made[norm] = nn.Identity()
     replaced = _replace(module, made)
+    if module in made:  # it is a convolution itself
+        module, replaced = made[module], [""]
     after = _run(module, example, "the module with Ghost modules")
     if after.output != seen.output:
         raise InputError(
