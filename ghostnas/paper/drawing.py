@@ -21,7 +21,17 @@ Anchor: TypeAlias = Literal["start", "middle", "end"]
 Point: TypeAlias = tuple[float, float]
 
 INK, GREY, PALE = "#222222", "#777777", "#dddddd"
-COLOURS = ("#c0392b", "#2471a3", "#1e8449", "#b9770e", "#7d3c98", "#117a65", "#5d6d7e", "#a04000", "#515a5a")
+COLOURS = (
+    "#c0392b",
+    "#2471a3",
+    "#1e8449",
+    "#b9770e",
+    "#7d3c98",
+    "#117a65",
+    "#5d6d7e",
+    "#a04000",
+    "#515a5a",
+)
 PNG_SCALE = 2
 TICKS = 6
 

@@ -199,7 +199,7 @@ def _table2(found: Mapping[str, Any]) -> Any:
                 *(Cell(text=f"{1000 * mse:.2f}") for mse in ours["median"].values()),
             )
         )
-        notes.append(f"Ours: {ours['network']}, {ours['weights']}.")
+        notes.append(f"Ours: {ours['network']}, {ours['where']}, {ours['weights']}.")
     else:
         notes.append("Ours needs --network and --weights.")
     return header, tuple(rows), tuple(notes)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ghostnas.arrays import Array
 from ghostnas.errors import InputError
+from ghostnas.ir.graph import Add
 from ghostnas.paper.drawing import Drawing, Label, Picture, Shape, grey
 from ghostnas.paper.maps import Look, first_residual_block
 
@@ -119,6 +120,7 @@ def to_json(found: Redundancy, seen: Look) -> dict[str, Any]:
         "network": seen.subject.title,
         "weights": seen.weights,
         "trained": seen.trained,
+        "where": _layer(seen),
         "layer": seen.graph.nodes[first_residual_block(seen.graph)].name,
         **asdict(found),
     }
@@ -132,8 +134,8 @@ def of(seen: Look) -> Redundancy:
 def text(found: Redundancy, seen: Look) -> str:
     """Ours in lines: the errors in thousandths, as the paper prints them."""
     lines = [
-        f"ours, {seen.subject.title}, {seen.weights}: the most alike pairs of {found.maps} maps "
-        f"({found.blank} blank)"
+        f"ours, {seen.subject.title}, {_layer(seen)}, {seen.weights}: the most alike pairs of "
+        f"{found.maps} maps ({found.blank} nearly blank)"
     ]
     for pair in found.pairs:
         by_d = ", ".join(f"d = {d}: {1000 * mse:.2f}" for d, mse in pair.mse.items())
@@ -151,8 +153,9 @@ def figure1(found: Redundancy, seen: Look) -> Drawing:
     cell, gap, columns, margin = 68, 6, 8, 12
     shapes: list[Shape] = [
         Picture(x=margin, y=margin, width=140, height=140, pixels=seen.image, title="the image"),
-        Label(x=170, y=40, text=f"{seen.subject.title}, {seen.weights}", size=14),
-        Label(x=170, y=62, text="maps of the first residual block; frames: the most alike pairs"),
+        Label(x=170, y=30, text=f"{seen.subject.title}, {_layer(seen)}", size=14),
+        Label(x=170, y=50, text=seen.weights),
+        Label(x=170, y=68, text="frames: the most alike pairs"),
     ]
     for row, pair in enumerate(found.pairs):
         by_d = ", ".join(f"{d}: {1000 * mse:.1f}" for d, mse in pair.mse.items())
@@ -183,6 +186,12 @@ def figure1(found: Redundancy, seen: Look) -> Drawing:
         shapes=tuple(shapes),
         caption=f"Figure 1: feature maps of {seen.subject.title} ({seen.weights})",
     )
+
+
+def _layer(seen: Look) -> str:
+    """Which layer is looked at, in words."""
+    residual = any(isinstance(node.op, Add) for node in seen.graph.nodes)
+    return "the first residual block" if residual else "the second layer, as it has no residuals"
 
 
 def _shown(count: int, framed: dict[int, Pair]) -> Sequence[int]:

@@ -43,7 +43,9 @@ def test_every_epoch_is_recorded_and_seeds_differ(first: tuple[Path, dict[Job, R
         assert trainings.read(folder / f"{job.slug}.json") == record
     kept = weights.load(trainings.weights_path(JOBS[0], folder))
     assert set(kept) == {
-        key for key in kept if key.rpartition(".")[0] in {n.name for n in zoo.graph("resnet9").nodes}
+        key
+        for key in kept
+        if key.rpartition(".")[0] in {n.name for n in zoo.graph("resnet9").nodes}
     }
     assert not list(folder.glob("*seed1*.safetensors"))
 
