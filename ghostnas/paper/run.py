@@ -128,16 +128,17 @@ def table(
     from ghostnas.paper.page import render, table_section
 
     result: dict[str, Any] = tables.counted(name)
-    lines, drawings = [tables.text(result)], []
+    drawings = []
     if how is not None:
         found = _train(comparisons.jobs(name, how.seeds, how.width), how, say)
         by_row = comparisons.accuracies(name, found, how.width)
         trained = comparisons.to_json(by_row, list(found.values()))
         result["trained"] = {**trained, "width": how.width}
-        lines.append(comparisons.text(trained))
     elif out is not None and (kept := _kept(out / f"{name}.json")):
         result |= {key: kept[key] for key in ("trained", "detection") if key in kept}
+    lines = [tables.text(result)]
     if result.get("trained"):
+        lines.append(comparisons.text(result["trained"]))
         drawings.append(figures.trained(result["trained"], f"{tables.TITLES[name]}, trained"))
     if name == "table2" and pictured.network is not None:
         seen = _look(pictured)

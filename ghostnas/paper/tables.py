@@ -228,6 +228,7 @@ def text(found: Mapping[str, Any]) -> str:
     """A counted table for a terminal."""
     name = found["table"]
     head = f"Table {name.removeprefix('table')}: {found['title']}"
+    own = ", ours below" if found.get("trained") else ", ours untrained"
     if name == "table1":
         lines = [
             f"{'as printed' if row['agrees'] else 'DIFFERS':10} {row['ours']['operator']:12} "
@@ -253,8 +254,7 @@ def text(found: Mapping[str, Any]) -> str:
     else:
         lines = [
             f"{row['network']:25} weights {_figure(row['params'])}, FLOPs {_figure(row['macs'])}, "
-            f"top-1 printed {row['top1']['printed'] or '-'}"
-            + (", ours untrained" if row["ours"] else "")
+            f"top-1 printed {row['top1']['printed'] or '-'}" + (own if row["ours"] else "")
             for row in found["rows"]
         ]
     return "\n".join([head, *lines])

@@ -47,8 +47,8 @@ def test_weights_of_a_file_are_what_the_network_runs_with(tmp_path: Path) -> Non
     assert seen.trained
     assert not other.trained
     assert not np.array_equal(seen.values[1], other.values[1])
+    wider = Subject(network="resnet9", width=0.25)
     with pytest.raises(InputError, match="another network's"):
-        wider = Subject(network="resnet9", width=0.25)
         maps.look(wider, None, tmp_path / "w.safetensors", 32, 10)
 
 

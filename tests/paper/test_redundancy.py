@@ -1,5 +1,7 @@
 """Table 2: filters found by least squares, and the pairs that are called alike."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.ndimage import correlate
@@ -38,7 +40,7 @@ def test_the_error_is_that_of_the_best_filter() -> None:
 
 def test_larger_filters_never_leave_more() -> None:
     errors = [redundancy.fit_errors(noise(4), d) for d in redundancy.KERNELS]
-    for smaller, larger in zip(errors, errors[1:], strict=False):
+    for smaller, larger in pairwise(errors):
         assert (larger <= smaller + 1e-12).all()
 
 

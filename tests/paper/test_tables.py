@@ -1,4 +1,4 @@
-"""The counted tables: what agrees with the paper to its last digit, and what is said of the rest."""
+"""The counted tables: what agrees with the paper to its last digit, and why the rest does not."""
 
 import pytest
 

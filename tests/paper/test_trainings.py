@@ -1,4 +1,4 @@
-"""Many trainings: recorded one by one, resumed, stopped by the clock, and refused if they differ."""
+"""Many trainings: recorded one by one, resumed, stopped by the clock, refused if they differ."""
 
 import dataclasses
 import json
