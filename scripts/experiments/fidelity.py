@@ -9,7 +9,10 @@ against the mean of the long trainings, with its 95 % interval; the partial tau,
 quantity (what a score knows beyond it; Kendall, 1942); and the median processor seconds per
 architecture.
 
-Finished results are kept in --out; the same command resumes after a kill.
+Finished results are kept in --out; the same command resumes after a kill. With --device cuda, the
+long trainings share the GPUs, --workers of them at once; their seconds are then those of a clock.
+With --repeats 0 only the cheap scores are computed. The accuracy on the test images after each
+epoch of a long training is kept as its curve.
 
     python fidelity.py --data cifar10:DIR --out runs/fidelity --architectures 24 --repeats 2
     python fidelity.py ... --table            # from existing results, without training
@@ -52,6 +55,7 @@ from ghostnas.networks.zoo import ghostnet
 from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus
 from ghostnas.stats import kendall, percent, summary
 from ghostnas.training import loop, recipe, splits
+from ghostnas.training.distributed import World, on_cuda
 from ghostnas.training.recipe import Recipe
 
 LONG = "long training"
@@ -141,7 +145,7 @@ def tasks(archs: Sequence[Arch], long: Recipe, base: Recipe, args) -> list[Task]
     return found
 
 
-def measure(todo: Sequence[Task], journal: Journal, spec: str, workers: int) -> None:
+def measure(todo: Sequence[Task], journal: Journal, spec: str, workers: int, device: str) -> None:
     """Run the tasks in single-threaded processes; each result goes into the journal at once."""
     if not todo:
         return
@@ -149,7 +153,7 @@ def measure(todo: Sequence[Task], journal: Journal, spec: str, workers: int) -> 
         workers,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=begin,
-        initargs=(spec, os.getpid()),
+        initargs=(spec, on_cuda(device), os.getpid()),
     )
     whole = sum(task.work for task in todo)
     done, began = 0.0, time.monotonic()
@@ -159,13 +163,14 @@ def measure(todo: Sequence[Task], journal: Journal, spec: str, workers: int) -> 
         for position, future in enumerate(as_completed(running), 1):
             task = running[future]
             try:
-                value, seconds = future.result()
+                value, seconds, curve = future.result()
             except TrainingError as error:
                 print(f"{task.score} of {task.arch.id}: {error}", flush=True)
-                value, seconds = None, 0.0
+                value, seconds, curve = None, 0.0, []
             score, arch_id, seed = task.key
             entry = {"score": score, "arch": arch_id, "seed": seed}
-            journal.append([{**entry, "value": value, "seconds": round(seconds, 6)}])
+            entry |= {"value": value, "seconds": round(seconds, 6)}
+            journal.append([{**entry, "curve": curve} if curve else entry])
             done += task.work
             left = (time.monotonic() - began) * (whole / done - 1)
             print(
@@ -185,24 +190,28 @@ def measure(todo: Sequence[Task], journal: Journal, spec: str, workers: int) -> 
 
 
 _dataset: datasets.Dataset
+_cuda: bool
 
 
-def begin(spec: str, parent: int) -> None:
-    global _dataset  # a worker process has one job and keeps its data
+def begin(spec: str, cuda: bool, parent: int) -> None:
+    global _dataset, _cuda  # a worker process has one job and keeps its data
     start_worker(parent)
     torch.set_num_threads(1)
-    _dataset = datasets.load(spec)
+    _dataset, _cuda = datasets.load(spec), cuda
 
 
-def carry_out(task: Task) -> tuple[float, float]:
-    """A task's value and its processor seconds, since others may share the cores."""
+def carry_out(task: Task) -> tuple[float, float, list[float]]:
+    """A task's value, its processor seconds, since others may share the cores, and its curve."""
     found = split(task.recipe)
-    began = time.process_time()
+    long = task.score == LONG
+    cuda = _cuda and long
+    clock = time.perf_counter if cuda else time.process_time
+    began, curve = clock(), []
     if task.score in zero_cost.SCORERS:
         value = score_untrained(task.score, task.arch, found, task.seed)
     else:
         graph = lower(splits.fit(task.arch, found))
-        held_out = found.test if task.score == LONG else found.validation
+        held_out = found.test if long else found.validation
         training = loop.Task(
             graph=graph,
             train=found.train,
@@ -211,8 +220,16 @@ def carry_out(task: Task) -> tuple[float, float]:
             seed=task.seed,
             preprocessing=found.preprocessing,
         )
-        value = loop.train(training).accuracy
-    return value, time.process_time() - began
+        execution = loop.Execution(
+            world=World(device=torch.device("cuda" if cuda else "cpu")), evaluate_every=int(long)
+        )
+
+        def note(progress: loop.Progress) -> None:
+            if progress.accuracy is not None and long:
+                curve.append(progress.accuracy)
+
+        value = loop.train(training, note, execution).accuracy
+    return value, clock() - began, curve
 
 
 @lru_cache(maxsize=1)  # tasks with one recipe are consecutive
@@ -231,6 +248,8 @@ def table(entries: Sequence[dict], archs: Sequence[Arch], amounts: Sequence[floa
         arch.id: {seed for seed in range(1, args.repeats + 1) if (LONG, arch.id, seed) in found}
         for arch in archs
     }
+    if not any(trained.values()):
+        return f"0 of {len(archs)} architectures have a long training; too few to rank"
     begun = set.intersection(*trained.values()) or {min(set.union(*trained.values()), default=1)}
     kept = {
         arch.id: amount
@@ -316,6 +335,9 @@ def main() -> int:
     )
     parser.add_argument("--scorers", nargs="*", default=list(zero_cost.SCORERS))
     parser.add_argument("--workers", type=int, default=usable_cpus())
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="of long trainings"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the architectures")
     parser.add_argument(
         "--table", action="store_true", help="from existing results, without training"
@@ -336,8 +358,8 @@ def run(args: argparse.Namespace) -> str:
     """The table, once everything missing has been measured."""
     if unknown := sorted(set(args.scorers) - set(zero_cost.SCORERS)):
         raise InputError(f"unknown scorer {unknown[0]!r}; known: {', '.join(zero_cost.SCORERS)}")
-    if min(args.architectures, args.repeats, args.workers) < 1:
-        raise InputError("--architectures, --repeats and --workers need 1 or more")
+    if min(args.architectures, args.repeats + 1, args.workers) < 1:
+        raise InputError("--architectures and --workers need 1 or more, --repeats 0 or more")
     floor, limit = budget.parse(args.floor), budget.parse(args.budget)
     if floor.quantity != limit.quantity or limit.quantity == "latency_ms":
         raise InputError("--floor and --budget need the same unit, other than ms")
@@ -374,7 +396,7 @@ def run(args: argparse.Namespace) -> str:
         done = {(each["score"], each["arch"], each["seed"]) for each in journal.entries}
         if not args.table:
             todo = [task for task in wanted if task.key not in done]
-            measure(todo, journal, args.data, args.workers)
+            measure(todo, journal, args.data, args.workers, args.device)
         text = table(journal.entries, archs, [amount(arch) for arch in archs], args)
         write_whole(args.out / "fidelity.md", f"{text}\n".encode())
     return text
