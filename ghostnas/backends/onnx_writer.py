@@ -17,6 +17,7 @@ from ghostnas.ir.graph import (
     Add,
     Affine,
     AvgPool,
+    ChannelConv,
     Concat,
     Conv,
     Dense,
@@ -28,6 +29,7 @@ from ghostnas.ir.graph import (
     Multiply,
     Narrow,
     Pad,
+    Upsample,
     Weights,
 )
 
@@ -93,9 +95,9 @@ class _Writer:
                 return self._cast(INPUT, f"{INPUT}.half", TensorProto.FLOAT16)
             case Conv():
                 attributes = {
-                    "kernel_shape": [op.kernel] * 2,
+                    "kernel_shape": list(op.kernel_size),
                     "strides": [op.stride] * 2,
-                    "pads": [op.padding] * 4,
+                    "pads": [*op.padding, *op.padding],
                     "group": op.groups,
                 }
                 return self._activated(
@@ -126,6 +128,28 @@ class _Writer:
                 return self._node(kind, inputs, output, kernel_shape=kernel, strides=strides)
             case Multiply():
                 return self._node("Mul", inputs, output)
+            case Upsample():
+                size = np.array([op.height, op.width], np.int64)
+                sizes = self._constant(f"{name}.size", size)
+                return self._node(
+                    "Resize",
+                    [*inputs, "", "", sizes],
+                    output,
+                    mode="nearest",
+                    coordinate_transformation_mode="asymmetric",
+                    nearest_mode="floor",
+                    axes=[2, 3],
+                )
+            case ChannelConv():
+                # As a 1xC map of one channel: quantisers know convolutions of two dimensions.
+                taps = self._weights[f"{name}.weight"][:, :, None]
+                row = self._constant("channels_as_row", np.array([0, 1, 1, -1], np.int64))
+                back = self._constant("row_as_channels", np.array([0, -1, 1, 1], np.int64))
+                flat = self._node("Reshape", [*inputs, row], f"{name}.row")
+                operands = [flat, self._constant(f"{name}.weight", taps)]
+                pads = [0, op.kernel // 2] * 2
+                mixed = self._node("Conv", operands, f"{name}.mixed", pads=pads)
+                return self._node("Reshape", [mixed, back], output)
             case Concat():
                 return self._node("Concat", inputs, output, axis=1)
             case Narrow():

@@ -197,10 +197,7 @@ def to_json(arch: Arch) -> dict[str, Any]:
     """A dict of JSON types that `from_json` reads back to an equal `Arch`."""
     names = {block_type: name for name, block_type in BLOCK_TYPES.items()}
     stages = [
-        [
-            {"type": names[type(block)], **dataclasses.asdict(block)}  # type: ignore[call-overload]
-            for block in stage.blocks
-        ]
+        [{"type": names[type(block)], **_numbers(block)} for block in stage.blocks]
         for stage in arch.stages
     ]
     return {
@@ -212,6 +209,14 @@ def to_json(arch: Arch) -> dict[str, Any]:
         "stages": stages,
         "head": dataclasses.asdict(arch.head),
     }
+
+
+def _numbers(block: Block) -> dict[str, Any]:
+    """A block's fields, without those of later versions that have their defaults."""
+    fields = dataclasses.fields(block)  # type: ignore[arg-type]
+    values = {field.name: getattr(block, field.name) for field in fields}
+    later = {field.name: field.default for field in fields if field.metadata.get("later")}
+    return {key: value for key, value in values.items() if (key, value) not in later.items()}
 
 
 def from_json(document: object) -> Arch:

@@ -47,7 +47,11 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "cheap_kernel": (1, 15, True, True),
     "kernel": (1, 15, True, True),
 }
-_TEXTS: dict[str, tuple[str, ...]] = {"activation": get_args(Nonlinearity)}
+_TEXTS: dict[str, tuple[str, ...]] = {
+    "activation": get_args(Nonlinearity),
+    "attention": ("none", "se", "eca"),
+    "cheap": ("joint", "split"),
+}
 
 
 class SpacePart(NamedTuple):
@@ -251,9 +255,12 @@ class _Walk:
 
         # In the order of earlier versions, whose seeds draw the same networks.
         stride, width = int(ask("stride")), ask("width")
-        for key in ("expansion", "se"):
-            if key in block_type.keys:
-                ask(key)
+        if "expansion" in block_type.keys:
+            ask("expansion")
+        if "se" in block_type.keys and (
+            "attention" not in block_type.keys or ask("attention") == "se"
+        ):
+            ask("se")
         depth = int(ask("depth")) if block_type.repeats else 1
         out_channels = self.scale(width)
         place = Place(

@@ -12,16 +12,22 @@ from types import ModuleType
 
 from ghostnas.networks.blocks.block import Block, Place
 from ghostnas.networks.blocks.ghost import GhostBlock
+from ghostnas.networks.blocks.ghost_v2 import GhostV2Block
+from ghostnas.networks.blocks.ghost_v3 import GhostV3Block
 from ghostnas.networks.blocks.layers import make_divisible, squeeze_excite
 from ghostnas.networks.blocks.mbconv import MBConv
+from ghostnas.networks.blocks.rep_ghost import RepGhostBlock
 from ghostnas.networks.blocks.skip import SkipBlock
 
 __all__ = [
     "BLOCK_TYPES",
     "Block",
     "GhostBlock",
+    "GhostV2Block",
+    "GhostV3Block",
     "MBConv",
     "Place",
+    "RepGhostBlock",
     "SkipBlock",
     "make_divisible",
     "squeeze_excite",

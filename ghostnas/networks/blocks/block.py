@@ -10,6 +10,9 @@ from typing import Any, ClassVar
 from ghostnas.ir.graph import Builder
 from ghostnas.networks.blocks.layers import make_divisible
 
+# Of a block's field that earlier versions lacked: JSON has it only where it is not the default.
+LATER = {"later": True}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
