@@ -2,8 +2,8 @@
 
 What the commands do, as functions of Python: `search`, `train`, `evaluate`, `export`, `show`,
 `predict_latency`, `build_table`, `check_table`, `calibrate_table`, `import_table`, `list_targets`,
-`load_network`, `load_space`, `load_data`. Each is loaded when it is first asked for; importing
-ghostnas loads neither torch nor Optuna nor a runtime.
+`load_blocks`, `load_network`, `load_space`, `load_data`. Each is loaded when it is first asked for;
+importing ghostnas loads neither torch nor Optuna nor a runtime.
 """
 
 from importlib import import_module
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         export,
         import_table,
         list_targets,
+        load_blocks,
         load_data,
         load_network,
         load_space,
@@ -49,6 +50,7 @@ __all__ = [
     "export",
     "import_table",
     "list_targets",
+    "load_blocks",
     "load_data",
     "load_network",
     "load_space",

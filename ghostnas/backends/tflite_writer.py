@@ -159,6 +159,8 @@ class _Writer:
                 return self._add(node.name, [scaled, shift], shape, op.activation)
             case Pad():
                 return self._pad(node.name, inputs[0], (op.amount, op.amount))
+            case AvgPool() if op.kernel == op.stride > 1:
+                return self._mean_of_windows(node, op, inputs[0])
             case MaxPool() | AvgPool():
                 options = schema.Pool2DOptionsT()
                 options.padding = schema.Padding.VALID
@@ -252,6 +254,23 @@ class _Writer:
         operands = [x, self._constant(f"{name}.padding", amounts)]
         options = schema.PadOptionsT()
         return self._operator(_OPERATOR.PAD, operands, options, name=f"{name}.pad", shape=shape)
+
+    def _mean_of_windows(self, node: Node, op: AvgPool, x: int) -> int:
+        """As a depthwise convolution: XNNPACK takes no AVERAGE_POOL_2D in int8."""
+        channels, taps = node.shape[0], op.kernel * op.kernel
+        options = schema.DepthwiseConv2DOptionsT()
+        options.depthMultiplier = 1
+        options.strideH = options.strideW = op.stride
+        options.dilationHFactor = options.dilationWFactor = 1
+        options.padding = schema.Padding.VALID
+        shares = np.full((1, op.kernel, op.kernel, channels), 1 / taps, np.float32)
+        operands = [
+            x,
+            self._weight(f"{node.name}.weight", shares),
+            self._constant(f"{node.name}.bias", np.zeros(channels, np.float32)),
+        ]
+        code, shape = _OPERATOR.DEPTHWISE_CONV_2D, _nhwc(node.shape)
+        return self._operator(code, operands, options, name=node.name, shape=shape)
 
     def _upsample(self, name: str, x: int, shape: Shape) -> int:
         """Four copies of each pixel, and where the size is odd the first row or column once more.

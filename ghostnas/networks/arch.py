@@ -274,7 +274,8 @@ def _stage(blocks: object, index: int) -> Stage:
         fields = _object(block, where)
         kind = fields.pop("type", None)
         if not isinstance(kind, str) or kind not in BLOCK_TYPES:
-            raise InputError(f"{where}: type is {_shown(kind)}, known: {', '.join(BLOCK_TYPES)}")
+            known = f"{', '.join(BLOCK_TYPES)}, and those of a file with --blocks"
+            raise InputError(f"{where}: type is {_shown(kind)}, known: {known}")
         built.append(_record(BLOCK_TYPES[kind], fields, where))
         if position and built[-1].stride != 1:
             raise InputError(f"{where}: only the first block of a stage may have a stride")

@@ -248,9 +248,18 @@ REFUSED = {
         lambda state: {**state, "squeeze.0.weight": torch.ones(1)},
         "is the first release of GhostNet",
     ),
-    "version 2": (lambda state: {**state, **OF_V2}, "is GhostNetV2; the network known here"),
-    "version 2 in parallel": (lambda state: with_prefix("module.")({**state, **OF_V2}), "NetV2;"),
-    "version 3": (lambda state: {**state, **OF_V2, **OF_V3}, "is GhostNetV3; the network known"),
+    "version 2": (
+        lambda state: {**state, **OF_V2},
+        "weights of another network, GhostNetV2: 1 unknown",
+    ),
+    "version 2 in parallel": (
+        lambda state: with_prefix("module.")({**state, **OF_V2}),
+        "NetV2: 1 unknown",
+    ),
+    "version 3": (
+        lambda state: {**state, **OF_V2, **OF_V3},
+        "another network, GhostNetV3: 3 unknown",
+    ),
     "MobileNetV3-Small": (
         lambda _: {
             "features.1.block.0.0.weight": torch.ones(1),

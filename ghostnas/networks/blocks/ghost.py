@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from ghostnas.ir.graph import Add, BatchNorm, Builder, Concat, Conv, Narrow
-from ghostnas.networks.blocks.block import LATER, Block, Place
+from ghostnas.networks.blocks.block import LATER, Block, Limits, Place, Range
 from ghostnas.networks.blocks.layers import (
     conv_norm,
     depthwise,
     efficient_attention,
-    efficient_attention_kernel,
     make_divisible,
     shortcut,
     squeeze_excite,
@@ -43,6 +42,10 @@ class GhostBlock(Block):
         *("expansion", "attention", "se", "ghost_ratio", "cheap", "cheap_kernel", "kernel"),
     )
     defaults: ClassVar[Mapping[str, Any]] = {"attention": "se", "cheap": "joint"}
+    limits: ClassVar[Mapping[str, Limits]] = {
+        "cheap": ("joint", "split"),
+        "ghost_ratio": Range(1, 16),
+    }
 
     hidden_channels: int
     out_channels: int
@@ -82,18 +85,18 @@ class GhostBlock(Block):
         return self.stride == 1 and in_channels == self.out_channels
 
     @classmethod
-    def choose(cls, place: Place) -> GhostBlock:
+    def choose(cls, place: Place) -> Self:
         """As `Block.choose`."""
         hidden = place.scale(place.in_width * place.ask("expansion"))
-        attention = place.ask("attention")
+        se_ratio, eca_kernel = place.attention(hidden)
         ratio = int(place.ask("ghost_ratio"))
         block = cls(
             hidden_channels=hidden,
             out_channels=place.out_channels,
             stride=place.stride,
-            se_ratio=float(place.ask("se")) if attention == "se" else 0.0,
+            se_ratio=se_ratio,
             ghost_ratio=ratio,
-            eca_kernel=efficient_attention_kernel(hidden) if attention == "eca" else 0,
+            eca_kernel=eca_kernel,
         )
         if ratio > 2:
             block = replace(block, split=place.ask("cheap") == "split")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from ghostnas.ir.graph import Activation, Add, BatchNorm, Builder, Conv
 from ghostnas.networks.blocks.block import Block, Place
 from ghostnas.networks.blocks.layers import (
     conv_norm,
     depthwise,
+    efficient_attention,
     make_divisible,
     shortcut,
     squeeze_excite,
@@ -27,10 +29,12 @@ class RepGhostBlock(Block):
         stride: 1 or 2.
         se_ratio: squeeze-and-excitation width as a share of `hidden_channels`; 0 for none.
         cheap_kernel: of the cheap operation.
+        eca_kernel: kernel of efficient channel attention in the place of SE; 0 for none.
     """
 
     type_name: ClassVar[str] = "repghost"
-    keys: ClassVar[tuple[str, ...]] = ("expansion", "se", "cheap_kernel", "kernel")
+    keys: ClassVar[tuple[str, ...]] = ("expansion", "attention", "se", "cheap_kernel", "kernel")
+    defaults: ClassVar[Mapping[str, Any]] = {"attention": "se"}
 
     hidden_channels: int
     out_channels: int
@@ -38,6 +42,7 @@ class RepGhostBlock(Block):
     stride: int = 1
     se_ratio: float = 0.0
     cheap_kernel: int = 3
+    eca_kernel: int = 0
 
     def build(self, graph: Builder, x: int, name: str, stride: int | None = None) -> int:
         """As `Block.build`; nodes are named as in timm and the authors' release."""
@@ -50,6 +55,8 @@ class RepGhostBlock(Block):
         if self.se_ratio:
             reduced = make_divisible(hidden * self.se_ratio)
             y = squeeze_excite(graph, y, f"{name}.se", reduced)
+        if self.eca_kernel:
+            y = efficient_attention(graph, y, f"{name}.eca", self.eca_kernel)
         y = self._module(graph, y, f"{name}.ghost2", self.out_channels, relu=False)
         if self.stride > 1 or in_channels != self.out_channels:
             x = shortcut(graph, x, f"{name}.shortcut", self.out_channels, self.kernel, stride)
@@ -65,14 +72,17 @@ class RepGhostBlock(Block):
         return graph.add(f"{name}.relu", Activation(kind="relu"), y) if relu else y
 
     @classmethod
-    def choose(cls, place: Place) -> RepGhostBlock:
+    def choose(cls, place: Place) -> Self:
         """As `Block.choose`."""
+        hidden = place.scale(place.in_width * place.ask("expansion"))
+        se_ratio, eca_kernel = place.attention(hidden)
         block = cls(
-            hidden_channels=place.scale(place.in_width * place.ask("expansion")),
+            hidden_channels=hidden,
             out_channels=place.out_channels,
             stride=place.stride,
-            se_ratio=float(place.ask("se")),
+            se_ratio=se_ratio,
             cheap_kernel=int(place.ask("cheap_kernel")),
+            eca_kernel=eca_kernel,
         )
         kernel = place.answers.get("kernel") if place.keeps_shape else place.ask("kernel")
         return replace(block, kernel=int(kernel)) if kernel is not None else block
