@@ -29,6 +29,7 @@ from ghostnas.ir.graph import (
     Multiply,
     Narrow,
     Pad,
+    Shape,
     Upsample,
     Weights,
 )
@@ -51,8 +52,9 @@ def write(graph: Graph, weights: Weights, *, half: bool = False) -> bytes:
     for index, node in enumerate(deployed.nodes):
         last = index == len(deployed.nodes) - 1
         inputs = [writer.values[source] for source in node.inputs]
+        shape = deployed.nodes[node.inputs[0]].shape if node.inputs else ()
         output = writer.output if last else node.name
-        writer.values.append(writer.op(node.op, node.name, inputs, output))
+        writer.values.append(writer.op(node.op, node.name, inputs, output, shape))
     return writer.model(deployed).SerializeToString()  # type: ignore[no-any-return]
 
 
@@ -88,8 +90,11 @@ class _Writer:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
 
-    def op(self, op: Any, name: str, inputs: list[str], output: str) -> str:
-        """Append `op` in ONNX form; return the name of its output."""
+    def op(self, op: Any, name: str, inputs: list[str], output: str, shape: Shape) -> str:
+        """Append `op` in ONNX form; return the name of its output.
+
+        `shape` is that of its first input, without the batch.
+        """
         match op:
             case Input():
                 return self._cast(INPUT, f"{INPUT}.half", TensorProto.FLOAT16)
@@ -129,17 +134,13 @@ class _Writer:
             case Multiply():
                 return self._node("Mul", inputs, output)
             case Upsample():
-                size = np.array([op.height, op.width], np.int64)
-                sizes = self._constant(f"{name}.size", size)
-                return self._node(
-                    "Resize",
-                    [*inputs, "", "", sizes],
-                    output,
-                    mode="nearest",
-                    coordinate_transformation_mode="asymmetric",
-                    nearest_mode="floor",
-                    axes=[2, 3],
-                )
+                # No Resize: onnxruntime 1.31 cannot run the one that its own quantiser makes.
+                for axis, size in ((2, op.height), (3, op.width)):
+                    nearest = np.arange(size) * shape[axis - 1] // size
+                    at = self._constant(f"{name}.nearest{axis}", nearest)
+                    here = output if axis == 3 else f"{name}.rows"
+                    inputs = [self._node("Gather", [*inputs, at], here, axis=axis)]
+                return output
             case ChannelConv():
                 # As a 1xC map of one channel: quantisers know convolutions of two dimensions.
                 taps = self._weights[f"{name}.weight"][:, :, None]
