@@ -135,8 +135,8 @@ class _Writer:
                 return self._node("Mul", inputs, output)
             case Upsample():
                 # No Resize: onnxruntime 1.31 cannot run the one that its own quantiser makes.
-                for axis, size in ((2, op.height), (3, op.width)):
-                    nearest = np.arange(size) * shape[axis - 1] // size
+                for axis, pixels in ((2, op.height), (3, op.width)):
+                    nearest = np.arange(pixels) * shape[axis - 1] // pixels
                     at = self._constant(f"{name}.nearest{axis}", nearest)
                     here = output if axis == 3 else f"{name}.rows"
                     inputs = [self._node("Gather", [*inputs, at], here, axis=axis)]
