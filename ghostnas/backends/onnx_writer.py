@@ -135,11 +135,11 @@ class _Writer:
                 return self._node("Mul", inputs, output)
             case Upsample():
                 # No Resize: onnxruntime 1.31 cannot run the one that its own quantiser makes.
-                for axis, pixels in ((2, op.height), (3, op.width)):
-                    nearest = np.arange(pixels) * shape[axis - 1] // pixels
-                    at = self._constant(f"{name}.nearest{axis}", nearest)
-                    here = output if axis == 3 else f"{name}.rows"
-                    inputs = [self._node("Gather", [*inputs, at], here, axis=axis)]
+                for side, pixels in ((2, op.height), (3, op.width)):
+                    nearest = np.arange(pixels) * shape[side - 1] // pixels
+                    at = self._constant(f"{name}.nearest{side}", nearest)
+                    here = output if side == 3 else f"{name}.rows"
+                    inputs = [self._node("Gather", [*inputs, at], here, axis=side)]
                 return output
             case ChannelConv():
                 # As a 1xC map of one channel: quantisers know convolutions of two dimensions.
