@@ -200,6 +200,15 @@ def test_a_head_without_features_classifies_the_mean():
     assert from_json(json.loads(json.dumps(to_json(arch)))) == arch
 
 
+def test_numbers_of_later_versions_are_written_only_where_they_are_not_the_default():
+    plain = to_json(with_block(GHOST))["stages"][0][0]
+    assert not {"split", "eca_kernel"} & set(plain)
+    arch = with_block(replace(GHOST, ghost_ratio=3, split=True, eca_kernel=3))
+    written = to_json(arch)
+    assert (written["stages"][0][0]["split"], written["stages"][0][0]["eca_kernel"]) == (True, 3)
+    assert from_json(json.loads(json.dumps(written))) == arch
+
+
 # Arch.id
 
 
