@@ -52,6 +52,7 @@ __all__ = [
     "load_data",
     "load_network",
     "load_space",
+    "predict",
     "predict_latency",
     "search",
     "show",

@@ -38,6 +38,8 @@ EMULATOR = Path(".emulation")
 def search(
     *,
     target: str | None = None,
+    threads: int | None = None,
+    dtype: str | None = None,
     budget: str | Sequence[str] | None = None,
     out: Place | None = None,
     resume: bool = False,
@@ -70,6 +72,7 @@ def search(
     True
 
     Args:
+        threads, dtype: of the target, if not those of its name: see `list_targets`.
         budget: amounts with a unit, such as ``150MFLOPs`` or ``["20ms", "6MB"]``.
         timeout: seconds, after which no new trial starts.
 
@@ -83,6 +86,7 @@ def search(
     folder = Path("runs") / time.strftime("%Y%m%d-%H%M%S") if out is None else Path(out)
     _check_folder(folder)
     _check_counts(workers=workers)
+    target = _variant(target, threads, dtype)
     given: dict[str, Any] = {
         "target": target,
         "budgets": (budget,) if isinstance(budget, str) else tuple(budget) if budget else None,
@@ -304,6 +308,8 @@ def show(
     network: str,
     *,
     target: str | None = None,
+    threads: int | None = None,
+    dtype: str | None = None,
     width: float | None = None,
     resolution: int | None = None,
     confidence: float | None = None,
@@ -313,19 +319,75 @@ def show(
     >>> ghostnas.show("ghostnet", width=0.5)["macs"]
     42328152
 
+    Args:
+        network: as `load_network`, or one of `ghostnas.networks.classics`, or a ``.tflite`` file.
+        threads, dtype: of the target, if not those of its name: see `list_targets`.
+
     Raises:
         InputError: there is no such network or target.
     """
     from ghostnas.latency import summary
-    from ghostnas.networks import zoo
 
     if confidence is not None and target is None:
         raise InputError("--confidence applies to a latency: add --target")
-    return summary.describe(zoo.find(network, width, resolution), target, confidence)
+    target = _variant(target, threads, dtype)
+    found = _network(network, width, resolution)
+    return summary.describe(found, target, confidence, name=network)
+
+
+def predict(
+    network: str,
+    *,
+    target: str,
+    threads: int | None = None,
+    dtype: str | None = None,
+    width: float | None = None,
+    resolution: int | None = None,
+    confidence: float | None = None,
+    compare: str | None = None,
+    csv: Place | None = None,
+) -> dict[str, Any]:
+    """As `show`, with where the time goes: `latency_ms` of each stage and kind of op.
+
+    >>> found = ghostnas.predict("ghostnet", target="arm")
+    >>> round(sum(row["latency_ms"] for row in found["where"]) / found["latency_ms"], 3)
+    1.0
+
+    Args:
+        compare: another network, described under ``compared`` with the same options.
+        csv: a file to write ``where`` to as well, one row for each stage and kind of op.
+
+    Raises:
+        InputError: there is no such network or target.
+    """
+    from ghostnas.files import write_whole
+    from ghostnas.latency import summary
+
+    chosen = _variant(target, threads, dtype)
+    assert chosen is not None
+
+    def described(name: str) -> dict[str, Any]:
+        found = _network(name, width if name == network else None, resolution)
+        return {
+            **summary.describe(found, chosen, confidence, name=name),
+            "where": summary.where(found, chosen),
+        }
+
+    both = described(network)
+    if compare is not None:
+        both["compared"] = described(compare)
+    if csv is not None:
+        write_whole(Path(csv), summary.where_csv(both).encode())
+    return both
 
 
 def predict_latency(
-    network: str | Arch | Graph, target: str, *, confidence: float | None = None
+    network: str | Arch | Graph,
+    target: str,
+    *,
+    threads: int | None = None,
+    dtype: str | None = None,
+    confidence: float | None = None,
 ) -> Prediction:
     """The latency of a network on a target, in milliseconds, with an interval.
 
@@ -335,6 +397,7 @@ def predict_latency(
 
     Args:
         target: a name from `list_targets`, or the path of a table's .csv file.
+        threads, dtype: of the target, if not those of its name.
         confidence: of the interval; 0.9 by default.
 
     Raises:
@@ -343,9 +406,11 @@ def predict_latency(
     """
     from ghostnas.latency import table
     from ghostnas.latency.predictor import CONFIDENCE, Predictor
+    from ghostnas.latency.targets import variant
 
-    found = load_network(network) if isinstance(network, str) else network
-    return Predictor(table.load(target), confidence or CONFIDENCE).predict(found)
+    found = _network(network) if isinstance(network, str) else network
+    known = table.load(variant(target, threads=threads, dtype=dtype))
+    return Predictor(known, confidence or CONFIDENCE).predict(found)
 
 
 def build_table(
@@ -535,27 +600,36 @@ def import_table(
 
 
 def list_targets() -> list[dict[str, Any]]:
-    """The shipped targets, with the origin of each one's table.
+    """The shipped targets, where each one's latencies come from and what their error is.
 
     >>> "arm" in [target["target"] for target in ghostnas.list_targets()]
     True
+
+    `source` is ``fitted`` to networks that were measured on the device, ``computed`` from those of
+    another with such cores, or ``measured`` op by op. `mape` (a share) is the error on families of
+    networks that the fit had not seen; of a computed target, what computing was off by elsewhere.
     """
     from ghostnas.latency import table as tables
+    from ghostnas.latency import targets
 
     rows = []
     for name, table_name in tables.targets().items():
-        table = tables.load(name)
-        origin = table.origin
+        origin = tables.load(name).origin
+        target = targets.targets().get(table_name)
         rows.append(
             {
                 "target": name,
                 "table": table_name,
-                "ops": len(table.rows),
                 "device": origin.device,
                 "core": origin.core,
                 "clock_mhz": origin.clock_mhz,
                 "threads": origin.threads,
                 "dtype": origin.dtype,
+                "source": "measured" if target is None else target.source,
+                "networks": target.networks if target else None,
+                "mape": origin.op_error,
+                "within_10": target.within_10 if target else None,
+                "spearman": target.spearman if target else None,
                 "method": origin.method,
                 "date": origin.date,
             }
@@ -636,6 +710,39 @@ def _bench(
         return
     with open_device(device) as opened:
         yield DeviceBench(opened, setting)
+
+
+def _variant(target: str | None, threads: int | None, dtype: str | None) -> str | None:
+    """The target with that many threads and that dtype, as the name that stands for both."""
+    from ghostnas.latency.targets import variant
+
+    if target is None:
+        for name, value in (("--threads", threads), ("--dtype", dtype)):
+            if value is not None:
+                raise InputError(f"{name} applies to a latency: add --target")
+        return None
+    return variant(target, threads=threads, dtype=dtype)
+
+
+def _network(name: str, width: float | None = None, resolution: int | None = None) -> Arch | Graph:
+    """As `load_network`, or a published network of `classics`, or a ``.tflite`` file."""
+    from ghostnas.networks import classics, zoo
+
+    published = name in classics.names()
+    if not published and Path(name).suffix != ".tflite":
+        return zoo.find(name, width, resolution)
+    if width is not None:
+        raise InputError(f"--width is for the named networks: {', '.join(sorted(zoo.ZOO))}")
+    if published:
+        graph = classics.graph(name)
+    else:
+        from ghostnas.backends import tflite_graph
+
+        graph = tflite_graph.read(Path(name))
+    if resolution not in (None, *graph.input_shape[1:]):
+        sizes = " x ".join(map(str, graph.input_shape[1:]))
+        raise InputError(f"{name} has {sizes} pixels, not {resolution}: leave out --resolution")
+    return graph
 
 
 def _check_names(given: dict[str, Any]) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ghostnas import api
-from ghostnas.cli import show
 from ghostnas.cli.options import (
     Result,
     add_arch,
     add_confidence,
     add_device,
     add_space,
+    add_variant,
     command,
     count,
     device_options,
@@ -85,13 +85,45 @@ def how_to_resume(args: Namespace) -> str:
     return "; measurements are kept, resume with the same command"
 
 
-def _targets_text(result: Mapping[str, Any]) -> str:
-    return "\n".join(
-        f"{each['target']:24} {each['ops']:6} ops  {each['core']} at {each['clock_mhz']} MHz, "
-        f"{each['threads']} thread, {each['dtype']}; {each['device']}; {each['method']}, "
-        f"{each['date']}"
-        for each in result["targets"]
+def predict(args: Namespace) -> Result:
+    found = api.predict(
+        args.arch,
+        target=args.target,
+        threads=args.threads,
+        dtype=args.dtype,
+        width=args.width,
+        resolution=args.resolution,
+        confidence=args.confidence,
+        compare=args.compare,
+        csv=args.csv,
     )
+
+    from ghostnas.latency import summary
+
+    return found, summary.where_text
+
+
+def _targets_text(result: Mapping[str, Any]) -> str:
+    """A line for each target; other names of one stand below."""
+    lines = [
+        f"{'target':22} {'device':38} {'core':16} {'MHz':>4} {'threads':>7} dtype {'error':>6}  on"
+    ]
+    names = []
+    for each in result["targets"]:
+        if each["table"] != each["target"]:
+            names.append(f"{each['target']} is another name of {each['table']}")
+            continue
+        lines.append(
+            f"{each['target']:22} {each['device']:38} {each['core']:16} {each['clock_mhz']:4} "
+            f"{each['threads']:7} {each['dtype']:5} {100 * each['mape']:4.1f} %  {each['method']}"
+        )
+    lines += [
+        "",
+        "error: mean, on families of networks that the fit had not seen; of a computed target, what",
+        "computing one measured core from another was off by at most",
+        *names,
+    ]
+    return "\n".join(lines)
 
 
 def _built_text(result: Mapping[str, Any]) -> str:
@@ -132,10 +164,19 @@ def add(subcommands: Any) -> None:
     parser = subcommands.add_parser("latency", help="latency tables and predictions")
     actions = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     command(actions, "list", list_targets, "list the targets and where their tables come from")
-    predict = command(actions, "predict", show.run, "predict a network's latency on a target")
-    add_arch(predict)
-    predict.add_argument("--target", required=True, help="name or file of a latency table")
-    add_confidence(predict)
+    predicted = command(
+        actions, "predict", predict, "predict a network's latency on a target, and where it goes"
+    )
+    add_arch(predicted)
+    predicted.add_argument("--target", required=True, help="name or file of a latency table")
+    add_variant(predicted)
+    add_confidence(predicted)
+    predicted.add_argument(
+        "--compare", metavar="ARCH", help="another network, to be shown beside it"
+    )
+    predicted.add_argument(
+        "--csv", type=Path, metavar="FILE.csv", help="also write where the time goes"
+    )
 
     build = command(actions, "build", build_table, "measure a table on a device", how_to_resume)
     build.add_argument("--dtype", choices=("fp32", "int8"), default="fp32")

@@ -11,6 +11,7 @@ from ghostnas import api
 from ghostnas.cli.options import (
     Result,
     add_confidence,
+    add_variant,
     command,
     positive,
     resolution,
@@ -20,7 +21,19 @@ from ghostnas.cli.options import (
 )
 
 OPTIONS = (
-    *("target", "budget", "out", "resume", "confidence", "space", "data", "recipe", "scorer"),
+    *(
+        "target",
+        "threads",
+        "dtype",
+        "budget",
+        "out",
+        "resume",
+        "confidence",
+        "space",
+        "data",
+        "recipe",
+        "scorer",
+    ),
     *("trials", "timeout", "sampler", "seed", "finalists", "seeds", "workers", "device"),
     *("deploy", "resolution", "storage"),
 )
@@ -45,6 +58,7 @@ def add(subcommands: Any) -> None:
         subcommands, "search", run, "find the best network within budgets", how_to_resume
     )
     search.add_argument("--target", help="name of a latency table; see: ghostnas latency list")
+    add_variant(search)
     search.add_argument(
         "--budget",
         action="append",

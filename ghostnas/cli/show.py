@@ -1,4 +1,4 @@
-"""``ghostnas show``; ``ghostnas latency predict`` prints the same."""
+"""``ghostnas show``."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from argparse import Namespace
 from typing import Any
 
 from ghostnas import api
-from ghostnas.cli.options import Result, add_arch, add_confidence, command
+from ghostnas.cli.options import Result, add_arch, add_confidence, add_variant, command
 
 
 def run(args: Namespace) -> Result:
     found = api.show(
         args.arch,
         target=args.target,
+        threads=args.threads,
+        dtype=args.dtype,
         width=args.width,
         resolution=args.resolution,
         confidence=args.confidence,
@@ -27,4 +29,5 @@ def add(subcommands: Any) -> None:
     show = command(subcommands, "show", run, "show a network's costs")
     add_arch(show)
     show.add_argument("--target", help="name of a latency table, to predict latency as well")
+    add_variant(show)
     add_confidence(show)

@@ -80,9 +80,10 @@ def variant(name: str, *, threads: int | None = None, dtype: str | None = None) 
     target = known.get(aliases().get(name, name))
     if target is None:
         asked = "--threads" if threads is not None else "--dtype"
+        meant = did_you_mean(name, (*known, *aliases()))
         raise InputError(
             f"{asked} chooses among the targets that ship, and {name!r} is none of them: a table "
-            f"of your own is for one dtype and number of threads{did_you_mean(name, (*known, *aliases()))}"
+            f"of your own is for one dtype and number of threads{meant}"
         )
     wanted = (threads or target.threads, dtype or target.dtype)
     same = {(t.threads, t.dtype): t.name for t in known.values() if t.cores == target.cores}
