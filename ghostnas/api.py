@@ -8,6 +8,7 @@ from time to time with a human-readable line.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -511,9 +512,12 @@ def check_table(
 
 
 def calibrate_table(
-    target: str,
+    target: str | None = None,
     *,
     out: Place,
+    timings: Place | None = None,
+    threads: int | None = None,
+    dtype: str | None = None,
     device: str = "local",
     space: str = "ghostnet",
     networks: int = 20,
@@ -524,15 +528,23 @@ def calibrate_table(
     emulator: Place = EMULATOR,
     progress: Say = silent,
 ) -> dict[str, Any]:
-    """Transfer a table to another device of its kind by measuring a few networks there.
+    """Transfer a table to another device of its kind by measuring a few networks there, or by
+    `timings` of whole networks that somebody has measured.
 
     >>> carried = ghostnas.calibrate_table("here.csv", space="small.toml", networks=10, rounds=2,
     ...     out="there.csv")
     >>> carried["networks"]
     10
 
+    Args:
+        target: whose table is transferred; with `timings`, the shipped target to start from, by
+            default the one that they say is nearest.
+        timings: a CSV with columns network (a name, a ``.json`` or a ``.tflite`` file), ms and
+            resolution (may be left out); ``--from`` on the command line.
+        threads, dtype: of the target; with `timings`, what they were taken with.
+
     Raises:
-        InputError: the architecture, dtype or number of threads differs.
+        InputError: the architecture, dtype or number of threads differs, or a network is unknown.
         DeviceError: the device failed; measurements made before that are kept.
     """
     from ghostnas.devices import table_check
@@ -540,7 +552,12 @@ def calibrate_table(
     from ghostnas.latency import table
     from ghostnas.networks import space as spaces
 
-    known, file = table.load(str(target)), _table_file(out)
+    if timings is not None:
+        return _calibrate_from(Path(timings), _table_file(out), target, threads, dtype)
+    if target is None:
+        raise InputError("give --target, the table to transfer, or --from, timings of networks")
+    chosen = _variant(str(target), threads, dtype)
+    known, file = table.load(str(chosen)), _table_file(out)
     origin = known.origin
     opened = _bench(
         device, origin.dtype, origin.threads, cores, rounds, python, benchmark_model, emulator
@@ -551,6 +568,62 @@ def calibrate_table(
             bench, known, searched, file, networks=networks, say=progress
         )
     return {"table": str(file), "ops": len(carried.rows), "networks": networks}
+
+
+def _calibrate_from(
+    path: Path, file: Path, target: str | None, threads: int | None, dtype: str | None
+) -> dict[str, Any]:
+    import datetime
+
+    import numpy as np
+
+    from ghostnas.files import locked_file
+    from ghostnas.latency import cost_model, table, targets
+    from ghostnas.latency import timings as timed
+    from ghostnas.latency.op_signature import signatures
+    from ghostnas.networks.arch import Arch, lower
+
+    if file.exists():
+        raise InputError(f"{file} already exists; choose another --out")
+    known = targets.targets()
+    if target is None:
+        dtype = dtype or "fp32"
+        candidates = [t for t in known.values() if t.source == "fitted" and t.dtype == dtype]
+        if threads is not None:
+            candidates = [t for t in candidates if t.threads == threads]
+    else:
+        chosen = table.load(str(_variant(target, threads, dtype)))
+        if chosen.name not in known:
+            raise InputError(
+                f"--from starts from a target that ships, and {target} is a table of your own: "
+                "leave out --target"
+            )
+        candidates = [known[chosen.name]]
+        dtype = chosen.origin.dtype
+    rows = timed.read(path)
+    works = []
+    for row in rows:
+        name = str(path.parent / row.network) if "." in row.network else row.network
+        found = _network(name, None, row.resolution)
+        graph = lower(found) if isinstance(found, Arch) else found
+        works.append(cost_model.total(signatures(graph), dtype))
+    adapted = timed.adapt(np.array(works), np.array([row.ms for row in rows]), dtype, candidates)
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    made = timed.to_table(adapted, file.stem, today)
+    with locked_file(file):
+        table.save(made, file)
+    return {
+        "table": str(file),
+        "networks": len(rows),
+        "nearest": adapted.nearest.name,
+        "dtype": dtype,
+        "mape": adapted.mape,
+        "expected": timed.expected(len(rows), dtype),
+        "errors": {
+            row.network: math.expm1(-error) for row, error in zip(rows, adapted.errors, strict=True)
+        },
+        "calibrated": made.correction is not None,
+    }
 
 
 def import_table(

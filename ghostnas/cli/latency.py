@@ -60,11 +60,16 @@ def calibrate_table(args: Namespace) -> Result:
     carried = api.calibrate_table(
         args.target,
         out=args.out,
+        timings=args.timings,
+        threads=args.threads,
+        dtype=args.dtype,
         space=args.space,
         networks=args.networks,
         progress=say,
         **device_options(args),
     )
+    if args.timings is not None:
+        return carried, _adapted_text
     return carried, lambda r: f"{r['table']}: {r['ops']} ops, from {r['networks']} networks"
 
 
@@ -119,10 +124,22 @@ def _targets_text(result: Mapping[str, Any]) -> str:
         )
     lines += [
         "",
-        "error: mean, on families of networks that the fit had not seen; of a computed target, what",
-        "computing one measured core from another was off by at most",
+        "error: mean, on families of networks that the fit had not seen; of a computed target,",
+        "how far off one measured core was when computed from another, at most",
         *names,
     ]
+    return "\n".join(lines)
+
+
+def _adapted_text(result: Mapping[str, Any]) -> str:
+    lines = [
+        f"{result['table']}: from {result['networks']} timings, starting from {result['nearest']}",
+        f"each network left out in turn: mean error {100 * result['mape']:.1f} %",
+        *(f"  {100 * error:+6.1f} %  {name}" for name, error in result["errors"].items()),
+        f"with as many timings, expect about {100 * result['expected']:.0f} % on other networks",
+    ]
+    if not result["calibrated"]:
+        lines.append("10 timings or more would calibrate an interval")
     return "\n".join(lines)
 
 
@@ -203,7 +220,15 @@ def add(subcommands: Any) -> None:
         "transfer a table to a device of its kind",
         how_to_resume,
     )
-    calibrate.add_argument("--target", required=True, help="name or file of the table")
+    calibrate.add_argument("--target", help="name or file of the table")
+    calibrate.add_argument(
+        "--from",
+        dest="timings",
+        type=Path,
+        metavar="FILE.csv",
+        help="timings of whole networks (network, resolution, ms) in place of a device",
+    )
+    add_variant(calibrate)
     calibrate.add_argument("--networks", type=positive, default=20, metavar="N", help="(20)")
     calibrate.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
     add_space(calibrate)

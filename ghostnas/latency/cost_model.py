@@ -15,7 +15,7 @@ taps: a multiply-add of a 7x7 window costs several of a 5x5 one's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -182,6 +182,12 @@ def work(op: OpSignature, dtype: str) -> Work:
         return Work()
     maps = {"add": 2 * read + written, "concat": 2 * written}.get(op.op, read + written)
     return Work(elementwise=units.elementwise[op.op] * maps)
+
+
+def total(ops: Iterable[OpSignature], dtype: str) -> Array:
+    """The work of several ops together (6,)."""
+    sums: Array = np.sum([work(op, dtype) for op in ops], axis=0)
+    return sums
 
 
 def fit(

@@ -117,11 +117,6 @@ def ops_of(name: str) -> tuple[OpSignature, ...]:
     return tuple(signatures(classics.graph(name)))
 
 
-def works_of(ops: Sequence[OpSignature], dtype: str) -> Array:
-    """The sums of a network's work, by kind."""
-    return np.sum([cost_model.work(op, dtype) for op in ops], axis=0)
-
-
 @cache
 def macs(name: str) -> int:
     return cost.count(classics.graph(name)).macs
@@ -218,7 +213,7 @@ def read(published: pd.DataFrame, cores: str, threads: int, dtype: str, column: 
         if name in published.index and np.isfinite(published.loc[name, column])
     )
     measured = published.loc[list(names), column].to_numpy() / 1e3
-    works = np.array([works_of(ops_of(name), dtype) for name in names])
+    works = np.array([cost_model.total(ops_of(name), dtype) for name in names])
     flops = np.array([macs(name) for name in names], dtype=float)
     families = np.array([family(name) for name in names])
     predicted, by_flops = np.zeros(len(names)), np.zeros(len(names))
