@@ -68,7 +68,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 ORDER = (
-    *("search", "show", "train", "export", "evaluate", "predict_latency", "list_targets"),
+    *("search", "show", "train", "export", "evaluate", "predict_latency", "predict"),
+    "list_targets",
     *("load_network", "load_space", "load_data", "import_table"),
     *("build_table", "check_table", "calibrate_table"),
 )
