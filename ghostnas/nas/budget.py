@@ -24,6 +24,7 @@ _UNITS = {
     "KBpeak": ("peak_activation_bytes", 1e3),
     "MBpeak": ("peak_activation_bytes", 1e6),
 }
+SUMS = {"macs", "latency_ms", "params", "model_bytes"}  # over a network's parts, or nearly so
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([A-Za-z]+)(?:@(.+))?")
 _EXAMPLES = "150MFLOPs, 20ms, 5Mparams, 6MB (the .tflite file), 4MBpeak (activations)"
 

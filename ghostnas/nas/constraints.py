@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,14 @@ from typing import Any
 from ghostnas.errors import InputError
 from ghostnas.ir import cost
 from ghostnas.ir.cost import Cost
+from ghostnas.ir.graph import Graph
 from ghostnas.latency import table
 from ghostnas.latency.predictor import CONFIDENCE, Prediction, Predictor
 from ghostnas.nas import budget
-from ghostnas.networks.arch import Arch, lower
+from ghostnas.nas.budget import Budget
+from ghostnas.nas.feasible import FeasibleSet
+from ghostnas.networks.arch import Arch, Part, lower, lower_part
+from ghostnas.networks.space import Space
 from ghostnas.stats import summary
 
 
@@ -93,16 +98,64 @@ class Constraints:
     def utilization(self, arch: Arch) -> float:
         """The largest share of any budget that `arch` uses; over 1 is over budget."""
         if arch not in self._utilizations:
-            counted = cost.count(lower(arch), self.dtype)
-
-            def latency_ms(target: str | None) -> float:
-                predicted = self._predictors[target or self._target].predict(arch)
-                return predicted.high_ms if self._careful else predicted.latency_ms
-
-            self._utilizations[arch] = max(
-                budget.amount(each, counted, latency_ms) / each.limit for each in self.budgets
-            )
+            self._utilizations[arch] = max(self._shares(arch, self.budgets))
         return self._utilizations[arch]
+
+    def shares(self, arch: Arch) -> dict[str, float]:
+        """The share of each budget that `arch` uses, by the budget's text."""
+        texts = (each.text for each in self.budgets)
+        return dict(zip(texts, self._shares(arch, self.budgets), strict=True))
 
     def cost_of(self, arch: Arch) -> tuple[Cost, Prediction]:
         return cost.count(lower(arch), self.dtype), self._predictors[self._target].predict(arch)
+
+    def feasible(self, space: Space) -> FeasibleSet:
+        """The networks of a space that meet the budgets.
+
+        Raises:
+            BudgetError: there are none.
+        """
+        sums = [each for each in self.budgets if each.quantity in budget.SUMS]
+        peaks = [each for each in self.budgets if each.quantity not in budget.SUMS]
+
+        def shares_of_part(part: Part) -> list[float]:
+            graph = lower_part(part)
+            counted = cost.count(graph, self.dtype)
+            alone = [budget.amount(each, counted, _no_latency) / each.limit for each in peaks]
+            if max(alone, default=0.0) > 1:
+                return [math.inf] * len(sums)
+            return [
+                budget.amount(each, counted, lambda name: self._part_ms(name, graph)) / each.limit
+                for each in sums
+            ]
+
+        return FeasibleSet(
+            space,
+            shares_of_part,
+            lambda arch: self._shares(arch, sums),
+            len(sums),
+            not peaks,
+            self.utilization,
+            self.log_costs,
+        )
+
+    def log_costs(self, arch: Arch) -> tuple[float, float, float]:
+        """Logarithms of multiply-accumulates, parameters and milliseconds on the target."""
+        counted, predicted = self.cost_of(arch)
+        return math.log(counted.macs), math.log(counted.params), math.log(predicted.latency_ms)
+
+    def _shares(self, arch: Arch, budgets: Sequence[Budget]) -> list[float]:
+        counted = cost.count(lower(arch), self.dtype)
+
+        def latency_ms(target: str | None) -> float:
+            predicted = self._predictors[target or self._target].predict(arch)
+            return predicted.high_ms if self._careful else predicted.latency_ms
+
+        return [budget.amount(each, counted, latency_ms) / each.limit for each in budgets]
+
+    def _part_ms(self, target: str | None, graph: Graph) -> float:
+        return self._predictors[target or self._target].predict(graph).latency_ms
+
+
+def _no_latency(target: str | None) -> float:
+    raise AssertionError("a latency is a sum over parts")

@@ -1,4 +1,6 @@
-"""Scores architectures by short trainings or training-free scorers, in parallel processes."""
+"""Evaluates architectures at a fidelity, in parallel processes: by training-free scores, by
+trainings that may be stopped at a rung, or by whole trainings that are also tested.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,12 @@ import json
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeAlias, TypeVar
@@ -26,12 +30,13 @@ from ghostnas.ir.graph import Graph
 from ghostnas.ir.weights import load as load_weights
 from ghostnas.ir.weights import save
 from ghostnas.nas import zero_cost
+from ghostnas.nas.rungs import Report, StoppedEarly, go_on
 from ghostnas.networks.arch import Arch, lower
 from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus
 from ghostnas.records import from_table
 from ghostnas.training import splits
 from ghostnas.training.distributed import World, on_cuda
-from ghostnas.training.loop import HERE, Execution, Task, Trained, evaluate, train
+from ghostnas.training.loop import HERE, Execution, Progress, Task, Trained, evaluate, train
 from ghostnas.training.proxy_network import proxy_of
 from ghostnas.training.recipe import Recipe
 from ghostnas.training.splits import Split
@@ -41,9 +46,10 @@ SCORERS = (TRAIN, *zero_cost.SCORERS)
 SCORED_PICTURES = 64  # images that a training-free scorer sees
 LIVES = 2  # processes that a training may lose before it counts as failed
 JOIN_S = 5.0  # to wait for a terminated process
+POLL_S = 0.2  # between looks at a worker's reports
 T = TypeVar("T")
-# A worker's data, recipe, scorer, threads, GPU slot or None, and parent.
-Start: TypeAlias = tuple[str, Recipe, str, int, int | None, int]
+# A worker's data, recipes (of trials, of finalists), scorer, threads, GPU slot or None, and parent.
+Start: TypeAlias = tuple[str, tuple[Recipe, Recipe], str, int, int | None, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,19 +70,28 @@ class EvaluatorPool:
     cores or, depending on `device`, on one of the GPUs, assigned to the workers round-robin.
 
     What is trained is the network's proxy (`ghostnas.training.proxy_network`). A scorer other than
-    TRAIN scores without training. The recipe must hold out validation images.
+    TRAIN scores without training. The recipes must hold out the same validation images.
+
+    Args:
+        final: the recipe of `submit_test`; that of the trials by default.
 
     When a worker process dies, from lack of memory or a kill, only its current job is lost; a new
     process retries it, up to `LIVES` attempts in all.
     """
 
     def __init__(
-        self, data: str, recipe: Recipe, workers: int, scorer: str = TRAIN, device: str = "cpu"
+        self,
+        data: str,
+        recipe: Recipe,
+        workers: int,
+        scorer: str = TRAIN,
+        device: str = "cpu",
+        final: Recipe | None = None,
     ) -> None:
         threads = max(1, usable_cpus() // workers)
         cuda = on_cuda(device)
         starts: list[Start] = [
-            (data, recipe, scorer, threads, slot if cuda else None, os.getpid())
+            (data, (recipe, final or recipe), scorer, threads, slot if cuda else None, os.getpid())
             for slot in range(workers)
         ]
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
@@ -85,17 +100,30 @@ class EvaluatorPool:
             self._idle.put(worker)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="evaluator")
 
-    def submit(self, arch: Arch, seed: int) -> Future[float]:
+    def submit(
+        self, arch: Arch, seed: int, rungs: Sequence[int] = (), report: Report = go_on
+    ) -> Future[float]:
         """Start scoring a network; the future holds the score, which for a training is the accuracy
         on the validation images.
 
-        The future raises TrainingError if the training fails, or its process dies `LIVES` times.
+        Args:
+            rungs: epochs after which the accuracy is reported; the training stops if `report`,
+                called from a thread of the pool, answers False.
+
+        The future raises StoppedEarly if it was stopped, and TrainingError if the training fails or
+        its process dies `LIVES` times.
         """
-        return self._threads.submit(self._run, arch, _score, arch, seed)
+        return self._threads.submit(self._run, arch, report, _score, arch, seed, tuple(rungs))
+
+    def submit_screening(
+        self, arch: Arch, scorers: Sequence[str], seed: int
+    ) -> Future[dict[str, float]]:
+        """Start computing training-free scores; those that a network does not have are left out."""
+        return self._threads.submit(self._run, arch, go_on, _screen, arch, tuple(scorers), seed)
 
     def submit_test(self, arch: Arch, seed: int, weights_path: Path) -> Future[Score]:
         """Start a training that is also tested, and save its weights at `weights_path`."""
-        return self._threads.submit(self._run, arch, _test, arch, seed, weights_path)
+        return self._threads.submit(self._run, arch, go_on, _test, arch, seed, weights_path)
 
     def close(self) -> None:
         """Stop the workers immediately, whatever they are doing."""
@@ -103,12 +131,12 @@ class EvaluatorPool:
         for worker in self._workers:
             worker.close()
 
-    def _run(self, arch: Arch, job: Callable[..., T], *arguments: object) -> T:
+    def _run(self, arch: Arch, report: Report, job: Callable[..., T], *arguments: object) -> T:
         worker = self._idle.get()  # there are as many workers as threads, so one is idle
         try:
             for _ in range(LIVES):
                 try:
-                    return worker.run(job, *arguments)
+                    return worker.run(report, job, *arguments)
                 except BrokenProcessPool:
                     worker.end()
             raise TrainingError(
@@ -125,11 +153,12 @@ class _Worker:
     def __init__(self, start: Start) -> None:
         self._start = start
         self._executor: ProcessPoolExecutor | None = None
+        self._reports: Connection | None = None
         self._starting = threading.Lock()  # no process may start while or after this one is closed
         self._closed = False
 
-    def run(self, job: Callable[..., T], *arguments: object) -> T:
-        """The job's result.
+    def run(self, report: Report, job: Callable[..., T], *arguments: object) -> T:
+        """The job's result; `report` hears of its rungs.
 
         Raises:
             BrokenProcessPool: the process died.
@@ -139,13 +168,21 @@ class _Worker:
             if self._closed:
                 raise CancelledError
             if self._executor is None:
+                context = multiprocessing.get_context("spawn")
+                self._reports, other_end = context.Pipe()
                 self._executor = ProcessPoolExecutor(
                     1,
-                    mp_context=multiprocessing.get_context("spawn"),
+                    mp_context=context,
                     initializer=_start_worker,
-                    initargs=self._start,
+                    initargs=(*self._start, other_end),
                 )
             future = self._executor.submit(job, *arguments)
+            reports = self._reports
+        assert reports is not None
+        while not future.done():
+            if reports.poll(POLL_S):
+                with suppress(EOFError, OSError):  # the process died: the future says so
+                    reports.send(report(*reports.recv()))
         return future.result()
 
     def close(self) -> None:
@@ -167,24 +204,30 @@ class _Worker:
             process.join(timeout=JOIN_S)
 
 
-_split: Split
-_recipe: Recipe
+_splits: dict[Recipe, Split]
+_recipes: tuple[Recipe, Recipe]
 _scorer: str
+_reports: Connection
 _world = HERE
 
 
 def _start_worker(
     data: str,
-    recipe: Recipe,
+    recipes: tuple[Recipe, Recipe],
     scorer: str,
     threads: int,
     gpu_slot: int | None,
     parent: int,
+    reports: Connection,
 ) -> None:
-    global _split, _recipe, _scorer, _world  # a worker process has one job and keeps its data
+    # A worker process has one job and keeps its data.
+    global _splits, _recipes, _scorer, _reports, _world
     start_worker(parent)
     torch.set_num_threads(threads)
-    _split, _recipe, _scorer = splits.split(load(data), recipe), recipe, scorer
+    dataset = load(data)
+    _splits = {recipe: splits.split(dataset, recipe) for recipe in recipes}
+    _recipes, _scorer = recipes, scorer
+    _reports = reports
     if gpu_slot is not None:
         _world = World(device=torch.device("cuda", gpu_slot % torch.cuda.device_count()))
         torch.cuda.set_device(_world.device)
@@ -214,40 +257,64 @@ def recorded(weights_path: Path) -> Score | None:
     return score
 
 
-def _score(arch: Arch, seed: int) -> float:
-    if _scorer == TRAIN:
-        return _train(arch, seed)[1].accuracy
-    return score_untrained(_scorer, arch, _split, seed)
+def _score(arch: Arch, seed: int, rungs: tuple[int, ...]) -> float:
+    if _scorer != TRAIN:
+        return score_untrained(_scorer, arch, _splits[_recipes[0]], seed)
+
+    def at_rung(progress: Progress) -> None:
+        rung = progress.epoch_done and progress.epoch in rungs and progress.step < progress.steps
+        if rung and progress.accuracy is not None:
+            _reports.send((progress.epoch, progress.accuracy))
+            if not _reports.recv():
+                raise StoppedEarly
+
+    return _train(arch, seed, _recipes[0], at_rung, rungs)[1].accuracy
+
+
+def _screen(arch: Arch, scorers: tuple[str, ...], seed: int) -> dict[str, float]:
+    found = {}
+    for name in scorers:
+        with suppress(TrainingError):
+            found[name] = score_untrained(name, arch, _splits[_recipes[0]], seed)
+    return found
 
 
 def _test(arch: Arch, seed: int, weights_path: Path) -> Score:
     """The worker writes the score last: once it exists, the whole training does."""
-    graph, trained, skipped = _train(arch, seed)
+    graph, trained, skipped = _train(arch, seed, _recipes[1])
+    split = _splits[_recipes[1]]
     net = net_of(graph, trained.weights).to(_world.device)
     execution = Execution(world=_world, skipped=skipped)
     score = Score(
         accuracy=trained.accuracy,
-        test_accuracy=evaluate(net, _split.test, _split.preprocessing, execution),
+        test_accuracy=evaluate(net, split.test, split.preprocessing, execution),
         seconds=trained.seconds,
         skipped=tuple(skipped.values()),
     )
-    save(trained.weights, weights_path, preprocessing=_split.preprocessing)
+    save(trained.weights, weights_path, preprocessing=split.preprocessing)
     record = json.dumps(dataclasses.asdict(score)).encode()
     write_whole(weights_path.with_suffix(".json"), record)
     return score
 
 
-def _train(arch: Arch, seed: int) -> tuple[Graph, Trained, dict[Path, str]]:
+def _train(
+    arch: Arch,
+    seed: int,
+    recipe: Recipe,
+    report: Callable[[Progress], None] = lambda progress: None,
+    rungs: tuple[int, ...] = (),
+) -> tuple[Graph, Trained, dict[Path, str]]:
     """The network at the data's size, its trained result, and the unreadable images."""
-    graph = lower(proxy_of(arch, _split))
+    found = _splits[recipe]
+    graph = lower(proxy_of(arch, found))
     skipped: dict[Path, str] = {}
     task = Task(
         graph=graph,
-        train=_split.train,
-        held_out=_split.validation,
-        recipe=_recipe,
+        train=found.train,
+        held_out=found.validation,
+        recipe=recipe,
         seed=seed,
-        preprocessing=_split.preprocessing,
+        preprocessing=found.preprocessing,
     )
-    trained = train(task, execution=Execution(world=_world, skipped=skipped))
-    return graph, trained, skipped
+    execution = Execution(world=_world, skipped=skipped, evaluate_after=rungs)
+    return graph, train(task, report, execution), skipped

@@ -20,9 +20,10 @@ from ghostnas.networks.arch import Arch, Head, Stage, Stem, fit_to
 from ghostnas.networks.blocks import Block, GhostBlock, MBConv, make_divisible
 
 Value: TypeAlias = int | float
+Params: TypeAlias = dict[str, Value]
 Pick: TypeAlias = Callable[[str, Sequence[Any]], Any]
 
-_WHOLE = {"alpha", "resolution", "round_to"}
+WHOLE = ("alpha", "resolution", "round_to")  # numbers that hold for the whole network
 _GROUP = {
     "ghost": {
         *("stride", "depth", "width", "expansion", "se"),
@@ -106,11 +107,10 @@ class Space:
 
         Each number is asked for at most once, and only where it changes an op.
         """
-        walk = _Walk(self, pick)
-        stem_width = walk.get("stem.channels")
-        stem = Stem(channels=walk.scale(stem_width))
+        walk = Walk(self, pick)
+        stem, width = walk.stem()
         stages: list[list[Block]] = []
-        width, channels = stem_width, stem.channels
+        channels = stem.channels
         for index in range(1, self.groups + 1):
             blocks, width = walk.group(f"group{index}", width, channels)
             channels = blocks[-1].out_channels
@@ -118,10 +118,7 @@ class Space:
                 stages[-1].extend(blocks)
             else:
                 stages.append(blocks)
-        head = Head(
-            channels=walk.scale(walk.get("head.channels")),
-            features=int(walk.get("head.features")),
-        )
+        head = walk.head()
         resolution = int(walk.get("resolution"))
         arch = Arch(
             stem=stem,
@@ -181,8 +178,8 @@ class Space:
         return self.build(lambda name, options: params.get(name, options[0]))
 
 
-class _Walk:
-    """One call of `Space.build`: the numbers that hold for the whole, and how to ask."""
+class Walk:
+    """Builds a network of a space part by part, and asks `pick` for each searched number."""
 
     def __init__(self, space: Space, pick: Pick) -> None:
         self._space = space
@@ -196,6 +193,17 @@ class _Walk:
 
     def scale(self, channels: float) -> int:
         return make_divisible(channels * self._alpha, self._round_to)
+
+    def stem(self) -> tuple[Stem, float]:
+        """The stem, and its output width before alpha."""
+        width = self.get("stem.channels")
+        return Stem(channels=self.scale(width)), width
+
+    def head(self) -> Head:
+        return Head(
+            channels=self.scale(self.get("head.channels")),
+            features=int(self.get("head.features")),
+        )
 
     def group(self, name: str, in_width: float, in_channels: int) -> tuple[list[Block], float]:
         """The blocks of one [[group]] and its output width before alpha."""
@@ -290,7 +298,7 @@ def parse(text: str, name: str, where: str) -> Space:
     if not isinstance(groups, list) or not groups:
         raise InputError(f"{where}: needs at least one [[group]]")
     tables = {
-        "": ({k: v for k, v in document.items() if k not in ("stem", "head")}, _WHOLE),
+        "": ({k: v for k, v in document.items() if k not in ("stem", "head")}, set(WHOLE)),
         "stem.": (document.get("stem"), _STEM),
         "head.": (document.get("head"), _HEAD),
     }

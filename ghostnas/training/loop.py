@@ -63,6 +63,7 @@ class Execution:
         skipped: ... and it is put here with the reason.
         keeper: where the state is kept, and read from first.
         evaluate_every: epochs between two accuracies on the held-out images; 0 for the last alone.
+        evaluate_after: epochs, counted from 1, after which it is taken in any case.
     """
 
     world: World = HERE
@@ -71,6 +72,7 @@ class Execution:
     skipped: dict[Path, str] | None = None
     keeper: Keeper | None = None
     evaluate_every: int = 0
+    evaluate_after: tuple[int, ...] = ()
 
 
 ALONE = Execution()
@@ -143,7 +145,7 @@ def train(
                 loss = learner.health.check(plan.steps)
                 means = learner.health.means(world if epoch_done else HERE)
                 accuracy = None
-                if last or (epoch_done and due(epoch + 1, execution.evaluate_every)):
+                if last or (epoch_done and _evaluated(epoch + 1, execution)):
                     accuracy = _accuracy(learner, task, execution)
                 report(_progress(plan, clock, step, rate, loss, means, accuracy))
                 if epoch_done:
@@ -192,6 +194,10 @@ def evaluate(
 def due(epoch: int, every: int) -> bool:
     """Whether an epoch, counted from 1, is one of those that are looked at."""
     return bool(every) and epoch % every == 0
+
+
+def _evaluated(epoch: int, execution: Execution) -> bool:
+    return epoch in execution.evaluate_after or due(epoch, execution.evaluate_every)
 
 
 def resolution_at(recipe: Recipe, graph: Graph, epoch: int) -> int:

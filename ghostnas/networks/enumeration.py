@@ -1,0 +1,109 @@
+"""A space taken apart: the settings of the whole network, and those of each group given its input.
+
+A network of a space is a chain. Once the numbers of the whole are chosen (alpha, resolution,
+round_to), a group's blocks depend on its own numbers and on the width of the group before it, and
+on nothing else. Whatever is a sum over blocks can therefore be counted and drawn group by group
+(`ghostnas.nas.feasible`) without building the networks themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from ghostnas.networks.arch import Head, Stem
+from ghostnas.networks.blocks import Block
+from ghostnas.networks.space import WHOLE, Space, Value, Walk
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting(Generic[T]):
+    """One way to choose some of a space's numbers, and what it builds.
+
+    Attributes:
+        params: the searched numbers that were asked for.
+        built: the stem, a group's blocks, or the head.
+        width: of the output, before alpha.
+    """
+
+    params: Mapping[str, Value]
+    built: T
+    width: float
+
+
+class _Unknown(Exception):  # noqa: N818 - leads the exploration, nothing went wrong
+    def __init__(self, name: str, options: Sequence[Value]) -> None:
+        super().__init__()
+        self.name, self.options = name, options
+
+
+def explore(
+    build: Callable[[Callable[[str, Sequence[Any]], Any]], T],
+) -> Iterator[tuple[dict[str, Value], T]]:
+    """Everything that `build(pick)` can build, with what it asked `pick` for, each setting once.
+
+    A number that is not asked for in some settings makes no difference there and none is repeated.
+    """
+    waiting: list[dict[str, Value]] = [{}]
+    while waiting:
+        params = waiting.pop()
+
+        def pick(name: str, options: Sequence[Any], params: dict[str, Value] = params) -> Any:
+            if name not in params:
+                raise _Unknown(name, options)
+            return params[name]
+
+        try:
+            built = build(pick)
+        except _Unknown as unknown:
+            waiting += [{**params, unknown.name: value} for value in reversed(unknown.options)]
+        else:
+            yield params, built
+
+
+def wholes(space: Space) -> list[dict[str, Value]]:
+    """Every setting of the searched numbers that hold for the whole network, the first options
+    first.
+    """
+
+    def ask(pick: Callable[[str, Sequence[Any]], Any]) -> None:
+        for name in WHOLE:
+            if name in space.choices:
+                pick(name, space.choices[name])
+
+    return [params for params, _ in explore(ask)]
+
+
+def stems(space: Space, whole: Mapping[str, Value]) -> list[Setting[Stem]]:
+    """The stem's settings, given those of the whole."""
+    found = explore(lambda pick: Walk(space, _given(whole, pick)).stem())
+    return [Setting(params=params, built=stem, width=width) for params, (stem, width) in found]
+
+
+def groups(
+    space: Space, whole: Mapping[str, Value], group: int, width: float, channels: int
+) -> list[Setting[tuple[Block, ...]]]:
+    """A group's settings, given those of the whole and the width (before alpha) and channels of
+    what comes before it; groups count from 1.
+    """
+    found = explore(
+        lambda pick: Walk(space, _given(whole, pick)).group(f"group{group}", width, channels)
+    )
+    return [
+        Setting(params=params, built=tuple(blocks), width=out) for params, (blocks, out) in found
+    ]
+
+
+def heads(space: Space, whole: Mapping[str, Value]) -> list[Setting[Head]]:
+    """The head's settings, given those of the whole."""
+    found = explore(lambda pick: Walk(space, _given(whole, pick)).head())
+    return [Setting(params=params, built=head, width=0.0) for params, head in found]
+
+
+def _given(
+    whole: Mapping[str, Value], pick: Callable[[str, Sequence[Any]], Any]
+) -> Callable[[str, Sequence[Any]], Any]:
+    return lambda name, options: whole[name] if name in whole else pick(name, options)
