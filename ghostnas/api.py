@@ -44,9 +44,13 @@ def search(
     confidence: float | None = None,
     space: str | None = None,
     data: str | None = None,
+    effort: str | None = None,
     recipe: str | None = None,
+    final_recipe: str | None = None,
     scorer: str | None = None,
+    screened: int | None = None,
     trials: int | None = None,
+    halving: int | None = None,
     timeout: float | None = None,
     sampler: str | None = None,
     seed: int | None = None,
@@ -57,6 +61,7 @@ def search(
     deploy: str | None = None,
     resolution: int | None = None,
     storage: str | None = None,
+    warm_start: Place | None = None,
     progress: Say = silent,
 ) -> dict[str, Any]:
     """Find the best network for a target within budgets; returns the contents of ``result.json``.
@@ -71,7 +76,12 @@ def search(
 
     Args:
         budget: amounts with a unit, such as ``150MFLOPs`` or ``["20ms", "6MB"]``.
+        effort: ``minutes``, ``hour`` or ``night``: what is not given of `recipe`, `final_recipe`,
+            `screened`, `trials`, `halving`, `finalists` and `seeds`.
+        screened: networks to score without training before the first trial.
+        halving: stop trials that are not among the best 1/`halving` at a rung; 0 for never.
         timeout: seconds, after which no new trial starts.
+        warm_start: run folder of an earlier search, whose trials this one learns from.
 
     Raises:
         InputError: an argument is invalid.
@@ -89,8 +99,12 @@ def search(
         "confidence": confidence,
         "space": space,
         "data": data,
+        "effort": effort,
         "recipe": recipe,
+        "final_recipe": final_recipe,
         "scorer": scorer,
+        "screened": screened,
+        "halving": halving,
         "sampler": sampler,
         "seed": seed,
         "finalists": finalists,
@@ -98,6 +112,7 @@ def search(
         "deploy": deploy,
         "resolution": resolution,
         "storage": storage,
+        "warm_start": str(warm_start) if warm_start else None,
         "trials": trials,
         "timeout_s": timeout,
         "workers": workers,
@@ -110,12 +125,11 @@ def search(
     _check_names(given)
     progress(f"search in {folder}: loading PyTorch, the data and the latency table")
 
-    from ghostnas.nas import run
-    from ghostnas.nas.settings import Settings
+    from ghostnas.nas import run, settings
 
     if resume:
         return run.resume(folder, given, progress)
-    return run.start(Settings(**given), folder, progress)
+    return run.start(settings.new(given), folder, progress)
 
 
 def train(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from ghostnas.cli.options import (
     Result,
     add_confidence,
     command,
+    count,
     positive,
     resolution,
     say,
@@ -20,7 +21,8 @@ from ghostnas.cli.options import (
 )
 
 OPTIONS = (
-    *("target", "budget", "out", "resume", "confidence", "space", "data", "recipe", "scorer"),
+    *("target", "budget", "out", "resume", "confidence", "space", "data", "effort", "recipe"),
+    *("final_recipe", "scorer", "screened", "halving", "warm_start"),
     *("trials", "timeout", "sampler", "seed", "finalists", "seeds", "workers", "device"),
     *("deploy", "resolution", "storage"),
 )
@@ -34,6 +36,12 @@ def run(args: Namespace) -> Result:
     from ghostnas.nas import report
 
     return found, report.text
+
+
+def _halving(text: str) -> int:
+    if text == "1":
+        raise ArgumentTypeError("1 would stop no trial: give 0, or 2 or more")
+    return count(text)
 
 
 def how_to_resume(args: Namespace) -> str:
@@ -54,14 +62,43 @@ def add(subcommands: Any) -> None:
     add_confidence(search)
     search.add_argument("--space", help="a shipped space's name or a .toml file (ghostnet)")
     search.add_argument("--data", help="what to train on; see: ghostnas data list (synthetic)")
-    search.add_argument("--recipe", help="how each network is trained: a name or a .toml (quick)")
+    search.add_argument(
+        "--effort",
+        choices=("minutes", "hour", "night"),
+        help="how long it may take on two cores; sets what is not given below (minutes)",
+    )
+    search.add_argument("--recipe", help="how a trial is trained: a name or a .toml (quick)")
+    search.add_argument(
+        "--final-recipe",
+        metavar="RECIPE",
+        help="how finalists and the baseline are trained (that of the trials)",
+    )
     search.add_argument("--scorer", help="train, or a training-free one like synflow (train)")
+    search.add_argument(
+        "--screened",
+        type=count,
+        metavar="N",
+        help="networks to score without training before the first trial (48)",
+    )
     search.add_argument("--trials", type=positive, metavar="N", help="networks to train (6)")
+    search.add_argument(
+        "--halving",
+        type=_halving,
+        metavar="N",
+        help="stop trials that are not among the best 1/N at a rung; 0 for never (0)",
+    )
     search.add_argument("--timeout", type=seconds, metavar="T", help="90s, 30m, 2h: no new trial")
-    search.add_argument("--sampler", choices=("tpe", "random"), help="how networks are proposed")
+    search.add_argument(
+        "--sampler",
+        help="how networks are proposed: surrogate, tpe, gp, nsga2, nsga3, evolution, random, or "
+        "module:Class for an Optuna sampler of your own (surrogate)",
+    )
+    search.add_argument(
+        "--warm-start", type=Path, metavar="RUN", help="an earlier search to learn from"
+    )
     search.add_argument("--seed", type=seed, metavar="N", help="for all random numbers (0)")
     search.add_argument(
-        "--finalists", type=positive, metavar="K", help="networks retrained to choose the best (3)"
+        "--finalists", type=positive, metavar="K", help="networks retrained to choose the best (2)"
     )
     search.add_argument(
         "--seeds",

@@ -29,6 +29,9 @@ class Accuracies:
     test: tuple[float, ...]
 
 
+UNTRAINED = Accuracies(validation=(), test=())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A network that may win: a trial of the search, or the plain GhostNet it is compared with.
@@ -46,7 +49,7 @@ class Candidate:
     arch: Arch
     cost: Cost
     latency: Prediction
-    choosing: Accuracies
+    choosing: Accuracies = UNTRAINED
     reporting: Accuracies | None = None
 
     def to_json(self) -> dict[str, Any]:

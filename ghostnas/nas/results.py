@@ -5,10 +5,10 @@ nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ghostnas import stats
 from ghostnas.backends.torch_module import weights_of
@@ -39,7 +39,8 @@ class Outcome:
         winner: chosen by `choose`, and trained from fresh seeds.
         candidates: all networks trained to choose from, including the winner.
         trials: one row per trial.
-        failed: trials that ended without a score.
+        failed: trials that ended without a score; `repeated` of another process's network, and
+            `stopped` early at a rung.
         used_up: whether the space has no other network within the budget.
         skipped: images that could not be read.
     """
@@ -49,6 +50,8 @@ class Outcome:
     trials: tuple[Mapping[str, Any], ...]
     infeasible: int
     failed: int
+    repeated: int
+    stopped: int
     used_up: bool
     skipped: int
     seconds: float
@@ -69,6 +72,7 @@ def trial_rows(done: Sequence[ScoredArch], constraints: Constraints) -> list[dic
                 "trial": each.trial,
                 "id": each.arch.id,
                 "score": each.score,
+                "stopped": each.stopped,
                 "macs": counted.macs,
                 "params": counted.params,
                 "latency_ms": round(predicted.latency_ms, 4),
@@ -100,31 +104,50 @@ def write_trials(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         write_whole(folder / name, pd.DataFrame(table).to_csv(index=False).encode())
 
 
-def choose(candidates: Sequence[Candidate], validation_images: int) -> Candidate:
-    """The most accurate network on validation images; of those that cannot be distinguished from
-    it, the fastest, and of equally fast ones the smallest.
+# Which candidate wins.
+Choice: TypeAlias = Callable[[Sequence[Candidate]], Candidate]
+# Mean and standard deviation of a candidate's score, as the trials predict it.
+Predicted: TypeAlias = Callable[[Candidate], tuple[float, float] | None]
 
-    Two are distinguished by Welch's t-test over their seeds, with Holm's correction for all the
-    comparisons with the best; with one seed each, by a test of the two proportions.
 
-    Args:
-        validation_images: how many images each accuracy is measured on.
+def choose(candidates: Sequence[Candidate], predicted: Predicted = lambda each: None) -> Candidate:
+    """The network of the highest expected accuracy on validation images; of equal ones the fastest,
+    and of equally fast ones the smallest.
+
+    What is expected is the mean over the seeds, drawn towards what the trials predict (their
+    differences, around the mean of all candidates) by as much as the seeds leave uncertain: a
+    normal prior with a normal likelihood, whose variance is pooled over the candidates.
     """
-    best = max(candidates, key=lambda each: stats.summary(each.choosing.validation).mean)
-    others = [each for each in candidates if each is not best]
-    raw = [
-        _p_value(best.choosing.validation, each.choosing.validation, validation_images)
-        for each in others
+    means = [stats.summary(each.choosing.validation).mean for each in candidates]
+    guesses = [predicted(each) for each in candidates]
+    known = [guess for guess in guesses if guess is not None]
+    spread = [
+        (accuracy - mean) ** 2
+        for each, mean in zip(candidates, means, strict=True)
+        for accuracy in each.choosing.validation
     ]
-    alike = [
-        each
-        for each, p in zip(others, stats.holm(raw), strict=True)
-        if p is None or p >= SIGNIFICANT
-    ]
-    return min(
-        [best, *alike],
-        key=lambda each: (each.latency.latency_ms, each.cost.macs, each.cost.params),
+    freedom = len(spread) - len(candidates)
+    pooled = sum(spread) / freedom if freedom else 0.0
+    level = sum(means) / len(means)
+    centre = sum(mean for mean, _ in known) / len(known) if known else 0.0
+
+    def expected(at: int) -> float:
+        guess, error = guesses[at], pooled / len(candidates[at].choosing.validation)
+        if guess is None or not error + guess[1] ** 2:
+            return means[at]
+        trust = error / (error + guess[1] ** 2)
+        return (1 - trust) * means[at] + trust * (level + guess[0] - centre)
+
+    best = min(
+        range(len(candidates)),
+        key=lambda at: (
+            -expected(at),
+            candidates[at].latency.latency_ms,
+            candidates[at].cost.macs,
+            candidates[at].cost.params,
+        ),
     )
+    return candidates[best]
 
 
 def conclude(
@@ -154,8 +177,12 @@ def conclude(
         "proxy": proxy_network.to_json(proxy_network.proxy_of(best.arch, split)),
         "trials": len(found.trials),
         "failed": found.failed,
+        "repeated": found.repeated,
+        "stopped": found.stopped,
         "used_up": found.used_up,
         "scorer": settings.scorer,
+        "sampler": settings.sampler,
+        "effort": settings.effort,
         "infeasible_trained": found.infeasible,
         "skipped": found.skipped,
         "seconds": round(found.seconds, 1),
@@ -182,7 +209,8 @@ def _export(
     trained = weights.load(weights_path(folder, best.arch, seed))
     how = (
         f"a short training on {settings.data.partition(':')[0]}, recipe "
-        f"{Path(settings.recipe).stem}, seed {seed}, at {proxy_network.describe(proxy)}"
+        f"{Path(settings.final_recipe or settings.recipe).stem}, seed {seed}, at "
+        f"{proxy_network.describe(proxy)}"
     )
     name = f"{best.name} of a search under {', '.join(settings.budgets)}"
     predicted = Latency(
@@ -237,7 +265,7 @@ def _export(
 
 def _evaluation(settings: Settings, split: Split) -> Evaluation:
     """The test images; no command can name those of only some of the classes."""
-    how = recipe.load(settings.recipe)
+    how = recipe.load(settings.final_recipe or settings.recipe)
     return Evaluation(
         source=split.test,
         classes=split.preprocessing.classes,
@@ -245,12 +273,6 @@ def _evaluation(settings: Settings, split: Split) -> Evaluation:
         data=settings.data if how.classes is None else "",
         limit=how.test_pictures,
     )
-
-
-def _p_value(a: Sequence[float], b: Sequence[float], images: int) -> float | None:
-    if len(a) == len(b) == 1:
-        return stats.proportions_p_value(a[0], b[0], images)
-    return stats.welch_p_value(a, b)
 
 
 def _comparison(best: Candidate, other: Candidate) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, as_completed
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,19 @@ from sqlalchemy.exc import SQLAlchemyError
 from ghostnas.data import datasets, images
 from ghostnas.errors import BudgetError, InputError, did_you_mean
 from ghostnas.files import locked, read_text, write_whole
-from ghostnas.nas import evaluators, results, storage, study
-from ghostnas.nas.constraints import Accuracies, Candidate, Constraints
-from ghostnas.nas.evaluators import SCORERS, TRAIN, EvaluatorPool, Score
+from ghostnas.nas import (
+    feasible,
+    results,
+    rungs,
+    samplers,
+    screening,
+    storage,
+    study,
+    warm_start,
+)
+from ghostnas.nas.constraints import Candidate, Constraints
+from ghostnas.nas.evaluators import SCORERS, TRAIN, EvaluatorPool
+from ghostnas.nas.finalists import Finals
 from ghostnas.nas.results import Outcome
 from ghostnas.nas.settings import CHANGEABLE, Settings, read, to_text
 from ghostnas.nas.study import ScoredArch
@@ -37,7 +46,7 @@ from ghostnas.training.distributed import on_cuda
 from ghostnas.training.recipe import Recipe
 
 BASELINE_WIDTHS = [width / 20 for width in range(40, 1, -1)]
-SETTINGS_FILE, ELAPSED_FILE = "search.toml", "elapsed.json"
+SETTINGS_FILE, ELAPSED_FILE, SCREENED_FILE = "search.toml", "elapsed.json", "screened.json"
 
 
 def start(settings: Settings, folder: Path, say: Say) -> dict[str, Any]:
@@ -86,11 +95,13 @@ class _Prepared:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.recipe = recipe.load(settings.recipe)
+        self.final_recipe = recipe.load(settings.final_recipe or settings.recipe)
         if settings.scorer not in SCORERS:
             raise InputError(
                 f"unknown scorer {settings.scorer!r}{did_you_mean(settings.scorer, SCORERS)}; "
                 f"known: {', '.join(SCORERS)}"
             )
+        samplers.check(settings.sampler)
         on_cuda(settings.device)  # an unusable device fails before a folder is made
         self.constraints = Constraints(
             settings.target, settings.budgets, settings.confidence or None
@@ -98,18 +109,26 @@ class _Prepared:
         searched = space.load(settings.space)
         self.dataset = datasets.load(settings.data)
         self.split = splits.split(self.dataset, self.recipe)
-        if not len(self.split.validation):
+        self.final_split = splits.split(self.dataset, self.final_recipe)
+        for name, part in (
+            (settings.recipe, self.split),
+            (settings.final_recipe or settings.recipe, self.final_split),
+        ):
+            if not len(part.validation):
+                raise InputError(
+                    f"recipe {name} holds out no validation images; add validation_pictures to it"
+                )
+        if self.split.preprocessing.classes != self.final_split.preprocessing.classes:
             raise InputError(
-                f"recipe {settings.recipe} holds out no validation images; add "
-                "validation_pictures to it"
+                f"recipes {settings.recipe} and {settings.final_recipe} use different classes"
             )
         self.space = proxy_network.deployed_space(
             searched, settings.deploy, settings.resolution, self.split
         )
-        self.smallest = study.find_smallest(self.space, self.constraints.utilization)
-        self.constraints.cost_of(
-            self.space.decode(self.smallest)
-        )  # the target's table knows its ops
+        self.past = warm_start.read(Path(settings.warm_start)) if settings.warm_start else None
+        self.smallest = feasible.find_smallest(self.space, self.constraints.utilization)
+        # The target's table knows its ops.
+        self.constraints.cost_of(self.space.decode(self.smallest))
 
     def remembered(self) -> dict[str, Any]:
         """What must be unchanged for the study to resume."""
@@ -130,36 +149,32 @@ class _Prepared:
             "recipe": settings.recipe,
             **_numbers(self.recipe),
             "scorer": settings.scorer,
+            **({"halving": settings.halving} if settings.halving else {}),
         }
 
 
 def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
-    """The search: run the trials, train the best from other seeds, choose, train the winner from
-    yet other seeds, and export it.
+    """The search: score many networks without training, run the trials, train the best from other
+    seeds, choose, train the winner from yet other seeds, and export it.
     """
     settings = prepared.settings
     for line in images.skipped_lines(prepared.dataset.skipped):
         say(line)
     with locked(folder):
         url = settings.storage or f"sqlite:///{folder.resolve()}/study.db"
-        current = study.open_study(
-            url,
-            prepared.remembered(),
-            settings.sampler,
-            settings.seed,
-            prepared.space,
-            prepared.constraints.utilization,
-            prepared.smallest,
-            private=not settings.storage,
-            new=not (folder / SETTINGS_FILE).exists(),
-            say=say,
-        )
-        write_whole(folder / SETTINGS_FILE, to_text(settings).encode())
         pool = EvaluatorPool(
-            settings.data, prepared.recipe, settings.workers, settings.scorer, settings.device
+            settings.data,
+            prepared.recipe,
+            settings.workers,
+            settings.scorer,
+            settings.device,
+            prepared.final_recipe,
         )
         try:
-            run = _Run(prepared, folder, current, pool, say)
+            run = _Run(prepared, folder, pool, say)
+            run.describe()
+            run.screen()
+            run.open(url)
             run.trials()
             return run.conclude()
         except (StorageInternalError, SQLAlchemyError) as error:
@@ -174,42 +189,108 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
 class _Run:
     """A running search in its folder."""
 
-    def __init__(
-        self,
-        prepared: _Prepared,
-        folder: Path,
-        current: optuna.Study,
-        pool: EvaluatorPool,
-        say: Say,
-    ) -> None:
+    def __init__(self, prepared: _Prepared, folder: Path, pool: EvaluatorPool, say: Say) -> None:
         self._prepared, self._settings = prepared, prepared.settings
-        self._folder, self._study, self._pool, self._say = folder, current, pool, say
+        self._folder, self._pool, self._say = folder, pool, say
         self._elapsed = _Elapsed(folder / ELAPSED_FILE)
         self._used_up = False
+        self._url = ""
+        self._study: optuna.Study
+        self._sampler: samplers.FeasibleSampler
+        self._screened: Mapping[samplers.Key, Mapping[str, float]] = {}
+        self._feasible = prepared.constraints.feasible(prepared.space)
+
+    def describe(self) -> None:
+        """Say what the search chooses from, and on what."""
+        prepared, settings = self._prepared, self._settings
+        say = self._say
+        say(
+            f"budgets {', '.join(settings.budgets)}; target {settings.target}: about "
+            f"{self._feasible.count:.2g} of the {prepared.space.size:.2g} networks of space "
+            f"{prepared.space.name} meet them"
+        )
+        baseline = prepared.space.decode({})
+        for name, arch in (
+            ("the smallest network found", prepared.space.decode(prepared.smallest)),
+            ("the published one", baseline),
+            ("the largest options", prepared.space.decode(_largest(prepared))),
+        ):
+            counted, predicted = prepared.constraints.cost_of(arch)
+            share = prepared.constraints.utilization(arch)
+            say(
+                f"{name}: {counted.macs / 1e6:.1f} MFLOPs, {counted.params / 1e6:.2f} M parameters,"
+                f" {predicted.latency_ms:.1f} ms; uses {share:.0%} of the budgets"
+            )
+        trained = proxy_network.proxy_of(baseline, prepared.split)
+        say(
+            f"the published network as deployment ({settings.deploy}): "
+            f"{proxy_network.describe(baseline)}"
+        )
+        say(
+            f"the same as proxy: {proxy_network.describe(trained)}, on {len(prepared.split.train)} "
+            f"images of {prepared.dataset.name}"
+        )
+
+    def screen(self) -> None:
+        """Score networks without training, where the sampler learns from such scores."""
+        settings = self._settings
+        if settings.screened and settings.sampler == "surrogate" and settings.scorer == TRAIN:
+            self._screened = screening.screen(
+                self._feasible,
+                lambda arch: self._pool.submit_screening(
+                    arch, tuple(screening.EXPECTED), settings.seed
+                ),
+                settings.screened,
+                settings.seed,
+                self._folder / SCREENED_FILE,
+                self._say,
+            )
+
+    def open(self, url: str) -> None:
+        """Open the study, create it if it is new, and keep the settings in the run folder."""
+        prepared, settings = self._prepared, self._settings
+        self._url = url
+        if settings.sampler == "surrogate":
+            self._sampler = samplers.SurrogateSampler(
+                self._feasible,
+                settings.seed,
+                screened=self._screened or None,
+                screened_prior=screening.EXPECTED if self._screened else None,
+                past=prepared.past,
+            )
+        else:
+            self._sampler = samplers.create(settings.sampler, self._feasible, settings.seed)
+        searched, utilization = prepared.space, prepared.constraints.utilization
+        self._study = study.open_study(
+            url,
+            prepared.remembered(),
+            self._sampler,
+            feasible.published(searched, utilization) or prepared.smallest,
+            halving=settings.halving,
+            rungs=self._rungs,
+            private=not settings.storage,
+            new=not (self._folder / SETTINGS_FILE).exists(),
+            say=self._say,
+        )
+        write_whole(self._folder / SETTINGS_FILE, to_text(settings).encode())
+
+    @property
+    def _rungs(self) -> tuple[int, ...]:
+        if self._settings.scorer != TRAIN:
+            return ()
+        return rungs.epochs_of(self._prepared.recipe.epochs, self._settings.halving)
 
     def trials(self) -> None:
         """Score networks until there are as many trials as asked for."""
         prepared, settings = self._prepared, self._settings
         done = study.finished(self._study)
-        baseline = prepared.space.decode({})
-        self._say(
-            f"{len(done)} of {settings.trials} trials done; budgets "
-            f"{', '.join(settings.budgets)}; target {settings.target}"
-        )
-        trained = proxy_network.proxy_of(baseline, prepared.split)
-        self._say(
-            f"the space's published network as deployment ({settings.deploy}): "
-            f"{proxy_network.describe(baseline)}"
-        )
-        self._say(
-            f"the same as proxy: {proxy_network.describe(trained)}, on {len(prepared.split.train)} "
-            f"images of {prepared.dataset.name}"
-        )
+        self._say(f"{len(done)} of {settings.trials} trials done")
         until = time.monotonic() + settings.timeout_s if settings.timeout_s else float("inf")
         ended = study.run(
             self._study,
             prepared.space,
-            lambda arch: self._pool.submit(arch, settings.seed),
+            lambda arch, report: self._pool.submit(arch, settings.seed, self._rungs, report),
+            screened=lambda params: self._screened.get(samplers.key_of(params), {}),
             trials=settings.trials,
             at_once=settings.workers,
             until=until,
@@ -220,112 +301,78 @@ class _Run:
             self._say("the space is exhausted: it has no other network within the budgets")
 
     def conclude(self) -> dict[str, Any]:
-        """Train the best trials and plain GhostNet, choose one, and export it.
-
-        The seeds that choose took no part in the trials, whose scores flatter the best of them, and
-        those that report take no part in the choice, which in turn flatters the winner.
-        """
+        """Train the best trials and plain GhostNet, choose one, and export it."""
         settings, prepared = self._settings, self._prepared
         done = study.finished(self._study)
         if not done:
             raise BudgetError("no trial finished in the time given; raise --timeout")
         rows = results.trial_rows(done, prepared.constraints)
         results.write_trials(self._folder, rows)
-        entrants = self._entrants(done)
+        finals = Finals(self._pool, self._folder, self._say, self._elapsed.keep)
         first = settings.seed + 1
-        chosen_by = self._train(
-            [arch for _, _, arch in entrants], range(first, first + settings.seeds), "to choose"
+        predicted = self._predicted()
+        winner, candidates = finals.choose(
+            self._candidates(done, predicted),
+            range(first, first + settings.seeds),
+            lambda several: results.choose(several, lambda each: predicted.get(each.arch.id)),
         )
-        candidates = []
-        for name, trial, arch in entrants:
-            counted, predicted = prepared.constraints.cost_of(arch)
-            candidates.append(
-                Candidate(
-                    name=name,
-                    trial=trial,
-                    arch=arch,
-                    cost=counted,
-                    latency=predicted,
-                    choosing=_accuracies(chosen_by[arch.id]),
-                )
-            )
-        winner = results.choose(candidates, len(prepared.split.validation))
         self._say(f"chosen: {winner.name} ({winner.arch.id})")
-        compared = [each for each in candidates if each is winner or each.trial is None]
         fresh = range(first + settings.seeds, first + 2 * settings.seeds)
-        reported = self._train([each.arch for each in compared], fresh, "to report")
-        candidates = [
-            dataclasses.replace(each, reporting=_accuracies(reported[each.arch.id]))
-            if each in compared
-            else each
-            for each in candidates
-        ]
-        skipped = {
-            line: None
-            for scores in (*chosen_by.values(), *reported.values())
-            for score in scores
-            for line in score.skipped
-        }
-        for line in images.skipped_lines(skipped):
+        winner, candidates = finals.report(winner, candidates, fresh)
+        for line in images.skipped_lines(finals.skipped):
             self._say(line)
         failed = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.FAIL,))
         found = Outcome(
-            winner=next(each for each in candidates if each.arch.id == winner.arch.id),
+            winner=winner,
             candidates=tuple(candidates),
             trials=tuple(rows),
             infeasible=sum(prepared.constraints.utilization(each.arch) > 1 for each in done),
             failed=sum("error" in each.user_attrs for each in failed),
+            repeated=sum("repeats" in each.user_attrs for each in failed),
+            stopped=sum(each.stopped for each in done),
             used_up=self._used_up,
-            skipped=len(prepared.dataset.skipped) + len(skipped),
+            skipped=len(prepared.dataset.skipped) + len(finals.skipped),
             seconds=self._elapsed.keep(),
         )
         return results.conclude(
-            settings, prepared.split, prepared.constraints.dtype, self._folder, found
+            settings, prepared.final_split, prepared.constraints.dtype, self._folder, found
         )
 
-    def _entrants(self, done: Sequence[ScoredArch]) -> list[tuple[str, int | None, Arch]]:
-        """The best trials, all different networks, and plain GhostNet; a trial of plain GhostNet
-        counts only as the latter.
+    def _predicted(self) -> dict[str, tuple[float, float]]:
+        """Mean and standard deviation of the score of each trial's network, by its id; empty for a
+        sampler that does not predict or a score that is no accuracy.
+        """
+        if self._settings.scorer != TRAIN or not isinstance(
+            self._sampler, samplers.SurrogateSampler
+        ):
+            return {}
+        by_key = self._sampler.predict(self._study)
+        trials = self._study.get_trials(deepcopy=False, states=study.EVALUATED)
+        return {each.user_attrs["id"]: by_key[samplers.key_of(each.params)] for each in trials}
+
+    def _candidates(
+        self, done: Sequence[ScoredArch], predicted: Mapping[str, tuple[float, float]]
+    ) -> list[Candidate]:
+        """The best trials by what is expected of them, all different networks, and plain GhostNet;
+        a trial of plain GhostNet counts only as the latter.
         """
         baseline = _baseline(self._prepared)
         plain = {arch.id for _, _, arch in baseline}
-        ranked = sorted(done, key=lambda each: (-each.score, each.trial))
-        networks = {each.arch.id: each for each in reversed(ranked)}  # the best of equal ones
-        best = sorted(networks.values(), key=lambda each: (-each.score, each.trial))
-        best = [each for each in best if each.arch.id not in plain][: self._settings.finalists]
-        return [*((f"trial {each.trial}", each.trial, each.arch) for each in best), *baseline]
 
-    def _train(
-        self, archs: Sequence[Arch], seeds: Sequence[int], purpose: str
-    ) -> dict[str, list[Score]]:
-        """Each network's trainings from these seeds, by its id; those of an earlier process are
-        read from the run folder.
-        """
-        known: dict[tuple[str, int], Score] = {}
-        running: dict[Future[Score], tuple[str, int]] = {}
-        for arch in archs:
-            for seed in seeds:
-                path = results.weights_path(self._folder, arch, seed)
-                score = evaluators.recorded(path)
-                if score is None:
-                    running[self._pool.submit_test(arch, seed, path)] = (arch.id, seed)
-                else:
-                    known[arch.id, seed] = score
-        self._say(
-            f"training {purpose}: {len(archs)} networks from {len(seeds)} fresh seeds each"
-            + (f", {len(known)} of them already done" if known else "")
-        )
-        began = time.monotonic()
-        for count, future in enumerate(as_completed(running), 1):
-            score = known[running[future]] = future.result()
-            self._elapsed.keep()
-            arch_id, seed = running[future]
-            left = duration((time.monotonic() - began) / count * (len(running) - count))
-            self._say(
-                f"{count}/{len(running)} trainings {purpose}: {arch_id}, seed {seed}: "
-                f"{score.accuracy:.1%} on validation images; {left} left"
+        def worth(each: ScoredArch) -> tuple[float, int]:
+            return -predicted.get(each.arch.id, (each.score, 0.0))[0], each.trial
+
+        whole = [each for each in done if not each.stopped] if not predicted else done
+        networks = {each.arch.id: each for each in sorted(whole, key=worth, reverse=True)}
+        best = [each for each in sorted(networks.values(), key=worth) if each.arch.id not in plain]
+        entrants = [(f"trial {each.trial}", each.trial, each.arch) for each in best]
+        found = []
+        for name, trial, arch in [*entrants[: self._settings.finalists], *baseline]:
+            counted, latency = self._prepared.constraints.cost_of(arch)
+            found.append(
+                Candidate(name=name, trial=trial, arch=arch, cost=counted, latency=latency)
             )
-        return {arch.id: [known[arch.id, seed] for seed in seeds] for arch in archs}
+        return found
 
 
 class _Elapsed:
@@ -365,8 +412,11 @@ class _Progress:
         pace = (time.monotonic() - self._began) / (len(self._done) - self._before)
         counted, predicted = self._prepared.constraints.cost_of(scored.arch)
         left = duration(pace * max(0, trials - len(self._done)))
+        best = max((e for e in self._done if not e.stopped), key=lambda e: e.score, default=best)
+        stopped = " when it was stopped early" if scored.stopped else ""
         self._say(
-            f"{len(self._done)}/{trials} trials: trial {scored.trial} has {self._text(scored)}, "
+            f"{len(self._done)}/{trials} trials: trial {scored.trial} has {self._text(scored)}"
+            f"{stopped}, "
             f"{counted.macs / 1e6:.1f} MFLOPs, {predicted.latency_ms:.1f} ms; best is trial "
             f"{best.trial}, {self._text(best)}; {left} left"
         )
@@ -389,11 +439,18 @@ def _baseline(prepared: _Prepared) -> list[tuple[str, int | None, Arch]]:
     return []
 
 
-def _accuracies(scores: Sequence[Score]) -> Accuracies:
-    return Accuracies(
-        validation=tuple(score.accuracy for score in scores),
-        test=tuple(score.test_accuracy for score in scores),
-    )
+def _largest(prepared: _Prepared) -> dict[str, Any]:
+    """The largest option of every number."""
+    choices = prepared.space.choices
+    return {
+        name: max(options, key=lambda option: _amount(prepared, name, option))
+        for name, options in choices.items()
+    }
+
+
+def _amount(prepared: _Prepared, name: str, option: Any) -> float:
+    """Multiply-accumulates of the published network with one other option."""
+    return prepared.constraints.cost_of(prepared.space.decode({name: option}))[0].macs
 
 
 def _located(settings: Settings) -> Settings:
@@ -407,6 +464,8 @@ def _located(settings: Settings) -> Settings:
         data=datasets.absolute(settings.data),
         space=absolute(settings.space),
         recipe=absolute(settings.recipe),
+        final_recipe=absolute(settings.final_recipe),
+        warm_start=str(Path(settings.warm_start).resolve()) if settings.warm_start else "",
         target=absolute(settings.target),
     )
 

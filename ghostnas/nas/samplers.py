@@ -30,8 +30,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ghostnas.arrays import Array
 from ghostnas.errors import InputError, did_you_mean
-from ghostnas.nas import surrogate
+from ghostnas.nas import surrogate, warm_start
 from ghostnas.nas.surrogate import Group, Surrogate
+from ghostnas.nas.warm_start import PastTrial
 from ghostnas.networks.space import Params, Value
 
 Key: TypeAlias = frozenset[tuple[str, Value]]
@@ -246,8 +247,8 @@ class SurrogateSampler(FeasibleSampler):
         screened: training-free scores of candidates, by their settings; the pool then consists of
             these. A trial's own may be in its attribute `SCREENED`.
         screened_prior: expected weight of each, in standard deviations of the accuracy.
-        past: settings and standardised scores of earlier studies, with their noise relative to that
-            of a full evaluation.
+        past: an earlier search's trials; they count the less, the more the trials of this one
+            contradict them.
     """
 
     def __init__(
@@ -257,11 +258,11 @@ class SurrogateSampler(FeasibleSampler):
         *,
         screened: Mapping[Key, Mapping[str, float]] | None = None,
         screened_prior: Mapping[str, float] | None = None,
-        past: Sequence[tuple[Params, float, float]] = (),
+        past: Sequence[PastTrial] | None = None,
     ) -> None:
         super().__init__(feasible, seed)
         self._prior = dict(screened_prior or {})
-        self._past = list(past)
+        self._past = list(past or ())
         self._candidates = _Candidates(feasible, tuple(self._prior))
         for key, scores in (screened or {}).items():
             self._candidates.add(dict(key), scores)
@@ -291,11 +292,20 @@ class SurrogateSampler(FeasibleSampler):
             rows.append(self._candidates.add(each.params, each.user_attrs.get(SCREENED, {})))
             scores.append(sign * score)
             noise.append(rung_noise)
-        level, unit = (float(np.mean(scores)), float(np.std(scores)) or 1.0) if scores else (0, 1)
-        for params, score, past_noise in self._past:
-            rows.append(self._candidates.add(params, {}))
-            scores.append(level + unit * score)
-            noise.append(past_noise)
+        if self._past:
+            past_rows = [self._candidates.add(each.params, {}) for each in self._past]
+            past_scores = [each.score for each in self._past]
+            groups = self._candidates.groups(self._prior)
+            alone = Surrogate(groups, past_rows, past_scores, [1.0] * len(past_rows))
+            expected = alone.predict()[0][rows]
+            factor = warm_start.NOISE * warm_start.discount(scores, list(expected))
+            level = float(np.mean(scores)) if scores else 0.0
+            unit = (float(np.std(scores)) if len(scores) > 1 else 0.0) or 1.0
+            # The levels of both searches may differ: past scores are moved to this one's.
+            shift = float(np.mean(expected)) if rows else 0.0
+            scores += [level + unit * (each - shift) for each in past_scores]
+            rows += past_rows
+            noise += [factor] * len(past_rows)
         return Surrogate(self._candidates.groups(self._prior), rows, scores, noise)
 
     def predict(self, study: optuna.Study) -> dict[Key, tuple[float, float]]:

@@ -47,7 +47,10 @@ def screen(
         count = min(count, len(everything))
     while len(found) < count:
         before = len(found)
-        for wave in (_even(feasible, found, count // 2, rng), _changed(feasible, found, count, rng)):
+        for wave in (
+            _even(feasible, found, count // 2, rng),
+            _changed(feasible, found, count, rng),
+        ):
             _score(feasible, submit, wave, found, path, say, count)
         if len(found) == before:
             break  # hardly any network is left, or none can be scored
@@ -79,7 +82,9 @@ def _changed(
     missing = min(count - len(found), max(PARENTS, count // 8))
     if missing <= 0 or not found:
         return []
-    values = np.array([[scores.get(name, np.nan) for name in EXPECTED] for scores in found.values()])
+    values = np.array(
+        [[scores.get(name, np.nan) for name in EXPECTED] for scores in found.values()]
+    )
     spread = np.nanstd(values, axis=0)
     standard = (values - np.nanmean(values, axis=0)) / np.where(spread > 0, spread, 1.0)
     promise = np.nan_to_num(standard, nan=-3.0) @ np.array(list(EXPECTED.values()))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ghostnas import records
-from ghostnas.errors import InputError
+from ghostnas.errors import InputError, did_you_mean
 from ghostnas.files import toml_value
 from ghostnas.training.proxy_network import PUBLISHED
 from ghostnas.versions import versions_text
@@ -19,11 +21,22 @@ class Settings:
     """What a search is asked to do; kept in the run folder's search.toml.
 
     `trials`, `timeout_s`, `workers` and `device` may change when a search resumes; the others may
-    not. `deploy` and `resolution` determine the deployment (`ghostnas.training.proxy_network`).
-    `scorer` determines how a trial is scored: by a training with the recipe, or without training.
-    `seeds` is how many times each of the best `finalists` and the baseline are trained to choose,
-    and the winner and the baseline again to report; `confidence` is that of latency budgets, 0 for
-    the prediction itself. `fingerprint` is that of the data's images.
+    not. The defaults are those of a folder that does not say; a new search has those of its
+    `effort`, a key of EFFORTS.
+
+    Attributes:
+        confidence: of latency budgets; 0 for the prediction itself.
+        recipe, final_recipe: of the trials, and of the trainings that choose and report; the
+            latter is that of the trials if it is empty.
+        scorer: how a trial is scored: by a training with the recipe, or without training.
+        screened: networks that are scored without training before the first trial.
+        halving: trials are stopped early unless they are among the best 1/halving at a rung; 0 for
+            never (`ghostnas.nas.rungs`).
+        finalists, seeds: how many of the best are trained with the baseline to choose, and from how
+            many seeds each; the winner and the baseline are trained from as many again to report.
+        deploy, resolution: determine the deployment (`ghostnas.training.proxy_network`).
+        warm_start: run folder of an earlier search that this one learns from.
+        fingerprint: of the data's images.
     """
 
     target: str
@@ -31,8 +44,12 @@ class Settings:
     confidence: float = 0.0
     space: str = "ghostnet"
     data: str = "synthetic"
+    effort: str = "minutes"
     recipe: str = "quick"
+    final_recipe: str = ""
     scorer: str = "train"
+    screened: int = 0
+    halving: int = 0
     sampler: str = "tpe"
     seed: int = 0
     finalists: int = 3
@@ -40,6 +57,7 @@ class Settings:
     deploy: str = PUBLISHED
     resolution: int = 0
     storage: str = ""
+    warm_start: str = ""
     trials: int = 6
     timeout_s: float = 0.0
     workers: int = 2
@@ -47,7 +65,47 @@ class Settings:
     fingerprint: str = ""
 
 
+# What a new search does by how long it may take, where it is not told otherwise: on two cores of a
+# CPU about the time of its name.
+EFFORTS: dict[str, dict[str, Any]] = {
+    "minutes": {"recipe": "quick", "screened": 48, "trials": 6, "finalists": 2, "seeds": 3},
+    "hour": {
+        "recipe": "short",
+        "final_recipe": "proxy",
+        "screened": 300,
+        "trials": 24,
+        "halving": 2,
+        "finalists": 3,
+        "seeds": 2,
+    },
+    "night": {
+        "recipe": "proxy",
+        "final_recipe": "cifar-short",
+        "screened": 1000,
+        "trials": 60,
+        "halving": 2,
+        "finalists": 3,
+        "seeds": 3,
+    },
+}
 CHANGEABLE = {"trials", "timeout_s", "workers", "device"}
+
+
+def new(given: Mapping[str, Any]) -> Settings:
+    """The settings of a new search, which has its effort's where it is not told otherwise.
+
+    Raises:
+        InputError: there is no such effort.
+    """
+    effort = given.get("effort", "minutes")
+    if effort not in EFFORTS:
+        raise InputError(
+            f"--effort {effort!r}: known are {', '.join(EFFORTS)}{did_you_mean(effort, EFFORTS)}"
+        )
+    preset = {"sampler": "surrogate", **EFFORTS[effort]}
+    if given.get("recipe") is not None:
+        preset.pop("final_recipe", None)  # one recipe for all, unless another is given
+    return Settings(**{**preset, **given})
 
 
 def to_text(settings: Settings) -> str:

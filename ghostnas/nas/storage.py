@@ -68,7 +68,7 @@ class PatientProxy(_Patient, GrpcStorageProxy):
     """Optuna's storage behind a gRPC server (`optuna.storages.run_grpc_proxy_server`), patient."""
 
     def __init__(self, url: str, say: Say) -> None:
-        import grpc
+        import grpc  # type: ignore[import-untyped]
 
         _Patient.__init__(self, url, say, (grpc.RpcError,))
         host, _, port = url.removeprefix(GRPC).partition(":")

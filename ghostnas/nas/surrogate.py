@@ -44,7 +44,8 @@ def scaled(values: Array) -> Array:
     """Features centred, and all divided by one number so that rows have a mean square of 1."""
     centred = values - values.mean(0)
     size = float((centred**2).sum(1).mean()) ** 0.5
-    return centred / size if size else centred
+    found: Array = centred / size if size else centred
+    return found
 
 
 def one_hot(

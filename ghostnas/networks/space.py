@@ -7,6 +7,7 @@ samples, with a lookup it decodes.
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -90,6 +91,11 @@ class Space:
     def hash(self) -> str:
         text = repr((self.block, sorted(self.numbers.items()), sorted(self.choices.items())))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def size(self) -> float:
+        """How many combinations its options have, whether or not all their numbers matter."""
+        return float(math.prod(map(len, self.choices.values())))
 
     def pin(self, **numbers: Value) -> Space:
         """The same space with some of its searched numbers fixed.

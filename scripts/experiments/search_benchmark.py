@@ -111,9 +111,7 @@ def run(table: Table, sampler: str, seed: int, trials: int) -> tuple[list[float]
     others = [each for each in range(seeds) if each != seed % seeds] or [0]
     judged = table.accuracies[:, others].mean(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(
-        direction="maximize", sampler=samplers.create(sampler, table, seed)
-    )
+    study = optuna.create_study(direction="maximize", sampler=samplers.create(sampler, table, seed))
     curve: list[float] = []
     best, began = -np.inf, time.perf_counter()
     for _ in range(trials):
@@ -195,9 +193,7 @@ def report(args: argparse.Namespace) -> None:
                 for curve, _ in found
             ]
             low, high = np.percentile(needed, [25, 75])
-            better = statistics.median(
-                float((judged > curve[-1]).mean()) for curve, _ in found
-            )
+            better = statistics.median(float((judged > curve[-1]).mean()) for curve, _ in found)
             seconds = statistics.median(s / args.trials for _, s in found)
             print(
                 f"| {name} | {statistics.median(needed):g} | {statistics.mean(needed):.1f} | "
