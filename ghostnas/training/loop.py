@@ -136,7 +136,7 @@ def train(
         while learner.step < plan.steps:
             epoch = learner.step // plan.steps_an_epoch
             for images, labels in _batches(task, execution, plan, first=learner.step):
-                rate = recipe.learning_rate * _schedule(learner.step / plan.steps, recipe)
+                rate = recipe.learning_rate * schedule(learner.step / plan.steps, recipe)
                 learner.learn(images, labels, rate)
                 step, last = learner.step, learner.step == plan.steps
                 epoch_done = step % plan.steps_an_epoch == 0
@@ -329,8 +329,8 @@ def _accuracy(learner: Learner, task: Task, execution: Execution) -> float:
     return accuracy
 
 
-def _schedule(progress: float, recipe: Recipe) -> float:
-    """Share of the highest learning rate at a share of the steps."""
+def schedule(progress: float, recipe: Recipe) -> float:
+    """Share of the highest learning rate at a share of the steps, `progress`, from 0 to 1."""
     warmup = recipe.warmup
     if progress < warmup:
         return (progress + 0.01) / (warmup + 0.01)
