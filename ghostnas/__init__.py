@@ -2,8 +2,8 @@
 
 What the commands do, as functions of Python: `search`, `train`, `evaluate`, `export`, `show`,
 `predict_latency`, `build_table`, `check_table`, `calibrate_table`, `import_table`, `list_targets`,
-`load_network`, `load_space`, `load_data`. Each is loaded when it is first asked for; importing
-ghostnas loads neither torch nor Optuna nor a runtime.
+`load_network`, `load_space`, `load_data`; `DeviceOptions` says how to measure on a device. Each is
+loaded when it is first asked for; importing ghostnas loads neither torch nor Optuna nor a runtime.
 """
 
 from importlib import import_module
@@ -13,6 +13,7 @@ from ghostnas._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from ghostnas.api import (
+        DeviceOptions,
         build_table,
         calibrate_table,
         check_table,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Arch",
+    "DeviceOptions",
     "GhostnasError",
     "Graph",
     "Prediction",

@@ -1,5 +1,6 @@
-"""The Python API: one function per command. Each takes the command's options under the same names
-and returns what ``--json`` prints; ``import ghostnas`` exposes all of them.
+"""The Python API: one function per command. Each takes the command's options under the same names,
+those of a device together in `DeviceOptions`, and returns what ``--json`` prints;
+``import ghostnas`` exposes all of them.
 
 Modules that load torch, Optuna or a runtime are imported by the function that needs them. Errors
 are `ghostnas.GhostnasError`, with the message that the command line prints. `progress` is called
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -32,7 +34,32 @@ Place: TypeAlias = str | PathLike[str]
 
 NETWORKS = 100  # measured whole for a table
 WORKERS = 2  # default number of processes, if there are that many CPUs
-EMULATOR = Path(".emulation")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceOptions:
+    """A device and how to measure on it, for `build_table`, `check_table`, `calibrate_table` and
+    `export`, which take a device that needs no further options by its name alone.
+
+    >>> board = ghostnas.DeviceOptions(device="ssh:pi@board", cores="little", rounds=10)
+    >>> board.cores
+    'little'
+
+    Attributes:
+        device: ``local``, ``ssh:user@host[:port]``, ``adb[:SERIAL]`` or ``emulated:CORE``.
+        cores: ``big``, ``little`` or indices such as ``0,2-3``.
+        rounds: how many rounds of runs.
+        python: the path of the device's Python, with LiteRT; this one, or ``python3`` elsewhere.
+        benchmark_model: the path of TFLite's benchmark_model for the device, to use instead.
+        emulator: the folder that ``scripts/emulated_arm/setup`` created.
+    """
+
+    device: str = "local"
+    cores: str = "big"
+    rounds: int = 30
+    python: str | None = None
+    benchmark_model: str | None = None
+    emulator: Place = Path(".emulation")
 
 
 def search(
@@ -257,12 +284,7 @@ def export(
     target: str | Sequence[str] = (),
     measure: bool = False,
     threads: int = 1,
-    device: str = "local",
-    cores: str = "big",
-    rounds: int = 30,
-    python: str | None = None,
-    benchmark_model: str | None = None,
-    emulator: Place = EMULATOR,
+    device: str | DeviceOptions = "local",
     progress: Say = silent,
 ) -> dict[str, Any]:
     """Write a network's files, each run in its own runtime and compared with PyTorch.
@@ -306,10 +328,8 @@ def export(
     with ExitStack() as stack:
 
         def time_model(model: bytes, dtype: str) -> tuple[Timing | str, Origin]:
-            opened = _bench(
-                device, dtype, threads, cores, rounds, python, benchmark_model, emulator
-            )
-            return table_build.time_model(stack.enter_context(opened), model)
+            bench = stack.enter_context(_bench(device, dtype, threads))
+            return table_build.time_model(bench, model)
 
         return exporting.export_network(request, folder, time_model if measure else None, progress)
 
@@ -330,12 +350,29 @@ def show(
     Raises:
         InputError: there is no such network or target.
     """
-    from ghostnas.latency import summary
+    from ghostnas.ir import cost
+    from ghostnas.latency import table
+    from ghostnas.latency.predictor import CONFIDENCE, Predictor
     from ghostnas.networks import zoo
+    from ghostnas.networks.arch import lower
 
     if confidence is not None and target is None:
         raise InputError("--confidence applies to a latency: add --target")
-    return summary.describe(zoo.find(network, width, resolution), target, confidence)
+    arch = zoo.find(network, width, resolution)
+    described: dict[str, Any] = {"id": arch.id, **asdict(cost.count(lower(arch)))}
+    described["resolution"] = arch.resolution
+    if target is not None:
+        confidence = confidence or CONFIDENCE
+        predicted = Predictor(table.load(target), confidence).predict(arch)
+        described |= {
+            "target": target,
+            "latency_ms": predicted.latency_ms,
+            "latency_low_ms": predicted.low_ms,
+            "latency_high_ms": predicted.high_ms,
+            "confidence": confidence if predicted.calibrated else None,
+            "missing_ops": [str(signature) for signature in predicted.interpolated],
+        }
+    return described
 
 
 def predict_latency(
@@ -365,23 +402,18 @@ def predict_latency(
 def build_table(
     *,
     out: Place,
-    device: str = "local",
+    device: str | DeviceOptions = "local",
     space: str = "ghostnet",
     dtype: str = "fp32",
     threads: int = 1,
     ops: int = 4000,
     networks: int | None = None,
-    cores: str = "big",
-    rounds: int = 30,
-    python: str | None = None,
-    benchmark_model: str | None = None,
-    emulator: Place = EMULATOR,
     progress: Say = silent,
 ) -> dict[str, Any]:
     """Measure a space's ops and some of its networks on a device, and write a latency table.
 
     >>> built = ghostnas.build_table(out="here.csv", space="small.toml", ops=120, networks=10,
-    ...     rounds=2)
+    ...     device=ghostnas.DeviceOptions(rounds=2))
     >>> built["ops"] > 50
     True
 
@@ -400,9 +432,8 @@ def build_table(
 
     file = _table_file(out)
     if networks is None:  # an emulator tells no more about a network than about its ops
-        networks = 0 if device.startswith(SCHEME) else NETWORKS
-    opened = _bench(device, dtype, threads, cores, rounds, python, benchmark_model, emulator)
-    with locked_file(file), opened as bench:
+        networks = 0 if _options(device).device.startswith(SCHEME) else NETWORKS
+    with locked_file(file), _bench(device, dtype, threads) as bench:
         searched = spaces.load(space)
         built = table_build.build(bench, searched, file, ops=ops, networks=networks, say=progress)
     return {
@@ -420,20 +451,16 @@ def build_table(
 def check_table(
     target: Place,
     *,
-    device: str = "local",
+    device: str | DeviceOptions = "local",
     space: str = "ghostnet",
     networks: int = 50,
     seed: int = 2,
-    cores: str = "big",
-    rounds: int = 30,
-    python: str | None = None,
-    benchmark_model: str | None = None,
-    emulator: Place = EMULATOR,
     progress: Say = silent,
 ) -> dict[str, Any]:
     """Check one of your tables against networks it has not seen, measured on its device.
 
-    >>> checked = ghostnas.check_table("here.csv", space="small.toml", networks=10, rounds=2)
+    >>> checked = ghostnas.check_table("here.csv", space="small.toml", networks=10,
+    ...     device=ghostnas.DeviceOptions(rounds=2))
     >>> 0 <= checked["coverage"] <= 1
     True
 
@@ -448,10 +475,7 @@ def check_table(
 
     file = _table_file(target)
     origin = table.load(str(file)).origin
-    opened = _bench(
-        device, origin.dtype, origin.threads, cores, rounds, python, benchmark_model, emulator
-    )
-    with locked_file(file), opened as bench:
+    with locked_file(file), _bench(device, origin.dtype, origin.threads) as bench:
         searched = spaces.load(space)
         checked = table_check.check(
             bench, file, searched, networks=networks, seed=seed, say=progress
@@ -463,20 +487,15 @@ def calibrate_table(
     target: str,
     *,
     out: Place,
-    device: str = "local",
+    device: str | DeviceOptions = "local",
     space: str = "ghostnet",
     networks: int = 20,
-    cores: str = "big",
-    rounds: int = 30,
-    python: str | None = None,
-    benchmark_model: str | None = None,
-    emulator: Place = EMULATOR,
     progress: Say = silent,
 ) -> dict[str, Any]:
     """Transfer a table to another device of its kind by measuring a few networks there.
 
-    >>> carried = ghostnas.calibrate_table("here.csv", space="small.toml", networks=10, rounds=2,
-    ...     out="there.csv")
+    >>> carried = ghostnas.calibrate_table("here.csv", space="small.toml", networks=10,
+    ...     device=ghostnas.DeviceOptions(rounds=2), out="there.csv")
     >>> carried["networks"]
     10
 
@@ -491,10 +510,7 @@ def calibrate_table(
 
     known, file = table.load(str(target)), _table_file(out)
     origin = known.origin
-    opened = _bench(
-        device, origin.dtype, origin.threads, cores, rounds, python, benchmark_model, emulator
-    )
-    with locked_file(file), opened as bench:
+    with locked_file(file), _bench(device, origin.dtype, origin.threads) as bench:
         searched = spaces.load(space)
         carried = table_check.calibrate(
             bench, known, searched, file, networks=networks, say=progress
@@ -622,33 +638,30 @@ def load_data(spec: str, *, strict: bool = False) -> Dataset:
     return datasets.load(spec, strict)
 
 
+def _options(device: str | DeviceOptions) -> DeviceOptions:
+    return DeviceOptions(device=device) if isinstance(device, str) else device
+
+
 @contextmanager
-def _bench(
-    device: str,
-    dtype: str,
-    threads: int,
-    cores: str,
-    rounds: int,
-    python: str | None,
-    benchmark_model: str | None,
-    emulator: Place,
-) -> Iterator[Bench]:
+def _bench(device: str | DeviceOptions, dtype: str, threads: int) -> Iterator[Bench]:
     from ghostnas.devices.bench import DeviceBench, Setting
     from ghostnas.devices.device import open_device
     from ghostnas.devices.emulated import SCHEME, EmulatedBench
 
+    given = _options(device)
     setting = Setting(
         dtype=dtype,
         threads=threads,
-        cores=cores,
-        rounds=rounds,
-        python=python or (sys.executable if device == "local" else "python3"),
-        benchmark_model=benchmark_model,
+        cores=given.cores,
+        rounds=given.rounds,
+        python=given.python or (sys.executable if given.device == "local" else "python3"),
+        benchmark_model=given.benchmark_model,
     )
-    if device.startswith(SCHEME):
-        yield EmulatedBench(device.removeprefix(SCHEME), setting, Path(emulator))
+    if given.device.startswith(SCHEME):
+        core = given.device.removeprefix(SCHEME)
+        yield EmulatedBench(core, setting, Path(given.emulator))
         return
-    with open_device(device) as opened:
+    with open_device(given.device) as opened:
         yield DeviceBench(opened, setting)
 
 

@@ -91,7 +91,12 @@ def welch_p_value(a: Sequence[float], b: Sequence[float]) -> float | None:
         return None
     if max(first.std, second.std) < NO_SPREAD:
         return 1.0 if abs(first.mean - second.mean) < NO_SPREAD else None
-    return float(_welch(a, b).pvalue)
+    found = stats.ttest_ind_from_stats(  # ttest_ind gives the same in 13 times the time
+        *(first.mean, first.std, first.count),
+        *(second.mean, second.std, second.count),
+        equal_var=False,
+    )
+    return float(found.pvalue)
 
 
 def difference_interval(

@@ -10,6 +10,7 @@ from small import write_pictures
 from ghostnas.cli.main import main
 from ghostnas.latency import table
 
+pytestmark = pytest.mark.usefixtures("one_core")
 EARLIER = Path(__file__).parent / "golden" / "earlier"
 
 

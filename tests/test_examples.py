@@ -1,5 +1,6 @@
 """The examples run as they stand, on data that are small enough for a test."""
 
+import functools
 import runpy
 import sys
 from pathlib import Path
@@ -7,6 +8,10 @@ from pathlib import Path
 import pytest
 from small import write_pictures, write_space
 
+import ghostnas
+from ghostnas import api
+
+pytestmark = pytest.mark.usefixtures("one_core")
 ROOT = Path(__file__).parents[1]
 RECIPE = "epochs = 1\nbatch_size = 16\nlearning_rate = 0.01\nvalidation_pictures = 16\n"
 
@@ -39,6 +44,7 @@ def test_a_space_is_drawn_from(
     assert times == sorted(times)
 
 
+@pytest.mark.slow
 def test_a_network_is_searched_trained_and_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -48,6 +54,7 @@ def test_a_network_is_searched_trained_and_exported(
         *("--proxy", str(tmp_path / "short.toml"), "--recipe", str(tmp_path / "short.toml")),
         *("--budget", "300KFLOPs", "--trials", "2", "--out", str(tmp_path / "out")),
     ]
+    monkeypatch.setattr(ghostnas, "search", functools.partial(api.search, workers=1))
     said = run("search_and_export", arguments, monkeypatch, capsys)
     assert "best: " in said
     assert "model-int8.tflite: " in said

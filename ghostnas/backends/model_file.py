@@ -18,8 +18,8 @@ import numpy as np
 
 from ghostnas.arrays import Array
 from ghostnas.errors import InputError
-from ghostnas.files import read_bytes
-from ghostnas.ir import checksum, weights
+from ghostnas.files import check_seal, read_bytes
+from ghostnas.ir import weights
 from ghostnas.ir.preprocessing import CHANNELS, IMAGENET, Preprocessing, from_json
 
 # Names of the text entries in an exported file.
@@ -65,7 +65,7 @@ def open_model(path: Path, *, threads: int = 1, device: str = "cpu") -> ModelFil
     """
     path = _file(path)
     content = read_bytes(path)
-    checksum.check(content, str(path))
+    check_seal(content, str(path))
     try:
         opened = _READERS[path.suffix](path, content, threads, device)
         logits = opened.run(np.zeros((1, CHANNELS, *[opened.resolution] * 2), np.float32))
@@ -184,12 +184,12 @@ def _read_onnx(path: Path, content: bytes, threads: int, device: str) -> ModelFi
 
 
 def _read_tflite(path: Path, content: bytes, threads: int, device: str) -> ModelFile:
-    from ghostnas.backends import tflite_metadata, tflite_runtime
+    from ghostnas.backends import tflite_runtime, tflite_writer
 
     interpreter = tflite_runtime.load(content, threads=threads)
     [source], [target] = interpreter.get_input_details(), interpreter.get_output_details()
     height, width, channels = map(int, source["shape"][1:])
-    texts = tflite_metadata.texts_of(content)
+    texts = tflite_writer.texts_of(content)
     return _model(
         path,
         "tflite",

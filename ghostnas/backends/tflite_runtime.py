@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ghostnas.arrays import Array
+from ghostnas.errors import GhostnasError
 
 STDERR = 2
 NEWS = b"INFO: "  # how LiteRT begins a line that nobody needs to act on
@@ -49,6 +50,19 @@ def run(interpreter: Any, images: Array) -> Array:
         interpreter.invoke()
         logits.append(_from(target, interpreter.get_tensor(target["index"])[0]))
     return np.stack(logits)
+
+
+def run_model(model: bytes, images: Array, *, xnnpack: bool = True) -> Array:
+    """Logits (n, classes) of `images` (n, 3, height, width), one image at a time.
+
+    Raises:
+        GhostnasError: with `xnnpack`, if that delegate did not take the whole graph at once.
+    """
+    interpreter = load(model, xnnpack=xnnpack)
+    parts, _ = delegates(interpreter)
+    if xnnpack and parts != 1:
+        raise GhostnasError(f"XNNPACK took the .tflite model in {parts} parts, not in one")
+    return run(interpreter, images)
 
 
 def _to(tensor: Any, values: Array) -> Array:

@@ -11,8 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ghostnas.arrays import Array
-from ghostnas.backends.torch_depthwise import DepthwiseConv2d
-from ghostnas.backends.torch_pointwise import PointwiseConv2d
+from ghostnas.backends.torch_convolutions import DepthwiseConv2d, PointwiseConv2d
 from ghostnas.errors import InputError
 from ghostnas.ir.graph import (
     BATCH_NORM_EPS,

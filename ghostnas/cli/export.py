@@ -35,7 +35,7 @@ def run(args: Namespace) -> Result:
         measure=args.measure,
         threads=args.threads,
         progress=say,
-        **device_options(args),
+        device=device_options(args),
     )
 
     from ghostnas.nas import report

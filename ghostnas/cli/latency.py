@@ -39,7 +39,7 @@ def build_table(args: Namespace) -> Result:
         ops=args.ops,
         networks=args.networks,
         progress=say,
-        **device_options(args),
+        device=device_options(args),
     )
     return built, _built_text
 
@@ -51,7 +51,7 @@ def check_table(args: Namespace) -> Result:
         networks=args.networks,
         seed=args.seed,
         progress=say,
-        **device_options(args),
+        device=device_options(args),
     )
     return checked, _checked_text
 
@@ -63,7 +63,7 @@ def calibrate_table(args: Namespace) -> Result:
         space=args.space,
         networks=args.networks,
         progress=say,
-        **device_options(args),
+        device=device_options(args),
     )
     return carried, lambda r: f"{r['table']}: {r['ops']} ops, from {r['networks']} networks"
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ghostnas.api import DeviceOptions
+
 LARGEST_SEED = 2**31 - 1
 # A command's result, as JSON types, and how to format it as text.
 Result: TypeAlias = tuple[Mapping[str, Any], Callable[[Mapping[str, Any]], str]]
@@ -51,12 +53,16 @@ def add_space(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--space", default="ghostnet", help="the space whose networks are measured")
 
 
-DEVICE_OPTIONS = ("device", "emulator", "cores", "rounds", "python", "benchmark_model")
-
-
-def device_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The values of `add_device`'s options, by their names."""
-    return {name: getattr(args, name) for name in DEVICE_OPTIONS}
+def device_options(args: argparse.Namespace) -> DeviceOptions:
+    """What `add_device`'s options say."""
+    return DeviceOptions(
+        device=args.device,
+        cores=args.cores,
+        rounds=args.rounds,
+        python=args.python,
+        benchmark_model=args.benchmark_model,
+        emulator=args.emulator,
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Mapping
 from typing import Any
 
 from ghostnas import api
@@ -17,10 +18,27 @@ def run(args: Namespace) -> Result:
         resolution=args.resolution,
         confidence=args.confidence,
     )
+    return found, to_text
 
-    from ghostnas.latency import summary
 
-    return found, summary.text
+def to_text(described: Mapping[str, Any]) -> str:
+    """A description as text for people."""
+    lines = [
+        f"{described['id']} at {described['resolution']} px",
+        f"{described['macs'] / 1e6:.1f} MFLOPs ({described['macs']:,} multiply-accumulates)",
+        f"{described['params']:,} parameters, {described['model_bytes'] / 1e6:.1f} MB as .tflite",
+        f"{described['peak_activation_bytes'] / 1e6:.2f} MB of activations at the peak",
+    ]
+    if "target" in described:
+        confidence = described["confidence"]
+        lines.append(
+            f"{described['latency_ms']:.2f} ms on {described['target']} "
+            f"({described['latency_low_ms']:.2f} to {described['latency_high_ms']:.2f}, "
+            f"{f'{100 * confidence:g} %' if confidence else 'not calibrated'})"
+        )
+        if missing := described["missing_ops"]:
+            lines.append(f"{len(missing)} ops are not in the table and were interpolated")
+    return "\n".join(lines)
 
 
 def add(subcommands: Any) -> None:

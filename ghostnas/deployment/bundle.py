@@ -15,16 +15,13 @@ from ghostnas.arrays import Array
 from ghostnas.backends import (
     onnx_writer,
     quantization,
-    tflite_metadata,
     tflite_writer,
     torch_export,
 )
 from ghostnas.backends.model_file import ARCH_ID, DTYPE, ORIGIN, PREPROCESSING, SEAL, class_mismatch
 from ghostnas.deployment import model_card
-from ghostnas.deployment.atomic_folder import all_or_none
-from ghostnas.deployment.evaluate import Evaluation
-from ghostnas.deployment.int8_images import MOST_TIMES, without_explosions
 from ghostnas.deployment.model_card import Latency, Origin
+from ghostnas.deployment.samples import MOST_TIMES, Evaluation, without_explosions
 from ghostnas.deployment.verify import (
     PROOF_IMAGES,
     TOLERANCES,
@@ -37,8 +34,8 @@ from ghostnas.deployment.verify import (
     prove,
 )
 from ghostnas.errors import ExportError, InputError, short
-from ghostnas.files import read_bytes, read_text, write_whole
-from ghostnas.ir import checksum, cost, weights
+from ghostnas.files import SEAL_MARK, all_or_none, read_bytes, read_text, seal, write_whole
+from ghostnas.ir import cost, weights
 from ghostnas.ir.fusion import fold
 from ghostnas.ir.graph import Graph, Weights
 from ghostnas.ir.preprocessing import Preprocessing
@@ -276,7 +273,7 @@ def _write_onnx(model: _Model) -> bytes:
     if model.dtype == "int8":
         assert model.calibration is not None
         written = quantization.quantize_onnx(written, model.calibration)
-    return checksum.seal(onnx_writer.annotate(written, {**model.texts, SEAL: checksum.MARK}))
+    return seal(onnx_writer.annotate(written, {**model.texts, SEAL: SEAL_MARK}))
 
 
 def _write_tflite(model: _Model) -> bytes:
@@ -284,8 +281,8 @@ def _write_tflite(model: _Model) -> bytes:
     if model.dtype == "int8":
         assert model.calibration is not None
         written = quantization.quantize(written, quantization.nhwc_samples(model.calibration))
-    texts = {**model.texts, SEAL: checksum.MARK}
-    return checksum.seal(tflite_metadata.annotate(written, texts, model.preprocessing))
+    texts = {**model.texts, SEAL: SEAL_MARK}
+    return seal(tflite_writer.annotate(written, texts, model.preprocessing))
 
 
 FORMATS = {

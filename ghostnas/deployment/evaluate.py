@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-import shlex
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -16,87 +15,19 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ghostnas.arrays import Array
 from ghostnas.backends.model_file import ModelFile, check_classes, doubts, open_model
+from ghostnas.deployment.samples import BATCH, batches, labelled
 from ghostnas.errors import InputError
 from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus
 from ghostnas.progress import Say, silent
 
-if TYPE_CHECKING:
-    from ghostnas.data.images import Dataset, Source
-    from ghostnas.ir.preprocessing import Preprocessing
-
 TOP = 5
-BATCH = 50
 SHARES_A_WORKER = 8  # for progress reports, and so that no worker waits long for the last
-SEED = 0  # of the draw for a limit
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """Labelled images not used for calibration, and how `ghostnas eval` selects the same ones.
-
-    Attributes:
-        source: the images; their labels are indices of `classes`.
-        description: what they are, in the plural: ``test images of cifar10``.
-        data: the value for ``--data``; empty if no command selects exactly these images.
-        limit: the value for ``--limit``; None for all test images.
-    """
-
-    source: Source
-    classes: tuple[str, ...]
-    description: str
-    data: str = ""
-    limit: int | None = None
-
-    def command(self, file: str) -> str | None:
-        """The command that prints the accuracy of a file on these images."""
-        if not self.data:
-            return None
-        limit = [] if self.limit is None else ["--limit", str(self.limit)]
-        return shlex.join(["ghostnas", "eval", file, "--data", self.data, *limit])
-
-
-def of_dataset(dataset: Dataset, spec: str, limit: int | None = None) -> Evaluation:
-    """The test images of a dataset that `spec` names, as `evaluate` draws them for a `limit`."""
-    return Evaluation(
-        source=_drawn(dataset, limit),
-        classes=dataset.classes,
-        description=f"test images of {dataset.name}",
-        data=spec,
-        limit=limit,
-    )
-
-
-def batches(
-    source: Source,
-    preprocessing: Preprocessing,
-    size: int,
-    *,
-    batch_size: int = BATCH,
-    strict: bool = False,
-    skipped: dict[Path, str] | None = None,
-) -> Iterator[tuple[Array, Array]]:
-    """Images as a network takes them, float32 (n, 3, size, size), and their labels (n,), in order.
-
-    Unreadable files are added to `skipped`, with the reason.
-
-    Raises:
-        InputError: a file cannot be read, with `strict`.
-    """
-    import torch
-
-    from ghostnas.data.loader import normaliser, test_batches
-
-    normalise = normaliser(preprocessing, torch.device("cpu"))
-    for images, labels in test_batches(
-        source, batch_size=batch_size, size=size, strict=strict, skipped=skipped
-    ):
-        yield normalise(images).contiguous().numpy(), labels.numpy()
 
 
 class _Counted(NamedTuple):
@@ -278,7 +209,7 @@ def _open() -> _Opened:
         model = open_model(_job.path, threads=_job.threads)
         dataset = load(_job.data_spec, _job.strict)
         check_classes(model, dataset.classes)
-        pictures = _drawn(dataset, _job.limit)
+        pictures = labelled(dataset, _job.limit)
         _opened = _Opened(model, pictures, doubts(model, dataset.classes), dataset.skipped)
     return _opened
 
@@ -294,12 +225,6 @@ def _describe() -> _Described:
         pictures=len(pictures),
         skipped=skipped,
     )
-
-
-def _drawn(dataset: Dataset, limit: int | None) -> Source:
-    from ghostnas.data.images import subset
-
-    return dataset.test if limit is None else subset(dataset.test, limit, SEED)[0]
 
 
 def _score(indices: Array) -> _Counted:

@@ -16,10 +16,10 @@ from ghostnas.backends import pretrained
 from ghostnas.backends.model_file import class_mismatch, other_names
 from ghostnas.data import datasets
 from ghostnas.data.images import Dataset
-from ghostnas.deployment import int8_images
+from ghostnas.deployment import samples
 from ghostnas.deployment.bundle import MANIFEST, export, from_manifest
-from ghostnas.deployment.evaluate import Evaluation, of_dataset
 from ghostnas.deployment.model_card import HOLDS_FOR, Latency, Origin
+from ghostnas.deployment.samples import Evaluation, of_dataset
 from ghostnas.deployment.verify import Exported
 from ghostnas.errors import InputError, short
 from ghostnas.files import read_text, write_whole
@@ -59,7 +59,7 @@ class ExportRequest:
     resolution: int | None = None
     weights_file: Path | None = None
     data: str = ""
-    calibration_pictures: int = int8_images.IMAGES
+    calibration_pictures: int = samples.IMAGES
     test_images: int | None = None
     targets: Sequence[str] = ()
 
@@ -185,7 +185,7 @@ def _calibration(
     """Training images as the network takes them, (n, 3, height, width), if int8 is requested."""
     if "int8" not in request.dtypes:
         return None
-    return int8_images.draw(dataset.train, request.calibration_pictures, arch.resolution, expected)
+    return samples.draw(dataset.train, request.calibration_pictures, arch.resolution, expected)
 
 
 def _measured(

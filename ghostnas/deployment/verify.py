@@ -14,7 +14,7 @@ import numpy as np
 from ghostnas.arrays import Array
 from ghostnas.backends import tflite_runtime, tflite_writer
 from ghostnas.backends.model_file import ModelFile, one_line, open_model
-from ghostnas.deployment.evaluate import BATCH, Evaluation, batches
+from ghostnas.deployment.samples import BATCH, Evaluation, batches
 from ghostnas.errors import ExportError, GhostnasError, InputError
 from ghostnas.ir.fusion import deploy
 from ghostnas.ir.graph import Concat, Conv, Dense, GlobalPool, Graph, Weights

@@ -13,8 +13,7 @@ from safetensors.numpy import save as serialize
 
 from ghostnas.arrays import Array
 from ghostnas.errors import InputError, short
-from ghostnas.files import read_bytes, write_whole
-from ghostnas.ir import checksum
+from ghostnas.files import SEAL_MARK, check_seal, read_bytes, seal, write_whole
 from ghostnas.ir.graph import Weights
 from ghostnas.ir.preprocessing import Preprocessing, from_json
 
@@ -26,10 +25,10 @@ _SIZES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 def save(weights: Weights, path: Path, preprocessing: Preprocessing | None = None) -> None:
     """Write the file whole or not at all, with what the network expects of an image."""
     arrays = {key: np.ascontiguousarray(array) for key, array in weights.items()}
-    about = {"seal": checksum.MARK}
+    about = {"seal": SEAL_MARK}
     if preprocessing is not None:  # in one text: the library writes several in no fixed order
         about = {PREPROCESSING: json.dumps({**preprocessing.to_json(), **about})}
-    write_whole(path, checksum.seal(serialize(arrays, about)))
+    write_whole(path, seal(serialize(arrays, about)))
 
 
 def load(path: Path) -> dict[str, Array]:
@@ -95,7 +94,7 @@ def finite(arrays: Mapping[str, Array], where: str) -> dict[str, Array]:
 
 
 def _deserialize(content: bytes, where: str) -> list[tuple[str, dict[str, Any]]]:
-    checksum.check(content, where)
+    check_seal(content, where)
     try:
         return list(safetensors.deserialize(content))  # type: ignore[no-untyped-call]
     except (safetensors.SafetensorError, ValueError) as error:

@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 
 from ghostnas import stats
 from ghostnas.backends.torch_module import weights_of
-from ghostnas.deployment import bundle, int8_images
-from ghostnas.deployment.evaluate import Evaluation
+from ghostnas.deployment import bundle, samples
 from ghostnas.deployment.model_card import Latency, Origin
+from ghostnas.deployment.samples import Evaluation
 from ghostnas.deployment.verify import Exported
 from ghostnas.files import write_whole
 from ghostnas.ir import weights
@@ -239,9 +239,7 @@ def _export(
             folder / place,
             dtypes=dtypes,
             preprocessing=expected,
-            calibration=int8_images.draw(split.train, int8_images.IMAGES, size, expected)
-            if int8
-            else None,
+            calibration=samples.draw(split.train, samples.IMAGES, size, expected) if int8 else None,
             evaluation=evaluation,
             origin=origin,
             replace_other=True,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from ghostnas.backends import torch_pointwise
+from ghostnas.backends import torch_convolutions
 from ghostnas.backends.torch_module import Net, load_weights, weights_of
 from ghostnas.data.loader import normaliser
 from ghostnas.errors import TrainingError
@@ -61,8 +61,8 @@ class Learner:
         if initial is not None:
             load_weights(self.net, {**weights_of(self.net), **initial})
         self.net.to(world.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        if recipe.mixed_precision and torch_pointwise.native_bfloat16():
-            torch_pointwise.use_bfloat16(self.net)
+        if recipe.mixed_precision and torch_convolutions.native_bfloat16():
+            torch_convolutions.use_bfloat16(self.net)
         if world.size > 1:
             synchronise(self.net)
         self._optimizer = _optimizer(self.net, recipe)

@@ -14,7 +14,8 @@ from ghostnas.backends.model_file import open_model
 from ghostnas.backends.torch_module import net_of
 from ghostnas.deployment import bundle
 from ghostnas.errors import InputError
-from ghostnas.ir import checksum, weights
+from ghostnas.files import SEAL_MARK, SEAL_NAME
+from ghostnas.ir import weights
 from ghostnas.ir.graph import random_weights
 from ghostnas.ir.preprocessing import IMAGENET, Preprocessing
 from ghostnas.networks import zoo
@@ -86,11 +87,11 @@ def test_a_truncated_file_is_refused(folder, tmp_path, suffix, kept):
 @pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
 def test_a_flipped_bit_is_refused(folder, tmp_path, suffix):
     content = (folder / f"model{suffix}").read_bytes()
-    mark = content.index(checksum.NAME)
+    mark = content.index(SEAL_NAME)
     rng = np.random.default_rng(0)
     path = tmp_path / f"model{suffix}"
     for at in rng.integers(0, len(content), 100):
-        if mark <= at < mark + len(checksum.MARK):
+        if mark <= at < mark + len(SEAL_MARK):
             continue
         flipped = bytearray(content)
         flipped[at] ^= 1 << rng.integers(8)

@@ -3,7 +3,7 @@ import onnx
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from ghostnas.backends import onnx_writer, tflite_writer
+from ghostnas.backends import onnx_writer, tflite_runtime, tflite_writer
 from ghostnas.backends.quantization import quantize, quantize_onnx
 from ghostnas.devices import op_models
 from ghostnas.ir.graph import Builder, Concat, Conv, Dense, random_weights
@@ -56,7 +56,7 @@ def test_a_network_in_int8_agrees_with_itself_in_float() -> None:
     quantized = quantize(model, [[image[None]] for image in images])
     logits, expected = (
         run_int8(quantized, images),
-        tflite_writer.run(model, images.transpose(0, 3, 1, 2)),
+        tflite_runtime.run_model(model, images.transpose(0, 3, 1, 2)),
     )
     correlations = [np.corrcoef(a, b)[0, 1] for a, b in zip(logits, expected, strict=True)]
     assert np.mean(correlations) > 0.95

@@ -7,9 +7,13 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from ghostnas.data import augmentation as augment_module
 from ghostnas.data.augmentation import (
+    GREY,
+    HIGHEST_MAGNITUDE,
+    OPERATIONS,
     Augmentation,
     PaddedCrop,
     ResizedCrop,
+    apply_operations,
     augment,
     cutout,
     draw_parts,
@@ -18,7 +22,6 @@ from ghostnas.data.augmentation import (
     parts,
     scale,
 )
-from ghostnas.data.randaugment import GREY, HIGHEST_MAGNITUDE, OPERATIONS, apply_operations
 from ghostnas.errors import InputError
 
 EVERYTHING = Augmentation(flip=True, randaugment=3, magnitude=15, cutout=6)

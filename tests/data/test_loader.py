@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ghostnas.data import decoding, loader
+from ghostnas.data import loader
 from ghostnas.data.augmentation import PaddedCrop, ResizedCrop
 from ghostnas.data.images import PictureFiles, Pictures, decode_square
 from ghostnas.data.loader import train_batches
@@ -186,7 +186,7 @@ def test_changing_a_batch_does_not_change_the_images(pictures):
 
 @pytest.mark.parametrize("crop", CROPS)
 def test_the_number_of_processes_changes_nothing(files, crop, monkeypatch):
-    monkeypatch.setattr(decoding, "JOB_PICTURES", 5)  # a batch is several processes' work
+    monkeypatch.setattr(loader, "JOB_PICTURES", 5)  # a batch is several processes' work
     alone = epoch(files, crop=crop)
     state = torch.get_rng_state()
     for workers in (1, 3):
@@ -280,7 +280,7 @@ def test_an_epoch_left_early_leaves_no_process(files):
 
 
 def test_a_process_that_is_killed_is_an_error_in_one_line(files, monkeypatch):
-    monkeypatch.setattr(decoding, "JOBS_AHEAD", 1)
+    monkeypatch.setattr(loader, "JOBS_AHEAD", 1)
     before = children()
     batches = loader.test_batches(
         files.take(np.arange(COUNT).repeat(40)), batch_size=8, size=64, workers=1

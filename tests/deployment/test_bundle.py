@@ -20,8 +20,8 @@ from ghostnas.backends.model_file import open_model
 from ghostnas.backends.torch_module import net_of, weights_of
 from ghostnas.data.images import Pictures
 from ghostnas.deployment import bundle, verify
-from ghostnas.deployment.evaluate import Evaluation, batches
 from ghostnas.deployment.model_card import Latency, Origin
+from ghostnas.deployment.samples import Evaluation, batches
 from ghostnas.errors import ExportError, InputError
 from ghostnas.ir import weights
 from ghostnas.ir.fusion import fold

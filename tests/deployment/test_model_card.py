@@ -82,6 +82,11 @@ def folder_of(folders, file):
     return folders / ("torch" if file.endswith(".pt2") else "others")
 
 
+@pytest.fixture(scope="module")
+def said_by_onnx(folders):
+    return run(folders / "others", "model.onnx")
+
+
 def test_every_file_has_its_program(folders):
     found = [
         file
@@ -91,12 +96,15 @@ def test_every_file_has_its_program(folders):
     assert sorted({*found}) == sorted(FILES)
 
 
+SLOW = ("model.pt2", "model-fp16.pt2", "model-fp16.onnx", "model-fp16.tflite")
+
+
 @pytest.mark.parametrize(
-    "file", [pytest.param(f, marks=() if "fp16" not in f else pytest.mark.slow) for f in FILES[:-1]]
+    "file", [pytest.param(f, marks=pytest.mark.slow if f in SLOW else ()) for f in FILES[:-1]]
 )
-def test_a_program_runs_as_printed_and_names_the_class(folders, file):
+def test_a_program_runs_as_printed_and_names_the_class(folders, said_by_onnx, file):
     said = run(folder_of(folders, file), file)
-    assert said == run(folders / "others", "model.onnx")
+    assert said == said_by_onnx
     assert said.strip() in KNOWN.classes
 
 

@@ -44,16 +44,17 @@ def networks():
     return [*archs, *fitted, *(fit_to(arch, resolution=32, classes=1000) for arch in archs[:6])]
 
 
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("target", table.targets())
-def test_every_network_has_a_latency_on_every_target(target):
+def test_every_network_has_a_latency_on_every_target(target, every):
     predictor = Predictor(table.load(target))
     borrowing = 0
-    for arch in networks():
+    for arch in networks()[::every]:
         found = predictor.predict(arch)
         assert 0 <= found.low_ms < found.latency_ms < found.high_ms < 20 * found.latency_ms
         assert 0.01 < found.latency_ms < 2000
         borrowing += any("conv 32x32x3 " in str(op) for op in found.interpolated)
-    assert borrowing > 20  # stems whose stride is dropped, which no table has
+    assert borrowing > 20 / every  # stems whose stride is dropped, which no table has
 
 
 @pytest.mark.parametrize("target", table.targets())

@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,21 +36,17 @@ SHORT = recipe.Recipe(epochs=1, batch_size=16, learning_rate=0.01, validation_pi
 RECIPE = "epochs = 1\nbatch_size = 16\nlearning_rate = 0.01\nvalidation_pictures = 8\n"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_core() -> Iterator[None]:
-    """Give a worker one thread: idle ones spin, which is slow on shared cores."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ghostnas.nas.evaluators.usable_cpus", lambda: 1)
-        yield
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
-def test_a_training_free_score_is_the_scorers_own() -> None:
-    split = splits.split(datasets.load("synthetic"), SHORT)
+def test_a_training_free_score_is_the_scorers_own(tmp_path: Path) -> None:
+    spec = f"folder:{write_pictures(tmp_path)}"
+    split = splits.split(datasets.load(spec), SHORT)
     graph = lower(splits.fit(TINY, split))
     images = torch.from_numpy(split.train.images[:SCORED_PICTURES]).permute(0, 3, 1, 2)
     inputs = normaliser(split.preprocessing, images.device)(images)
     labels = torch.from_numpy(split.train.labels[:SCORED_PICTURES])
-    pools = {name: EvaluatorPool("synthetic", SHORT, 1, name) for name in ("macs", "synflow")}
+    pools = {name: EvaluatorPool(spec, SHORT, 1, name) for name in ("macs", "synflow")}
     try:
         futures = {
             name: [pool.submit(TINY, seed) for seed in (3, 3, 4)] for name, pool in pools.items()
@@ -194,7 +189,7 @@ def test_a_killed_worker_loses_only_its_current_job_which_is_retried(
 
 
 def test_a_network_that_kills_every_worker_fails_and_the_others_continue(tmp_path: Path) -> None:
-    pool = EvaluatorPool("synthetic", SHORT, 2, "macs")
+    pool = EvaluatorPool(f"folder:{write_pictures(tmp_path)}", SHORT, 2, "macs")
     try:
         with pytest.raises(TrainingError, match=r"died 2 times.*--workers"):
             pool._threads.submit(pool._run, TINY, os._exit, 1).result()

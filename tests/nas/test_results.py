@@ -16,6 +16,7 @@ from ghostnas.networks import zoo
 from ghostnas.networks.arch import lower
 
 ARCH = zoo.ghostnet(0.1, 32, 10)
+COUNTED = cost.count(lower(ARCH))
 PREDICTED = Predictor(table.load("cortex-a76")).predict(ARCH)
 IMAGES = 1000
 
@@ -25,7 +26,7 @@ def candidate(name, latency_ms, validation, trial=0):
         name=name,
         trial=trial,
         arch=ARCH,
-        cost=cost.count(lower(ARCH)),
+        cost=COUNTED,
         latency=replace(PREDICTED, latency_ms=latency_ms),
         choosing=Accuracies(validation=tuple(validation), test=tuple(validation)),
     )

@@ -16,7 +16,7 @@ import pytest
 import torch
 from small import write_pictures, write_space
 
-from ghostnas.backends import tflite_writer
+from ghostnas.backends import tflite_runtime
 from ghostnas.cli.main import main
 from ghostnas.ir import cost
 from ghostnas.networks import arch
@@ -89,7 +89,7 @@ def test_the_exported_files_agree(place: Path, result: dict) -> None:
     images = np.random.default_rng(1).normal(size=(1, 3, 32, 32)).astype(np.float32)
     session = onnxruntime.InferenceSession(export / "model.onnx")
     onnx = session.run(None, {"image": images})[0]
-    lite = tflite_writer.run((export / "model.tflite").read_bytes(), images)
+    lite = tflite_runtime.run_model((export / "model.tflite").read_bytes(), images)
     program = torch.export.load(export / "model.pt2").module()(torch.from_numpy(images))
     assert {Path(each["file"]).name for each in result["exported"]} == {
         "model.pt2",

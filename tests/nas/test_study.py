@@ -128,6 +128,7 @@ def storage(tmp_path):
 # What is proposed
 
 
+@pytest.mark.parametrize("count", [20, pytest.param(60, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("sampler", "limit"),
     [
@@ -138,13 +139,13 @@ def storage(tmp_path):
         ("tpe", LOOSE),
     ],
 )
-def test_no_trial_is_over_budget_and_none_is_a_repeat(sampler, limit):
+def test_no_trial_is_over_budget_and_none_is_a_repeat(sampler, limit, count):
     current = opened(limit=limit, sampler=sampler)
-    ids = run(current, 60)
+    ids = run(current, count)
     stored = [from_json(json.loads(t.user_attrs["arch"])) for t in current.get_trials()]
-    assert len(stored) == len(ids) == 60
+    assert len(stored) == len(ids) == count
     assert max(macs(arch) for arch in stored) <= limit
-    assert len(set(ids)) == 60
+    assert len(set(ids)) == count
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ghostnas.backends import tflite_writer
+from ghostnas.backends import tflite_runtime, tflite_writer
 from ghostnas.backends.torch_module import net_of
 from ghostnas.errors import InputError
 from ghostnas.ir import cost
@@ -101,5 +101,5 @@ def test_xnnpack_takes_a_whole_network_that_pytorch_agrees_with(name):
     images = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32)
     with torch.no_grad():
         expected = net_of(graph, weights)(torch.from_numpy(images)).numpy()
-    difference = np.abs(tflite_writer.run(model, images) - expected).max()
+    difference = np.abs(tflite_runtime.run_model(model, images) - expected).max()
     assert difference <= 1e-4 * np.abs(expected).max()

@@ -58,32 +58,7 @@ def probe(world):
         state = {**{f"grad.{k}": p.grad for k, p in net.named_parameters()}, **net.state_dict()}
         torch.save({"out": out, **state}, sys.argv[1])
 
-torch.set_num_threads(1)
-with join("cpu") as world:
-    probe(world)
-"""
-
-
-def test_batch_norm_over_two_processes_equals_that_of_one(tmp_path: Path) -> None:
-    (tmp_path / "probe.py").write_text(PROBE)
-    found = []
-    for processes in (1, 2):
-        path = tmp_path / f"{processes}.pt"
-        run([*TORCHRUN, f"--nproc-per-node={processes}", str(tmp_path / "probe.py"), str(path)])
-        found.append(torch.load(path, weights_only=True))
-    one, two = found
-    assert one.keys() == two.keys()
-    torch.testing.assert_close(two.pop("out"), one.pop("out")[:4], rtol=1e-5, atol=1e-6)
-    for key, tensor in one.items():
-        torch.testing.assert_close(two[key], tensor, rtol=1e-4, atol=1e-6, msg=key)
-
-
-AUTOCAST = """
-import torch
-from torch import nn
-from ghostnas.training.distributed import join, synchronise
-
-with join("cpu") as world:
+def autocast():
     torch.manual_seed(0)
     x = torch.randn(8, 3, 6, 6)
     plain, shared = (nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5)) for _ in range(2))
@@ -92,15 +67,48 @@ with join("cpu") as world:
     wanted = plain(x)
     with torch.autocast("cpu", torch.bfloat16):
         found = shared(x)
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.float(), wanted, rtol=0.05, atol=0.05)
-    torch.testing.assert_close(shared[1].running_var, plain[1].running_var, rtol=0.02, atol=1e-3)
+    return {
+        "wanted": wanted.detach(),
+        "found": found.detach(),
+        "wanted_variance": plain[1].running_var,
+        "found_variance": shared[1].running_var,
+    }
+
+torch.set_num_threads(1)
+with join("cpu") as world:
+    probe(world)
+    if world.size > 1:
+        torch.save(autocast(), f"{sys.argv[1]}.autocast{world.rank}")
 """
 
 
-def test_batch_norm_over_processes_works_in_mixed_precision(tmp_path: Path) -> None:
-    (tmp_path / "probe.py").write_text(AUTOCAST)
-    run([*TORCHRUN, "--nproc-per-node=2", str(tmp_path / "probe.py")])
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What PROBE saves of one process, of two together, and of each of the two."""
+    folder = tmp_path_factory.mktemp("probed")
+    (folder / "probe.py").write_text(PROBE)
+    run([sys.executable, str(folder / "probe.py"), str(folder / "1.pt")])
+    two = [*TORCHRUN, "--nproc-per-node=2", str(folder / "probe.py"), str(folder / "2.pt")]
+    run(two)
+    return folder
+
+
+def test_batch_norm_over_two_processes_equals_that_of_one(probed: Path) -> None:
+    one, two = (torch.load(probed / f"{count}.pt", weights_only=True) for count in (1, 2))
+    assert one.keys() == two.keys()
+    torch.testing.assert_close(two.pop("out"), one.pop("out")[:4], rtol=1e-5, atol=1e-6)
+    for key, tensor in one.items():
+        torch.testing.assert_close(two[key], tensor, rtol=1e-4, atol=1e-6, msg=key)
+
+
+def test_batch_norm_over_processes_works_in_mixed_precision(probed: Path) -> None:
+    for rank in (0, 1):
+        each = torch.load(probed / f"2.pt.autocast{rank}", weights_only=True)
+        assert each["found"].dtype == torch.bfloat16
+        near = {"rtol": 0.05, "atol": 0.05}
+        torch.testing.assert_close(each["found"].float(), each["wanted"], **near)
+        near = {"rtol": 0.02, "atol": 1e-3}
+        torch.testing.assert_close(each["found_variance"], each["wanted_variance"], **near)
 
 
 @pytest.mark.parametrize("missing", ["RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"])

@@ -172,6 +172,7 @@ def test_a_training_starts_from_anothers_weights_and_learns_from_it(
     assert json.loads(output.out)["epochs"] == 1
 
 
+@pytest.mark.slow
 def test_a_teacher_teaches_the_same_in_every_format(
     place: Path, result: dict, tmp_path: Path
 ) -> None:
