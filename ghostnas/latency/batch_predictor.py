@@ -114,6 +114,7 @@ class _Part:
         params: dict[str, Value] = {f"group{each}.depth": n for each, n in shallow.items()}
         options = zip(self._part.names, np.unravel_index(code, self._sizes), strict=True)
         params |= {name: space.choices[name][at] for name, at in options}
-        counts = [1, *shallow.values(), 1]
-        position = sum(counts[:group]) + self._part.repeated
+        position = space.place(self._part, params)
+        if position is None:  # the group's block is skipped, whatever its depth
+            return (0.0,) * self._rows.shape[1]
         return self._costs.of_part(space.decode(params), position)[:-1]

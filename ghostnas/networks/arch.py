@@ -52,7 +52,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """What follows the stages: 1x1 convolution, mean over the map, 1x1 convolution, classifier."""
+    """What follows the stages: 1x1 convolution, mean over the map, 1x1 convolution, classifier.
+
+    Without `features` (0) the classifier reads the mean itself.
+    """
 
     channels: int
     features: int
@@ -129,8 +132,9 @@ def parts(arch: Arch) -> list[Part]:
 def _running_strides(arch: Arch) -> Iterator[int]:
     """The strides that the stem and the blocks run with, in order."""
     to_drop = arch.dropped_strides
-    blocks = (block for stage in arch.stages for block in stage.blocks)
-    for part in (arch.stem, *blocks):
+    parts: list[Stem | Block] = [arch.stem]
+    parts += [block for stage in arch.stages for block in stage.blocks]
+    for part in parts:
         if part.stride > 1 and to_drop:
             to_drop -= 1
             yield 1
@@ -164,11 +168,13 @@ def _add_head(graph: Builder, x: int, head: Head, name: str, classes: int) -> No
     x = graph.add(f"{name}.bn1", BatchNorm(channels=head.channels), x)
     x = graph.add(f"{name}.act", Activation(kind=head.activation), x)
     x = graph.add("global_pool", GlobalPool(), x)
-    features = Conv(in_channels=head.channels, out_channels=head.features, bias=True)
-    x = graph.add("conv_head", features, x)
-    x = graph.add("act2", Activation(kind=head.activation), x)
+    if head.features:
+        features = Conv(in_channels=head.channels, out_channels=head.features, bias=True)
+        x = graph.add("conv_head", features, x)
+        x = graph.add("act2", Activation(kind=head.activation), x)
     x = graph.add("flatten", Flatten(), x)
-    graph.add("classifier", Dense(in_features=head.features, out_features=classes), x)
+    in_features = head.features or head.channels
+    graph.add("classifier", Dense(in_features=in_features, out_features=classes), x)
 
 
 def fit_to(arch: Arch, *, resolution: int, classes: int) -> Arch:
@@ -191,7 +197,10 @@ def to_json(arch: Arch) -> dict[str, Any]:
     """A dict of JSON types that `from_json` reads back to an equal `Arch`."""
     names = {block_type: name for name, block_type in BLOCK_TYPES.items()}
     stages = [
-        [{"type": names[type(block)], **dataclasses.asdict(block)} for block in stage.blocks]
+        [
+            {"type": names[type(block)], **dataclasses.asdict(block)}  # type: ignore[call-overload]
+            for block in stage.blocks
+        ]
         for stage in arch.stages
     ]
     return {
@@ -294,7 +303,7 @@ def _check_range(field: dataclasses.Field[Any], value: object) -> None:
         return
     if not isinstance(value, int):
         return
-    lowest = 0 if field.default == 0 else 1
+    lowest = 0 if field.default == 0 or field.name == "features" else 1
     if not lowest <= value <= LARGEST:
         raise records.refused(field.name, value, f"a whole number from {lowest} to {LARGEST}")
     if field.name == "stride" and value > 2:

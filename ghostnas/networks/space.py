@@ -10,38 +10,36 @@ import hashlib
 import math
 import random
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, get_args
 
 from ghostnas.errors import InputError, did_you_mean
 from ghostnas.files import shipped
+from ghostnas.ir.graph import Nonlinearity
 from ghostnas.networks.arch import Arch, Head, Stage, Stem, fit_to
-from ghostnas.networks.blocks import Block, GhostBlock, MBConv, make_divisible
+from ghostnas.networks.blocks import BLOCK_TYPES, Block, Place, make_divisible
 
-Value: TypeAlias = int | float
+Value: TypeAlias = int | float | str
 Params: TypeAlias = dict[str, Value]
 Pick: TypeAlias = Callable[[str, Sequence[Any]], Any]
 
 WHOLE = ("alpha", "resolution", "round_to")  # numbers that hold for the whole network
-_GROUP = {
-    "ghost": {
-        *("stride", "depth", "width", "expansion", "se"),
-        *("ghost_ratio", "cheap_kernel", "kernel"),
-    },
-    "mbconv": {"stride", "depth", "width", "expansion", "se", "kernel"},
-}
+_GROUP = {"stride", "depth", "width"}  # of every group; the others are those of its blocks
 _STEM = {"channels"}
 _HEAD = {"channels", "features"}
+# What may be left out, and what it then is.
+_STEM_DEFAULTS: dict[str, Value] = {"stride": 2, "activation": "relu"}
+_HEAD_DEFAULTS: dict[str, Value] = {"activation": "relu"}
 SMALLEST_RESOLUTION, LARGEST_RESOLUTION = 16, 2048  # pixels; below, a map of 1x1 is halved
-# Key to what its values may be: lowest, highest, whole numbers only, odd only.
+# Key to what its values may be, if numbers: lowest, highest, whole numbers only, odd only.
 _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "alpha": (0.05, 8, False, False),
     "resolution": (SMALLEST_RESOLUTION, LARGEST_RESOLUTION, True, False),
     "round_to": (1, 64, True, False),
     "channels": (1, 8192, True, False),
-    "features": (1, 8192, True, False),
+    "features": (0, 8192, True, False),
     "stride": (1, 2, True, False),
     "depth": (1, 32, True, False),
     "width": (1, 4096, True, False),
@@ -51,6 +49,7 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
     "cheap_kernel": (1, 15, True, True),
     "kernel": (1, 15, True, True),
 }
+_TEXTS: dict[str, tuple[str, ...]] = {"activation": get_args(Nonlinearity)}
 
 
 class SpacePart(NamedTuple):
@@ -70,9 +69,10 @@ class Space:
 
     Attributes:
         hash: of the numbers and choices; a study remembers it and refuses another.
-        block: the block type, a key of `_GROUP`.
+        block: the type of the blocks of every group that does not name its own.
         groups: how many [[group]] tables the file has.
-        numbers: what is fixed, by name (``alpha``, ``head.channels``, ``group3.depth``).
+        numbers: what is fixed, by name (``alpha``, ``head.channels``, ``group3.depth``). A group's
+            block is a text like ``mbconv kernel=3``: its type and the numbers that come with it.
         choices: what is searched, by name, with its options.
         classes: of the architectures it builds.
         drop_strides: whether their first strides run as 1 where the input is small, as in
@@ -114,12 +114,9 @@ class Space:
         Each number is asked for at most once, and only where it changes an op.
         """
         walk = Walk(self, pick)
-        stem, width = walk.stem()
+        stem, groups = walk.stem_and_groups()
         stages: list[list[Block]] = []
-        channels = stem.channels
-        for index in range(1, self.groups + 1):
-            blocks, width = walk.group(f"group{index}", width, channels)
-            channels = blocks[-1].out_channels
+        for blocks in groups:
             if stages and blocks[0].stride == 1:
                 stages[-1].extend(blocks)
             else:
@@ -145,22 +142,44 @@ class Space:
         """
         if strides := [name for name in self.choices if name.endswith(".stride")]:
             raise InputError(f"space {self.name} searches {strides[0]}: its parts are not apart")
-        whole = {"alpha", "resolution", "round_to"}
-        parts = [SpacePart(0, False, self._searched(whole | {"stem.channels"}))]
+        stem = {*WHOLE, "stem.channels", "stem.activation"}
+        parts = [SpacePart(0, False, self._searched(stem))]
         width = "stem.channels"
         for group in range(1, self.groups + 1):
-            own = {f"group{group}.{key}" for key in _GROUP[self.block] - {"depth"}}
-            parts.append(SpacePart(group, False, self._searched(whole | own | {width})))
-            parts.append(SpacePart(group, True, self._searched(whole | own)))
+            keys = {"block", "stride", "width"}.union(
+                *(_option_keys(option) for option in self.blocks(group))
+            )
+            own = {f"group{group}.{key}" for key in keys}
+            parts.append(SpacePart(group, False, self._searched({*WHOLE, *own, width})))
+            parts.append(SpacePart(group, True, self._searched({*WHOLE, *own})))
             width = f"group{group}.width"
-        head = whole | {width, "head.channels", "head.features"}
+        head = {*WHOLE, width, "head.channels", "head.features", "head.activation"}
         return [*parts, SpacePart(self.groups + 1, False, self._searched(head))]
 
+    def place(self, part: SpacePart, params: Mapping[str, Value]) -> int | None:
+        """Where an architecture has the part first: an index of `ghostnas.networks.arch.parts`.
+
+        None if it is a repeated block and the group has only one.
+
+        Args:
+            params: of the architecture, as for `decode`.
+        """
+        walk = Walk(self, lambda name, options: params.get(name, options[0]))
+        depths = [len(blocks) for blocks in walk.stem_and_groups()[1]]
+        if part.repeated and depths[part.group - 1] == 1:
+            return None
+        return sum([1, *depths][: part.group]) + part.repeated
+
     def depths(self, group: int) -> tuple[int, ...]:
-        """How many blocks a group may have; groups count from 1."""
-        name = f"group{group}.depth"
-        fixed = self.numbers.get(name)
-        return tuple(map(int, self.choices[name] if fixed is None else [fixed]))
+        """How many blocks a group may have, unless its block is skipped; groups count from 1."""
+        return tuple(map(int, self._options(f"group{group}.depth", 1)))
+
+    def blocks(self, group: int) -> tuple[str, ...]:
+        """What a group's blocks may be, as in `numbers`; groups count from 1."""
+        return tuple(map(str, self._options(f"group{group}.block", self.block)))
+
+    def _options(self, name: str, default: Value) -> tuple[Value, ...]:
+        return self.choices.get(name) or (self.numbers.get(name, default),)
 
     def _searched(self, names: set[str]) -> tuple[str, ...]:
         return tuple(name for name in self.choices if name in names)
@@ -193,9 +212,12 @@ class Walk:
         self._alpha = self.get("alpha")
         self._round_to = int(self.get("round_to"))
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str, default: Value | None = None) -> Any:
+        """The number of this name; `default` where the file has none."""
         fixed = self._space.numbers.get(name)
-        return self._pick(name, self._space.choices[name]) if fixed is None else fixed
+        if fixed is None and name in self._space.choices:
+            return self._pick(name, self._space.choices[name])
+        return default if fixed is None else fixed
 
     def scale(self, channels: float) -> int:
         return make_divisible(channels * self._alpha, self._round_to)
@@ -203,64 +225,77 @@ class Walk:
     def stem(self) -> tuple[Stem, float]:
         """The stem, and its output width before alpha."""
         width = self.get("stem.channels")
-        return Stem(channels=self.scale(width)), width
+        stem = Stem(
+            channels=self.scale(width),
+            stride=int(self.get("stem.stride", _STEM_DEFAULTS["stride"])),
+            activation=self.get("stem.activation", _STEM_DEFAULTS["activation"]),
+        )
+        return stem, width
+
+    def stem_and_groups(self) -> tuple[Stem, list[list[Block]]]:
+        """The stem, and the blocks of all groups."""
+        stem, width = self.stem()
+        channels, groups = stem.channels, []
+        for index in range(1, self._space.groups + 1):
+            blocks, width = self.group(f"group{index}", width, channels)
+            channels = blocks[-1].out_channels
+            groups.append(blocks)
+        return stem, groups
 
     def head(self) -> Head:
         return Head(
             channels=self.scale(self.get("head.channels")),
             features=int(self.get("head.features")),
+            activation=self.get("head.activation", _HEAD_DEFAULTS["activation"]),
         )
 
     def group(self, name: str, in_width: float, in_channels: int) -> tuple[list[Block], float]:
         """The blocks of one [[group]] and its output width before alpha."""
-        stride = int(self.get(f"{name}.stride"))
-        width = self.get(f"{name}.width")
-        expansion = self.get(f"{name}.expansion")
-        se = self.get(f"{name}.se")
-        depth = int(self.get(f"{name}.depth"))
-        out = self.scale(width)
-        hidden = self.scale(in_width * expansion)
-        first: GhostBlock | MBConv
-        if self._space.block == "ghost":
-            first = self._ghost(name, hidden, out, stride, se, in_channels)
-        else:
-            first = self._mbconv(name, hidden, out, stride, se)
-        if depth == 1:
-            return [first], width
-        rest = replace(first, hidden_channels=self.scale(width * expansion), stride=1)
-        if isinstance(rest, MBConv):
-            rest = replace(rest, se_channels=_se_channels(rest.hidden_channels, se))
-        return [first, *[rest] * (depth - 1)], width
+        block_type, answers = _parse_option(self.get(f"{name}.block", self._space.block))
 
-    def _ghost(
-        self, name: str, hidden: int, out: int, stride: int, se: float, in_channels: int
-    ) -> GhostBlock:
-        ghost_ratio = int(self.get(f"{name}.ghost_ratio"))
-        block = GhostBlock(
-            hidden_channels=hidden,
-            out_channels=out,
+        def ask(key: str) -> Any:
+            if key not in answers:
+                answers[key] = self.get(f"{name}.{key}", block_type.defaults.get(key))
+            return answers[key]
+
+        # In the order of earlier versions, whose seeds draw the same networks.
+        stride, width = int(ask("stride")), ask("width")
+        for key in ("expansion", "se"):
+            if key in block_type.keys:
+                ask(key)
+        depth = int(ask("depth")) if block_type.repeats else 1
+        out_channels = self.scale(width)
+        place = Place(
+            in_width=in_width,
+            width=width,
+            in_channels=in_channels,
+            out_channels=out_channels,
             stride=stride,
-            se_ratio=float(se),
-            ghost_ratio=ghost_ratio,
+            ask=ask,
+            answers=answers,
+            scale=self.scale,
         )
-        if ghost_ratio > 1:
-            block = replace(block, cheap_kernel=int(self.get(f"{name}.cheap_kernel")))
-        if not block.keeps_shape(in_channels):
-            block = replace(block, kernel=int(self.get(f"{name}.kernel")))
-        return block
-
-    def _mbconv(self, name: str, hidden: int, out: int, stride: int, se: float) -> MBConv:
-        return MBConv(
-            hidden_channels=hidden,
-            out_channels=out,
-            kernel=int(self.get(f"{name}.kernel")),
-            stride=stride,
-            se_channels=_se_channels(hidden, se),
-        )
+        blocks = [block_type.choose(place)]
+        if depth > 1:
+            place = replace(place, in_width=width, in_channels=out_channels, stride=1)
+            blocks += [block_type.choose(place)] * (depth - 1)
+        return blocks, width
 
 
-def _se_channels(hidden: int, se: float) -> int:
-    return make_divisible(hidden * se, 8) if se else 0
+def _parse_option(option: str) -> tuple[type[Block], dict[str, Value]]:
+    """The block type of an option like ``mbconv kernel=3`` and the numbers that come with it."""
+    type_name, *given = option.split()
+    values: dict[str, Value] = {}
+    for each in given:
+        key, _, value = each.partition("=")
+        values[key] = value if key in _TEXTS else int(value) if value.isdigit() else float(value)
+    return BLOCK_TYPES[type_name], values
+
+
+def _option_keys(option: str) -> set[str]:
+    """The keys of a group that an option's block takes from it."""
+    block_type, given = _parse_option(option)
+    return set(block_type.keys) - set(given)
 
 
 def load(name: str) -> Space:
@@ -297,28 +332,77 @@ def parse(text: str, name: str, where: str) -> Space:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{where}: is not TOML: {error}") from error
     block = document.pop("block", None)
-    if not isinstance(block, str) or block not in _GROUP:
-        raise InputError(f"{where}: block is {block!r}; known: {', '.join(_GROUP)}")
     title = document.pop("name", name)
     groups = document.pop("group", [])
-    if not isinstance(groups, list) or not groups:
+    grouped = isinstance(groups, list) and groups
+    named = grouped and all(isinstance(group, dict) and "block" in group for group in groups)
+    shared = () if block is None and named else _options_of(block, f"{where}: block")
+    if not grouped:
         raise InputError(f"{where}: needs at least one [[group]]")
-    tables = {
-        "": ({k: v for k, v in document.items() if k not in ("stem", "head")}, set(WHOLE)),
-        "stem.": (document.get("stem"), _STEM),
-        "head.": (document.get("head"), _HEAD),
-    }
-    for index, group in enumerate(groups, 1):
-        tables[f"group{index}."] = (group, _GROUP[block])
     numbers: dict[str, Value] = {}
     choices: dict[str, tuple[Value, ...]] = {}
-    for prefix, (table, keys) in tables.items():
-        for key, value in _checked(table, keys, f"{where}: {prefix}").items():
+
+    def take(prefix: str, table: object, keys: Set[str], optional: Set[str] = frozenset()) -> None:
+        for key, value in _checked(table, keys, optional, f"{where}: {prefix}").items():
             if isinstance(value, tuple):
                 choices[prefix + key] = value
             else:
                 numbers[prefix + key] = value
-    return Space(name=str(title), block=block, groups=len(groups), numbers=numbers, choices=choices)
+
+    take("", {k: v for k, v in document.items() if k not in ("stem", "head")}, set(WHOLE))
+    take("stem.", document.get("stem"), _STEM, set(_STEM_DEFAULTS))
+    take("head.", document.get("head"), _HEAD, set(_HEAD_DEFAULTS))
+    plain = len(shared) == 1 and shared[0] in BLOCK_TYPES
+    for index, group in enumerate(groups, 1):
+        prefix, options = f"group{index}.", shared
+        if isinstance(group, dict) and "block" in group:
+            group = dict(group)
+            options = _options_of(group.pop("block"), f"{where}: {prefix}block")
+        if options is not shared or not plain:
+            if len(options) > 1:
+                choices[f"{prefix}block"] = options
+            else:
+                numbers[f"{prefix}block"] = options[0]
+        keys = set().union(*(_option_keys(option) for option in options))
+        optional = {
+            key
+            for key in keys
+            if all(
+                key in _parse_option(option)[0].defaults
+                for option in options
+                if key in _option_keys(option)
+            )
+        }
+        take(prefix, group, _GROUP | (keys - optional), optional)
+    return Space(
+        name=str(title),
+        block=shared[0] if plain else "",
+        groups=len(groups),
+        numbers=numbers,
+        choices=choices,
+    )
+
+
+def _options_of(block: object, where: str) -> tuple[str, ...]:
+    """The options of a key `block`: a name, an inline table, or a list of such."""
+    known = ", ".join(BLOCK_TYPES)
+    found = []
+    for option in block if isinstance(block, list) else [block]:
+        given = dict(option) if isinstance(option, dict) else {"type": option}
+        type_name = given.pop("type", None)
+        if not isinstance(type_name, str) or type_name not in BLOCK_TYPES:
+            raise InputError(f"{where} is {type_name!r}; known: {known}")
+        block_type = BLOCK_TYPES[type_name]
+        if unknown := sorted(set(given) - set(block_type.keys)):
+            keys = ", ".join(block_type.keys) or "nothing"
+            raise InputError(
+                f"{where}: {unknown[0]} is not a number of the block {type_name}; it has {keys}"
+            )
+        texts = [f"{key}={_value(key, value, f'{where}: ')}" for key, value in given.items()]
+        found.append(" ".join([type_name, *texts]))
+    if not found or len(set(found)) < len(found):
+        raise InputError(f"{where}: needs a list of different blocks, not {block}")
+    return tuple(found)
 
 
 def _read(path: Path) -> str:
@@ -330,13 +414,15 @@ def _read(path: Path) -> str:
         raise InputError(f"{path}: is not UTF-8 text") from error
 
 
-def _checked(table: object, keys: set[str], where: str) -> dict[str, Value | tuple[Value, ...]]:
-    """The values of one table: each key known and there, each number in its range."""
+def _checked(
+    table: object, keys: Set[str], optional: Set[str], where: str
+) -> dict[str, Value | tuple[Value, ...]]:
+    """The values of one table: each key known and, unless optional, there, each value allowed."""
     if not isinstance(table, dict):
         raise InputError(f"{where.rstrip('.')}: the table is missing")
-    unknown = set(table) - keys
+    unknown = set(table) - keys - optional
     if unknown:
-        known = ", ".join(sorted(keys))
+        known = ", ".join(sorted(keys | optional))
         raise InputError(f"{where}{min(unknown)}: unknown key; known here: {known}")
     missing = keys - set(table)
     if missing:
@@ -344,13 +430,22 @@ def _checked(table: object, keys: set[str], where: str) -> dict[str, Value | tup
     checked: dict[str, Value | tuple[Value, ...]] = {}
     for key, value in table.items():
         if not isinstance(value, list):
-            checked[key] = _number(key, value, where)
+            checked[key] = _value(key, value, where)
             continue
-        options = tuple(_number(key, option, where) for option in value)
+        options = tuple(_value(key, option, where) for option in value)
         if not options or len(set(options)) < len(options):
-            raise InputError(f"{where}{key}: needs a list of different numbers, not {value}")
+            kind = "texts" if key in _TEXTS else "numbers"
+            raise InputError(f"{where}{key}: needs a list of different {kind}, not {value}")
         checked[key] = options if len(options) > 1 else options[0]
     return checked
+
+
+def _value(key: str, value: object, where: str) -> Value:
+    if key not in _TEXTS:
+        return _number(key, value, where)
+    if not isinstance(value, str) or value not in _TEXTS[key]:
+        raise InputError(f"{where}{key}: {value!r} is not one of {', '.join(_TEXTS[key])}")
+    return value
 
 
 def _number(key: str, value: object, where: str) -> Value:

@@ -50,7 +50,7 @@ def deployed_space(space: Space, deploy: str, resolution: int, images: Split) ->
     if resolution:
         return space.pin(resolution=resolution)
     options = space.choices.get("resolution", ())
-    if options and images.resolution < max(options):
+    if options and images.resolution < max(map(int, options)):
         return space.pin(resolution=options[0])
     return space
 

@@ -32,7 +32,7 @@ from ghostnas.ir.graph import (
 )
 from ghostnas.networks import space, zoo
 from ghostnas.networks.arch import Arch, Head, Stage, Stem, fit_to, lower
-from ghostnas.networks.blocks import GhostBlock, MBConv
+from ghostnas.networks.blocks import GhostBlock, MBConv, SkipBlock
 
 TOLERANCE = 1e-4  # of the largest logit; float32 against float64
 
@@ -147,13 +147,13 @@ mbconvs = st.builds(
     se_channels=st.integers(0, 8),
     activation=activations,
 )
+skips = st.builds(SkipBlock, out_channels=channels, stride=st.integers(1, 2))
+blocks = ghosts | mbconvs | skips
 archs = st.builds(
     Arch,
     stem=st.builds(Stem, channels=channels, stride=st.integers(1, 2), activation=activations),
-    stages=st.lists(
-        st.builds(Stage, blocks=st.tuples(ghosts | mbconvs)), min_size=1, max_size=4
-    ).map(tuple),
-    head=st.builds(Head, channels=channels, features=channels, activation=activations),
+    stages=st.lists(st.builds(Stage, blocks=st.tuples(blocks)), min_size=1, max_size=4).map(tuple),
+    head=st.builds(Head, channels=channels, features=st.just(0) | channels, activation=activations),
     classes=st.integers(2, 10),
     resolution=st.integers(5, 24),
     dropped_strides=st.integers(0, 2),

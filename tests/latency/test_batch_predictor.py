@@ -29,6 +29,35 @@ group = [
 ]
 """
 MBCONV = space.parse(MBCONV_FILE, "mbconv", "mbconv.toml")
+MIXED_FILE = """
+block = ["mbconv", {type = "mbconv", kernel = 5, expansion = 6}, "skip", "ghost"]
+alpha = [1, 0.5]
+resolution = 64
+round_to = 8
+stem = {channels = [16, 24], activation = ["relu", "hard_swish"]}
+head = {channels = 64, features = [32, 0]}
+
+[[group]]
+stride = 2
+depth = [2, 3]
+width = [24, 16]
+expansion = 3
+se = 0
+kernel = [3, 5]
+ghost_ratio = [2, 1]
+cheap_kernel = 3
+
+[[group]]
+stride = 1
+depth = [3, 1]
+width = [24, 32]
+expansion = 3
+se = 0.25
+kernel = 3
+ghost_ratio = 2
+cheap_kernel = 3
+"""
+MIXED = space.parse(MIXED_FILE, "mixed", "mixed.toml")
 TABLES = {
     "plain": ARM,
     "calibrated": replace(
@@ -60,7 +89,7 @@ def sample(searched, count, seed=0):
 
 
 @pytest.mark.parametrize("name", TABLES)
-@pytest.mark.parametrize("searched", [GHOSTNET, MBCONV], ids=["ghostnet", "mbconv"])
+@pytest.mark.parametrize("searched", [GHOSTNET, MBCONV, MIXED], ids=["ghostnet", "mbconv", "mixed"])
 def test_many_at_once_are_predicted_as_one_by_one(searched, name):
     count = 100 if name == "calibrated" else 20
     assert_as_one_by_one(searched, Predictor(TABLES[name]), sample(searched, count))

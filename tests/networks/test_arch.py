@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ghostnas.errors import InputError
-from ghostnas.ir.graph import weight_shapes
+from ghostnas.ir.graph import Flatten, weight_shapes
 from ghostnas.networks import arch as arch_module
 from ghostnas.networks import space, zoo
 from ghostnas.networks.arch import (
@@ -187,6 +187,17 @@ def test_a_file_is_read(tmp_path):
     path = tmp_path / "arch.json"
     path.write_text(json.dumps(to_json(SMALL)))
     assert arch_module.load(path) == SMALL
+
+
+# Head
+
+
+def test_a_head_without_features_classifies_the_mean():
+    arch = replace(SMALL, head=replace(SMALL.head, features=0))
+    *_, mean, flat, classifier = lower(arch).nodes
+    assert (mean.name, flat.op, classifier.name) == ("global_pool", Flatten(), "classifier")
+    assert classifier.op.in_features == arch.head.channels
+    assert from_json(json.loads(json.dumps(to_json(arch)))) == arch
 
 
 # Arch.id

@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ghostnas.ir.graph import Activation, Builder, Concat, Conv, Narrow, weight_shapes
-from ghostnas.networks.blocks import GhostBlock, MBConv, make_divisible
+from ghostnas.ir.graph import Activation, BatchNorm, Builder, Concat, Conv, Narrow, weight_shapes
+from ghostnas.networks import blocks
+from ghostnas.networks.blocks import BLOCK_TYPES, GhostBlock, MBConv, SkipBlock, make_divisible
 
 
 def build(block, channels=16, size=8, stride=None):
@@ -135,8 +136,9 @@ def test_a_ghost_ratio_of_1_is_a_plain_convolution():
     [
         GhostBlock(hidden_channels=48, out_channels=16, kernel=5, stride=2, se_ratio=0.25),
         MBConv(hidden_channels=32, out_channels=16, kernel=5, stride=2, se_channels=8),
+        SkipBlock(out_channels=16, stride=2),
     ],
-    ids=["ghost", "mbconv"],
+    ids=["ghost", "mbconv", "skip"],
 )
 def test_a_block_whose_stride_is_dropped_keeps_its_ops_and_weights_and_the_size(block):
     dropped, own = build(block, stride=1), build(block)
@@ -179,3 +181,23 @@ def test_an_mbconv_expands_and_adds_only_where_it_can(hidden, out, stride, expan
     named = ops(build(MBConv(hidden_channels=hidden, out_channels=out, stride=stride)))
     assert ("b.conv_pw" in named) is expands
     assert ("b.add" in named) is adds
+
+
+def test_a_skipped_block_is_nothing_where_the_shape_stays():
+    assert [node.name for node in build(SkipBlock(out_channels=16)).nodes] == ["input"]
+
+
+@pytest.mark.parametrize(("out", "stride"), [(24, 1), (16, 2), (24, 2)])
+def test_a_skipped_block_that_changes_the_shape_is_one_convolution(out, stride):
+    graph = build(SkipBlock(out_channels=out, stride=stride))
+    assert ops(graph) == {
+        "input": graph.nodes[0].op,
+        "b.conv": Conv(in_channels=16, out_channels=out, stride=stride),
+        "b.bn": BatchNorm(channels=out),
+    }
+
+
+def test_block_types_are_found_by_the_name_that_files_use():
+    assert {"ghost": GhostBlock, "mbconv": MBConv, "skip": SkipBlock}.items() <= BLOCK_TYPES.items()
+    assert all(block_type.type_name == name for name, block_type in BLOCK_TYPES.items())
+    assert list(blocks.block_types_of(blocks)) == []  # what a module only imports is not its own

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from ghostnas.errors import InputError
 from ghostnas.ir import cost
 from ghostnas.networks import space, zoo
-from ghostnas.networks.arch import lower, lower_part, parts
+from ghostnas.networks.arch import Head, Stem, lower, lower_part, parts
+from ghostnas.networks.blocks import GhostBlock, MBConv, SkipBlock
 from ghostnas.networks.space import SpacePart
 
 GHOSTNET = space.load("ghostnet")
@@ -60,6 +61,43 @@ group = [
     {stride = 1, depth = 1, width = 32, expansion = 3, se = 0, kernel = 5},
 ]
 """
+MIXED = """
+block = ["ghost", {type = "mbconv", kernel = 3, expansion = 3}, "skip"]
+alpha = [1, 0.5]
+resolution = 32
+round_to = 4
+stem = {channels = 8, stride = 1, activation = "hard_swish"}
+head = {channels = 64, features = 0, activation = "relu6"}
+
+[[group]]
+stride = 2
+depth = [1, 3]
+width = [16, 24]
+expansion = [2, 4]
+se = [0, 0.25]
+ghost_ratio = [2, 1]
+cheap_kernel = 3
+kernel = [5, 7]
+activation = ["relu", "hard_swish"]
+
+[[group]]
+block = {type = "mbconv", kernel = 5}
+stride = 1
+depth = [2, 1]
+width = 16
+expansion = [1.5, 3]
+se = 0
+
+[[group]]
+block = ["mbconv", "skip"]
+stride = 2
+depth = 2
+width = 32
+expansion = 2
+se = 0
+kernel = [3, 5]
+"""
+MIX = space.parse(MIXED, "mixed", "mixed.toml")
 SEEDS = st.integers(0, 2**32)
 
 
@@ -95,7 +133,7 @@ def test_the_first_options_are_nearly_the_published_network():
     assert GHOSTNET.decode({}) == GHOSTNET.build(lambda _, options: options[0])
 
 
-@pytest.mark.parametrize("searched", [GHOSTNET, SMALL], ids=["ghostnet", "small"])
+@pytest.mark.parametrize("searched", [GHOSTNET, SMALL, MIX], ids=["ghostnet", "small", "mixed"])
 @given(seed=SEEDS)
 def test_a_walk_asks_only_choices_and_each_at_most_once(searched, seed):
     asked = []
@@ -134,13 +172,14 @@ def test_sample_build_and_decode_agree(seed):
     assert GHOSTNET.sample(random.Random(seed)) == params
 
 
+@pytest.mark.parametrize("searched", [SMALL, MIX], ids=["small", "mixed"])
 @given(seed=SEEDS)
-def test_what_a_walk_asks_changes_the_network(seed):
-    params = SMALL.sample(random.Random(seed))
-    arch = SMALL.decode(params)
+def test_what_a_walk_asks_changes_the_network(searched, seed):
+    params = searched.sample(random.Random(seed))
+    arch = searched.decode(params)
     for name, value in params.items():
-        for other in set(SMALL.choices[name]) - {value}:
-            assert SMALL.decode(params | {name: other}).id != arch.id, name
+        for other in set(searched.choices[name]) - {value}:
+            assert searched.decode(params | {name: other}).id != arch.id, name
 
 
 def test_numbers_that_change_no_op_are_not_asked():
@@ -179,6 +218,82 @@ def test_an_mbconv_space_builds_mbconvs():
     assert [block.stride for block in stage.blocks] == [2, 1, 1]
 
 
+# Blocks that are searched
+
+
+def test_a_block_that_is_searched_is_a_number_of_its_group():
+    mbconv = "mbconv kernel=3 expansion=3"
+    assert MIX.choices["group1.block"] == ("ghost", mbconv, "skip")
+    assert MIX.numbers["group2.block"] == "mbconv kernel=5"
+    assert MIX.choices["group3.block"] == ("mbconv", "skip")
+    asked = [name.removeprefix("group1.") for name in asked_names(MIX) if "group1" in name]
+    assert asked == ["block", "width", "expansion", "se", "depth", "ghost_ratio", "kernel"]
+    asked = [n for n in asked_names(MIX, **{"group1.block": mbconv}) if "group1" in n]
+    assert [name.removeprefix("group1.") for name in asked] == [
+        *("block", "width", "se", "depth", "activation")
+    ]
+    asked = [n for n in asked_names(MIX, **{"group1.block": "skip"}) if "group1" in n]
+    assert asked == ["group1.block", "group1.width"]
+
+
+def test_blocks_are_built_with_their_own_numbers_and_else_the_groups():
+    arch = MIX.decode({"group1.block": "mbconv kernel=3 expansion=3", "group3.block": "skip"})
+    first, second = arch.stages
+    mbconv = MBConv(hidden_channels=24, out_channels=16, stride=2, activation="relu")
+    assert first.blocks == (
+        mbconv,
+        *[MBConv(hidden_channels=24, out_channels=16, kernel=5)] * 2,
+    )
+    assert second.blocks == (SkipBlock(out_channels=32, stride=2),)
+    assert isinstance(MIX.decode({}).stages[0].blocks[0], GhostBlock)
+
+
+def test_stem_and_head_take_what_the_file_says_and_else_the_published():
+    arch = MIX.decode({})
+    assert arch.stem == Stem(channels=8, stride=1, activation="hard_swish")
+    assert arch.head == Head(channels=64, features=0, activation="relu6")
+    assert (SMALL.decode({}).stem.stride, SMALL.decode({}).stem.activation) == (2, "relu")
+    assert SMALL.decode({}).head.activation == "relu"
+
+
+def test_a_block_that_is_pinned_is_not_asked():
+    pinned = MIX.pin(**{"group1.block": "skip"})
+    assert "group1.block" not in asked_names(pinned)
+    assert pinned.decode({}).stages[0].blocks[0] == SkipBlock(out_channels=16, stride=2)
+
+
+def test_a_key_that_no_block_of_the_group_needs_may_be_left_out_or_is_refused():
+    text = MIXED.replace("expansion = 2\nse = 0\nkernel = [3, 5]", "expansion = 2\nse = 0")
+    with pytest.raises(InputError, match=r"group3\.kernel: is missing"):
+        space.parse(text, "m", "m.toml")
+    given = text.replace('block = ["mbconv", "skip"]', 'block = [{type = "mbconv", kernel = 3}]')
+    assert space.parse(given, "m", "m.toml").decode({}).stages[-1].blocks[0].kernel == 3
+    with pytest.raises(InputError, match=r"group2\.kernel: unknown key"):
+        space.parse(
+            MIXED.replace("expansion = [1.5, 3]", "expansion = 3\nkernel = 3"), "m", "m.toml"
+        )
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    {
+        '[{type = "mbconv", kernel = 4}, "skip"]': "group3.block: kernel: 4 is not an odd",
+        '[{type = "mbconv", width = 4}]': "group3.block: width is not a number of.* kernel",
+        '[{type = "skip", kernel = 3}]': "group3.block: kernel is not.*it has nothing",
+        '[{type = "mbconv", kernel = [3, 5]}]': r"group3.block: kernel: \[3, 5\]",
+        "{kernel = 3}": "group3.block is None",
+        '["skip", "skip"]': "group3.block: needs a list of different blocks",
+        "[]": "group3.block: needs a list of different blocks",
+        '[{type = "mbconv", activation = "swish"}]': "group3.block: activation: 'swish' is not",
+        '["mbconv", 3]': "group3.block is 3; known: ghost",
+    }.items(),
+)
+def test_a_bad_choice_of_blocks_is_refused_by_name(block, message):
+    text = MIXED.replace('["mbconv", "skip"]', block)
+    with pytest.raises(InputError, match=rf"m\.toml: {message}"):
+        space.parse(text, "m", "m.toml")
+
+
 # parts and depths
 
 
@@ -210,8 +325,9 @@ def placed(searched, params):
     arch_parts = [lower_part(part) for part in parts(searched.decode(params))]
     at, found = 1, {(0, False): arch_parts[0]}
     for group in range(1, searched.groups + 1):
-        depths = searched.depths(group)
-        depth = params.get(f"group{group}.depth", depths[0])
+        block = params.get(f"group{group}.block", searched.blocks(group)[0])
+        depth = params.get(f"group{group}.depth", searched.depths(group)[0])
+        depth = 1 if block == "skip" else depth
         found[group, False] = arch_parts[at]
         if depth > 1:
             assert set(arch_parts[at + 1 : at + depth]) == {arch_parts[at + 1]}
@@ -223,8 +339,8 @@ def placed(searched, params):
 
 @pytest.mark.parametrize(
     "searched",
-    [GHOSTNET, SMALL, space.parse(MBCONV, "m", "m.toml")],
-    ids=["ghostnet", "small", "mbconv"],
+    [GHOSTNET, SMALL, space.parse(MBCONV, "m", "m.toml"), MIX],
+    ids=["ghostnet", "small", "mbconv", "mixed"],
 )
 @settings(max_examples=25)
 @given(seed=SEEDS)
@@ -264,6 +380,18 @@ def test_a_space_that_searches_strides_has_no_parts():
     with pytest.raises(InputError, match=r"space small searches group2\.stride"):
         searched.parts()
     assert searched.pin(**{"group2.stride": 2}).parts() == SMALL.parts()
+
+
+@settings(max_examples=25)
+@given(seed=SEEDS)
+def test_the_place_of_a_part_is_where_it_is_lowered(seed):
+    params = MIX.sample(random.Random(seed))
+    arch_parts, found = parts(MIX.decode(params)), placed(MIX, params)
+    for part in MIX.parts():
+        at = MIX.place(part, params)
+        key = part.group, part.repeated
+        assert (at is None) == (key not in found)
+        assert at is None or lower_part(arch_parts[at]) == found[key]
 
 
 def test_depths_are_the_searched_or_the_fixed_ones():
@@ -310,6 +438,11 @@ def test_the_hash_changes_with_any_number():
     assert len({SMALL.hash, *(other.hash for other in changed)}) == len(changed) + 1
 
 
+def test_the_shipped_space_keeps_the_hash_and_the_networks_of_earlier_studies():
+    assert GHOSTNET.hash == "cbaa58b9826ace9a"
+    assert GHOSTNET.decode(GHOSTNET.sample(random.Random(3))).id == "7459ae2ee3d6"
+
+
 # Files
 
 
@@ -334,7 +467,7 @@ BAD_FILES = {
     "not-toml": ("alpha =", "alpha ==", "is not TOML"),
     "no-block": ('block = "ghost"', "", "block is None.*ghost, mbconv"),
     "unknown-block": ('block = "ghost"', 'block = "gost"', "block is 'gost'.*ghost, mbconv"),
-    "list-of-blocks": ('block = "ghost"', 'block = ["ghost"]', "block is"),
+    "list-of-blocks": ('block = "ghost"', 'block = ["ghost", "gost"]', "block is 'gost'"),
     "unknown-key": ("round_to = 4", "round_to = 4\nround = 4", "round: unknown key.*alpha"),
     "unknown-table": ("[stem]", "[tail]\n[stem]", "tail: unknown key"),
     "unknown-stem-key": ("[stem]", "[stem]\nkernel = 3", "stem.kernel: unknown key.*channels"),

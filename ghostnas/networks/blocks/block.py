@@ -1,0 +1,77 @@
+"""What every block type is: numbers, the keys of a search space that choose them, and `build`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from ghostnas.ir.graph import Builder
+from ghostnas.networks.blocks.layers import make_divisible
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a search space puts a block, and how it answers for the block's numbers.
+
+    Attributes:
+        in_width, width: of the block's input and output before the width multiplier.
+        in_channels, out_channels: the same after it, rounded.
+        stride: 1 or 2.
+        ask: the value of one of the block's keys; asked at most once in a group of blocks.
+        answers: what was asked so far, by key: what the group's earlier blocks use.
+        scale: channels of a width, by the width multiplier and the rounding of the space.
+    """
+
+    in_width: float
+    width: float
+    in_channels: int
+    out_channels: int
+    stride: int
+    ask: Callable[[str], Any]
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    scale: Callable[[float], int] = make_divisible
+
+    @property
+    def keeps_shape(self) -> bool:
+        """Whether output and input have the same shape."""
+        return self.stride == 1 and self.in_channels == self.out_channels
+
+
+class Block(ABC):
+    """A block type: a frozen, slotted, keyword-only dataclass with at least `out_channels` and
+    `stride`.
+
+    For small images a block of stride 2 keeps its ops and weights but runs with stride 1.
+
+    Attributes:
+        type_name: of the block in JSON files and search spaces.
+        keys: of a search space's group that choose the block's numbers, beside the group's own
+            stride, depth and width.
+        defaults: of those of the keys that a group may leave out.
+        repeats: whether more blocks after the first change anything; if not, depth is not asked.
+    """
+
+    __slots__ = ()
+    type_name: ClassVar[str]
+    keys: ClassVar[tuple[str, ...]] = ()
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    repeats: ClassVar[bool] = True
+
+    out_channels: int
+    stride: int
+
+    @abstractmethod
+    def build(self, graph: Builder, x: int, name: str, stride: int | None = None) -> int:
+        """Append the block's ops after node `x`, named under `name`; return the output's index.
+
+        It runs with its own stride unless another is given.
+        """
+
+    @classmethod
+    @abstractmethod
+    def choose(cls, place: Place) -> Block:
+        """The block of a search space at this place. It asks for a number only if that changes
+        one of its ops there.
+        """
