@@ -2,8 +2,9 @@
 
 What the commands do, as functions of Python: `search`, `train`, `evaluate`, `export`, `show`,
 `predict_latency`, `build_table`, `check_table`, `calibrate_table`, `import_table`, `list_targets`,
-`load_network`, `load_space`, `load_data`; `DeviceOptions` says how to measure on a device. Each is
-loaded when it is first asked for; importing ghostnas loads neither torch nor Optuna nor a runtime.
+`load_network`, `load_space`, `load_data`, `ghostify`, `paper_table`, `paper_figures`,
+`paper_seeds`, `paper_page`; `DeviceOptions` says how to measure on a device. Each is loaded when it
+is first asked for; importing ghostnas loads neither torch nor Optuna nor a runtime.
 """
 
 from importlib import import_module
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
         check_table,
         evaluate,
         export,
+        ghostify,
         import_table,
         list_targets,
         load_data,
         load_network,
         load_space,
+        paper_figures,
+        paper_page,
+        paper_seeds,
+        paper_table,
         predict_latency,
         search,
         show,
@@ -49,11 +55,16 @@ __all__ = [
     "check_table",
     "evaluate",
     "export",
+    "ghostify",
     "import_table",
     "list_targets",
     "load_data",
     "load_network",
     "load_space",
+    "paper_figures",
+    "paper_page",
+    "paper_seeds",
+    "paper_table",
     "predict_latency",
     "search",
     "show",

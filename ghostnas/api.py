@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike
@@ -22,6 +22,8 @@ from ghostnas.errors import InputError
 from ghostnas.progress import Say, silent
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from ghostnas.data.images import Dataset
     from ghostnas.devices.bench import Bench
     from ghostnas.ir.graph import Graph
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from ghostnas.latency.table import Origin, Timing
     from ghostnas.networks.arch import Arch
     from ghostnas.networks.space import Space
+    from ghostnas.paper.run import Pictured
+    from ghostnas.training.recipe import Recipe
 
 Place: TypeAlias = str | PathLike[str]
 
@@ -354,16 +358,21 @@ def show(
     from ghostnas.latency import table
     from ghostnas.latency.predictor import CONFIDENCE, Predictor
     from ghostnas.networks import zoo
-    from ghostnas.networks.arch import lower
+    from ghostnas.networks.arch import graph_id, lower
 
     if confidence is not None and target is None:
         raise InputError("--confidence applies to a latency: add --target")
-    arch = zoo.find(network, width, resolution)
-    described: dict[str, Any] = {"id": arch.id, **asdict(cost.count(lower(arch)))}
-    described["resolution"] = arch.resolution
+    found: Arch | Graph
+    if network in zoo.GRAPHS:
+        found = graph = zoo.graph(network, width or 1.0, resolution)
+    else:
+        found = zoo.find(network, width, resolution)
+        graph = lower(found)
+    described: dict[str, Any] = {"id": graph_id(graph), **asdict(cost.count(graph))}
+    described["resolution"] = graph.input_shape[1]
     if target is not None:
         confidence = confidence or CONFIDENCE
-        predicted = Predictor(table.load(target), confidence).predict(arch)
+        predicted = Predictor(table.load(target), confidence).predict(found)
         described |= {
             "target": target,
             "latency_ms": predicted.latency_ms,
@@ -636,6 +645,275 @@ def load_data(spec: str, *, strict: bool = False) -> Dataset:
     from ghostnas.data import datasets
 
     return datasets.load(spec, strict)
+
+
+def ghostify(
+    network: Graph | nn.Module,
+    example: Tensor | None = None,
+    *,
+    s: int = 2,
+    d: int = 3,
+    choose: Callable[..., bool] | None = None,
+) -> Any:
+    """A network with its convolutions as Ghost modules (GhostNet, section 3.1).
+
+    >>> import torch
+    >>> made = ghostnas.ghostify(torch.nn.Conv2d(16, 32, 3, padding=1), torch.zeros(1, 16, 8, 8))
+    >>> made.before.macs, made.after.macs
+    (294912, 156672)
+
+    Args:
+        network: a graph, or any PyTorch module, which is left unchanged.
+        example: for a module, one batch of its input.
+        s, d: maps per convolved map, and the kernel of the cheap operation.
+        choose: which layers are replaced: of a graph, asked of each node; of a module, of each path
+            and `nn.Conv2d`. By default every ungrouped convolution of maps larger than 1x1.
+
+    Returns:
+        A graph for a graph; for a module a `ghostnas.backends.torch_ghostify.Ghostified`: the new
+        module, the paths of its Ghost modules, and parameters and multiply-accumulates before and
+        after.
+
+    Raises:
+        InputError: s or d is out of range, or the module does not run on `example`.
+    """
+    from ghostnas.ir.graph import Graph
+
+    if isinstance(network, Graph):
+        from ghostnas.networks import ghostify as graphs
+
+        return graphs.ghostify(network, s, d, choose or graphs.convolutions)
+    from ghostnas.backends import torch_ghostify
+
+    if example is None:
+        raise InputError("ghostify needs an example input of the module, such as one image")
+    return torch_ghostify.ghostify(network, example, s, d, choose)
+
+
+def paper_seeds(
+    *,
+    out: Place,
+    data: str | None = None,
+    network: str = "resnet9",
+    width: float = 1.0,
+    recipe: str = "cifar-seeds",
+    seeds: int = 30,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    images: int | None = None,
+    body: Place | None = None,
+    workers: int = 1,
+    device: str = "auto",
+    threads: int | None = None,
+    timeout: float | None = None,
+    progress: Say = silent,
+) -> dict[str, Any]:
+    """Train a network from many seeds and say how much the seed alone moves its accuracy.
+
+    What `out` already holds is not trained again, so that the same call goes on.
+
+    >>> ghostnas.paper_seeds(data="folder:images", recipe="short.toml", seeds=3, width=0.03,
+    ...     out="seeds")["final"]["count"]
+    3
+
+    Args:
+        images: how many of the training images are used; all by default.
+        body: weights to start from, but for the classifier's.
+        timeout: seconds, after which nothing more is trained.
+
+    Raises:
+        InputError: an argument is invalid, or `out` holds trainings of another recipe.
+        TrainingError: several trainings failed.
+    """
+    from ghostnas.paper import run
+
+    _check_folder(Path(out))
+    _check_counts(threads=threads)
+    settings = run.Training(
+        data=_needed(data),
+        recipe=_changed_recipe(recipe, epochs, batch_size, images),
+        folder=Path(out),
+        seeds=seeds,
+        width=width,
+        workers=workers,
+        device=device,
+        threads=threads,
+        timeout_s=timeout,
+    )
+    return run.seeds(settings, network, str(body) if body else None, progress)
+
+
+def paper_table(
+    table: str,
+    *,
+    out: Place | None = None,
+    train: bool = False,
+    data: str | None = None,
+    width: float | None = None,
+    recipe: str | None = None,
+    seeds: int = 3,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    images: int | None = None,
+    image: Place | None = None,
+    network: str | None = None,
+    weights: Place | None = None,
+    annotations: Place | None = None,
+    pictures: Place | None = None,
+    steps: int = 60,
+    workers: int = 1,
+    device: str = "auto",
+    threads: int | None = None,
+    timeout: float | None = None,
+    progress: Say = silent,
+) -> dict[str, Any]:
+    """A table of the GhostNet paper: what it prints, what this project counts, the difference.
+
+    >>> ghostnas.paper_table("table3")["rows"][2]["params"]["ours"]
+    7651498
+
+    Args:
+        table: ``table1`` to ``table8``.
+        out: the folder of the trainings, and where the page is written.
+        train: whether tables 3 to 5 are also trained, on `data`, and table 8 for a few steps; what
+            `out` holds of tables 3 to 5 is not trained again.
+        width: of all trained networks, and of table 8's backbone (1.1).
+        image, network, weights: for table 2; for table 8 `weights` are the backbone's.
+        annotations, pictures, steps: for table 8: boxes in COCO's format and the folder of their
+            images, and how many steps both detectors are trained with `train`; a made set by
+            default.
+
+    Raises:
+        InputError: an argument is invalid.
+        TrainingError: several trainings failed.
+    """
+    from ghostnas.paper import run
+
+    if out is not None:
+        _check_folder(Path(out))
+    _check_counts(threads=threads)
+    settings = None
+    if train:
+        if out is None:
+            raise InputError("--train needs --out DIR, where its trainings are kept")
+        if table == "table8":
+            how = run.Detection(
+                folder=Path(out),
+                annotations=Path(annotations) if annotations else None,
+                pictures=Path(pictures) if pictures else None,
+                weights=Path(weights) if weights else None,
+                width=width or 1.1,
+                steps=steps,
+                device=device,
+            )
+            return run.detect(how, progress)
+        name = recipe or ("cifar-resnet" if table == "table5" else "cifar-vgg")
+        settings = run.Training(
+            data=_needed(data),
+            recipe=_changed_recipe(name, epochs, batch_size, images),
+            folder=Path(out),
+            seeds=seeds,
+            width=width or 1.0,
+            workers=workers,
+            device=device,
+            threads=threads,
+            timeout_s=timeout,
+        )
+    pictured = _pictured(image, network, width or 1.0, weights)
+    return run.table(table, settings, pictured, Path(out) if out else None, progress)
+
+
+def paper_figures(
+    *,
+    out: Place,
+    target: str = "arm",
+    image: Place | None = None,
+    network: str | None = None,
+    width: float = 1.0,
+    weights: Place | None = None,
+    runs: Sequence[Place] = (),
+) -> dict[str, Any]:
+    """Figures 4 to 7 of the GhostNet paper as SVG, PNG and a page: feature maps of a network's
+    second layer, and accuracy against FLOPs and against predicted latency.
+
+    >>> drawn = ghostnas.paper_figures(out="figures")
+    >>> drawn["files"][-1]
+    'figures/figures.html'
+
+    Args:
+        target: whose table predicts every network.
+        image, network, weights: whose maps are drawn; by default Ghost-VGG-16 and VGG-16 with
+            random weights and a made picture, called untrained.
+        runs: folders of trainings, whose accuracies are marked as our own.
+
+    Raises:
+        InputError: an argument is invalid, or a file cannot be read.
+    """
+    from ghostnas.paper import run
+
+    _check_folder(Path(out))
+    pictured = _pictured(image, network, width, weights)
+    return run.draw(Path(out), target, pictured, tuple(Path(each) for each in runs))
+
+
+def paper_page(
+    *,
+    out: Place,
+    target: str = "arm",
+    image: Place | None = None,
+    network: str | None = None,
+    width: float = 1.0,
+    weights: Place | None = None,
+    runs: Sequence[Place] = (),
+    progress: Say = silent,
+) -> dict[str, Any]:
+    """All tables and figures of the GhostNet paper on one page, with what was trained into `out`.
+
+    >>> ghostnas.paper_page(out="paper")["page"]
+    'paper/paper.html'
+
+    Arguments and errors are those of `paper_figures`.
+    """
+    from ghostnas.paper import run
+
+    _check_folder(Path(out))
+    pictured = _pictured(image, network, width, weights)
+    return run.page(Path(out), target, pictured, tuple(Path(each) for each in runs), progress)
+
+
+def _pictured(
+    image: Place | None, network: str | None, width: float, weights: Place | None
+) -> Pictured:
+    from ghostnas.paper.run import Pictured
+
+    if weights is not None and network is None:
+        raise InputError("--weights needs --network NAME, whose weights they are")
+    return Pictured(
+        image=Path(image) if image else None,
+        network=network,
+        width=width,
+        weights=Path(weights) if weights else None,
+    )
+
+
+def _needed(data: str | None) -> str:
+    from ghostnas.data import datasets
+
+    if data is None:
+        raise InputError("a training needs --data, such as cifar10:DIR")
+    datasets.locate(data)
+    return data
+
+
+def _changed_recipe(
+    name: str, epochs: int | None, batch_size: int | None, images: int | None
+) -> Recipe:
+    from dataclasses import replace
+
+    from ghostnas.training import recipe as recipes
+
+    found = recipes.change(recipes.load(name), epochs=epochs, batch_size=batch_size)
+    return found if images is None else replace(found, train_pictures=images)
 
 
 def _options(device: str | DeviceOptions) -> DeviceOptions:

@@ -82,6 +82,7 @@ ORDER = (
     ),
     *("load_network", "load_space", "load_data", "import_table"),
     *("build_table", "check_table", "calibrate_table"),
+    *("ghostify", "paper_table", "paper_figures", "paper_page", "paper_seeds"),
 )
 
 

@@ -79,8 +79,13 @@ class Arch:
     @property
     def id(self) -> str:
         """Twelve hex digits of a hash of the lowered graph: equal for equal networks."""
-        ops = [(node.op, node.inputs) for node in lower(self).nodes]
-        return hashlib.sha256(repr(ops).encode()).hexdigest()[:12]
+        return graph_id(lower(self))
+
+
+def graph_id(graph: Graph) -> str:
+    """Twelve hex digits of a hash of a graph's ops, whatever their names."""
+    ops = [(node.op, node.inputs) for node in graph.nodes]
+    return hashlib.sha256(repr(ops).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)

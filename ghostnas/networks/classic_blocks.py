@@ -26,6 +26,7 @@ from ghostnas.ir.graph import (
     Narrow,
     Op,
     Pad,
+    Shape,
 )
 from ghostnas.networks.blocks import make_divisible
 
@@ -34,6 +35,10 @@ CLASSES = 1000
 
 class Layers(Builder):
     """Appends layers, each named by its op and position; takes and returns node indices."""
+
+    def __init__(self, input_shape: Shape, classes: int = CLASSES) -> None:
+        super().__init__(input_shape)
+        self.classes = classes
 
     def op(self, op: Op, *inputs: int) -> int:
         return self.add(f"{type(op).__name__.lower()}{len(self._nodes)}", op, *inputs)
@@ -123,7 +128,7 @@ class Layers(Builder):
 
     def classify(self, x: int) -> None:
         x = self.op(Flatten(), self.op(GlobalPool(), x))
-        self.op(Dense(in_features=self.width(x), out_features=CLASSES), x)
+        self.op(Dense(in_features=self.width(x), out_features=self.classes), x)
 
 
 def strides(units: Sequence[int], first: int = 1) -> Iterator[tuple[int, int]]:

@@ -1,5 +1,5 @@
 """Published networks as graphs, by their names in pytorchcv, for comparing predictions with
-measurements. They are not `Arch`es: none can be searched or exported.
+measurements. They are not `Arch`es: none can be searched.
 """
 
 from __future__ import annotations
@@ -85,15 +85,15 @@ def names() -> list[str]:
     return sorted(_NETWORKS)
 
 
-def graph(name: str) -> Graph:
-    """The network at 224 pixels with 1,000 classes.
+def graph(name: str, resolution: int = 224, classes: int = CLASSES) -> Graph:
+    """The network, by default at 224 pixels with 1,000 classes.
 
     Raises:
         InputError: there is no network of that name.
     """
     if name not in _NETWORKS:
         raise InputError(f"unknown network {name!r}; known: {', '.join(names())}")
-    net = Layers((3, 224, 224))
+    net = Layers((3, resolution, resolution), classes)
     _NETWORKS[name](net)
     return net.build()
 
@@ -120,7 +120,7 @@ def _mobilenetv2(net: Layers, width: float, expand: bool) -> None:
             stride, out_width = 1 if unit else first, int(out * width)
             x = blocks.inverted(net, x, hidden, out_width, 3, stride, expand=stage > 0 or expand)
     x = net.op(GlobalPool(), net.conv(x, 1280, act="relu6"))
-    net.op(Flatten(), net.bare(x, CLASSES))
+    net.op(Flatten(), net.bare(x, net.classes))
 
 
 def _mobilenetv3(net: Layers, width: float, size: str) -> None:
@@ -134,10 +134,10 @@ def _mobilenetv3(net: Layers, width: float, size: str) -> None:
     last = make_divisible((960 if size == "large" else 576) * max(width, 1.0), 8)
     x = net.op(GlobalPool(), net.conv(x, last, act="hard_swish"))
     x = net.act(net.bare(x, 1280), "hard_swish")
-    net.op(Flatten(), net.biased(x, CLASSES, act="none"))
+    net.op(Flatten(), net.biased(x, net.classes, act="none"))
 
 
-def _proxylessnas(net: Layers, name: str) -> None:
+def proxylessnas(net: Layers, name: str) -> None:
     """ProxylessNAS (Cai et al., 2019)."""
     widths, stages = PROXYLESSNAS[name]
     stem, *outs, last = map(int, widths.split())
@@ -203,7 +203,7 @@ def _squeezenet(net: Layers, name: str, add: bool = False) -> None:
             y = net.biased(x, out // 8)
             y = net.op(Concat(), net.biased(y, out // 2), net.biased(y, out // 2, 3))
             x = net.op(Add(), y, x) if add and net.width(x) == out else y
-    net.op(Flatten(), net.op(GlobalPool(), net.biased(x, CLASSES)))
+    net.op(Flatten(), net.op(GlobalPool(), net.biased(x, net.classes)))
 
 
 def _densenet(net: Layers, units: Sequence[int]) -> None:
@@ -270,7 +270,7 @@ def _dla46c(net: Layers) -> None:
     for stage, (levels, out) in enumerate(((1, 64), (2, 64), (2, 128), (1, 256))):
         down = net.op(MaxPool(kernel=2, stride=2), x)
         x = blocks.tree(net, x, down, levels, out, 2, [down] if stage else [])
-    net.op(Flatten(), net.biased(net.op(GlobalPool(), x), CLASSES, act="none"))
+    net.op(Flatten(), net.biased(net.op(GlobalPool(), x), net.classes, act="none"))
 
 
 def _at(widths: str, name: str, build: Callable[..., None]) -> dict[str, Callable[[Layers], None]]:
@@ -295,7 +295,7 @@ _NETWORKS: dict[str, Callable[[Layers], None]] = {
     **{f"resnext14_{each}x4d": partial(_resnext, units=1, groups=each) for each in (16, 32)},
     **{f"resnext26_{each}x4d": partial(_resnext, units=2, groups=each) for each in (16, 32)},
     **{f"regnet{name}": partial(_regnet, name=name) for name in REGNETS},
-    **{f"proxylessnas_{name}": partial(_proxylessnas, name=name) for name in PROXYLESSNAS},
+    **{f"proxylessnas_{name}": partial(proxylessnas, name=name) for name in PROXYLESSNAS},
     **{f"squeezenet_{name}": partial(_squeezenet, name=name) for name in SQUEEZENETS},
     **{f"squeezeresnet_{name}": partial(_squeezenet, name=name, add=True) for name in SQUEEZENETS},
     **{f"hardnet{name}": partial(_hardnet, name=name) for name in HARDNETS},

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ghostnas.errors import InputError, did_you_mean
-from ghostnas.networks.arch import Arch, Head, Stage, Stem, fit_to, load
+from ghostnas.ir.graph import Graph
+from ghostnas.networks import cifar_networks, classics, imagenet_networks
+from ghostnas.networks.arch import Arch, Head, Stage, Stem, fit_to, load, lower
 from ghostnas.networks.blocks import GhostBlock, MBConv, make_divisible
 
 # GhostNet, table 1, by feature-map size: kernel, #exp, #out, SE; each stage's stride comes first.
@@ -116,6 +119,52 @@ ZOO: dict[str, Callable[[float, int, int], Arch]] = {
 }
 
 
+def _classic(name: str, width: float, resolution: int, classes: int) -> Graph:
+    if width != 1.0:
+        raise InputError(f"{name} has its width in its name; leave out --width")
+    return classics.graph(name, resolution, classes)
+
+
+# Networks that are no `Arch`: they can be counted, trained and predicted, but not searched.
+GRAPHS: dict[str, Callable[[float, int, int], Graph]] = {
+    **cifar_networks.NETWORKS,
+    **imagenet_networks.NETWORKS,
+    **{name: partial(_classic, name) for name in classics.names()},
+}
+
+
+# What a message lists; those of `classics`, with their widths in their names, are too many.
+NAMED = sorted({*ZOO, *cifar_networks.NETWORKS, *imagenet_networks.NETWORKS})
+
+
+def graph(
+    name: str, width: float = 1.0, resolution: int | None = None, classes: int | None = None
+) -> Graph:
+    """The network of this name as a graph, whether it is an `Arch` or not.
+
+    By default it is as published: for CIFAR's 10 classes at 32 pixels, or for ImageNet's 1,000 at
+    224.
+
+    Raises:
+        InputError: there is no such network, or it does not come in that width or resolution.
+    """
+    known = {**ZOO, **GRAPHS}
+    if name not in known:
+        raise InputError(
+            f"unknown network {name!r}; known: {', '.join(NAMED)}, and those of "
+            f"ghostnas.networks.classics{did_you_mean(name, known)}"
+        )
+    small = name in cifar_networks.NETWORKS
+    pixels, count = (32, 10) if small else (224, 1000)
+    pixels, count = resolution or pixels, classes or count
+    if name in GRAPHS:
+        try:
+            return GRAPHS[name](width, pixels, count)
+        except ValueError as error:
+            raise InputError(f"{name} does not run at {pixels} pixels, width {width:g}") from error
+    return lower(fit_to(named(name, width), resolution=pixels, classes=count))
+
+
 def named(name: str, width: float = 1.0, resolution: int = 224, classes: int = 1000) -> Arch:
     """The zoo's network of this name.
 
@@ -138,6 +187,12 @@ def find(name: str, width: float | None = None, resolution: int | None = None) -
     path = Path(name)
     if name in ZOO:
         return named(name, width or 1.0, resolution or 224)
+    if name in GRAPHS:
+        raise InputError(
+            f"{name} can be shown, and trained by ghostnas paper, but not searched, trained or "
+            f"exported as an architecture; those are {', '.join(sorted(ZOO))}, a .json file or a "
+            "run folder"
+        )
     if width is not None:
         raise InputError(f"--width is for the named networks: {', '.join(sorted(ZOO))}")
     if path.is_dir():

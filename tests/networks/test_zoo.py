@@ -1,5 +1,6 @@
 import pytest
 
+from ghostnas import api
 from ghostnas.errors import InputError
 from ghostnas.ir import cost
 from ghostnas.ir.graph import Graph
@@ -54,3 +55,17 @@ def test_named_passes_on_width_resolution_and_classes(name):
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(InputError, match=r"'ghostnt'.*ghostnet.*mobilenetv3-large"):
         zoo.named("ghostnt")
+
+
+def test_a_network_that_is_no_architecture_can_be_shown_and_says_so() -> None:
+    shown = api.show("resnet50", target="arm")
+    assert shown["params"] == 25_557_032
+    assert shown["latency_ms"] > 0
+    assert api.show("resnet50", resolution=160)["resolution"] == 160
+    assert api.show("mobilenetv2", width=0.5)["macs"] < api.show("mobilenetv2")["macs"]
+    with pytest.raises(InputError, match="resnet50 can be shown, and trained by ghostnas paper"):
+        zoo.find("resnet50")
+
+
+def test_an_architectures_graph_is_the_same_by_either_way() -> None:
+    assert zoo.graph("ghostnet", 0.5) == lower(zoo.ghostnet(0.5))
