@@ -20,6 +20,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -30,9 +31,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ghostnas.arrays import Array
 from ghostnas.errors import InputError, did_you_mean
-from ghostnas.nas import surrogate, warm_start
+from ghostnas.nas import surrogate
 from ghostnas.nas.surrogate import Group, Surrogate
-from ghostnas.nas.warm_start import PastTrial
 from ghostnas.networks.space import Params, Value
 
 Key: TypeAlias = frozenset[tuple[str, Value]]
@@ -44,6 +44,7 @@ MUTANTS, PARENTS = 24, 6  # that join the pool at each proposal, and the network
 TEMPERATURE = 0.5  # of the posterior draws: less exploration pays where trials are few
 LARGER = 0.7  # prior weight of the first cost, in standard deviations: larger networks do better
 RUNG_NOISE = 3.0  # variance of a score one rung earlier, over that of the later one
+PAST_NOISE = 3.0  # variance of an earlier search's score over one of this search, if they agree
 POPULATION, TOURNAMENT = 50, 10  # regularised evolution (Real et al., 2019)
 NEIGHBOURS = 8
 
@@ -56,6 +57,14 @@ class SpaceUsedUp(Exception):  # noqa: N818 - the search ends, nothing went wron
     def __init__(self, trial: int) -> None:
         super().__init__()
         self.trial = trial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastTrial:
+    """A network of an earlier search and its score in standard deviations of all its scores."""
+
+    params: Params
+    score: float
 
 
 class Feasible(Protocol):
@@ -298,7 +307,7 @@ class SurrogateSampler(FeasibleSampler):
             groups = self._candidates.groups(self._prior)
             alone = Surrogate(groups, past_rows, past_scores, [1.0] * len(past_rows))
             expected = alone.predict()[0][rows]
-            factor = warm_start.NOISE * warm_start.discount(scores, list(expected))
+            factor = PAST_NOISE * surrogate.discount(scores, list(expected))
             level = float(np.mean(scores)) if scores else 0.0
             unit = (float(np.std(scores)) if len(scores) > 1 else 0.0) or 1.0
             # The levels of both searches may differ: past scores are moved to this one's.
