@@ -59,9 +59,15 @@ class Presence:
         """
         self._waiting = True
         self._tell()
-        listening, said, claimed = time.monotonic(), False, True
+        listening = looked = time.monotonic()
+        said, claimed = False, True
         while True:
             told = self._study.user_attrs
+            now = time.monotonic()
+            if now - looked > storage.GRACE_S / 2:  # the database was gone, nobody could be heard
+                listening = now
+                self._heard.clear()
+            looked = now
             claim = told.get(CLAIM)
             fresh = claim is not None and not claimed  # it was not there at the last look
             claimed = claim is not None

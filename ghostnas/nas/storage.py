@@ -163,6 +163,7 @@ class Heartbeat:
             int, tuple[int, float]
         ] = {}  # counter and when it last changed, by number
         self._count = 0
+        self._listened = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -178,10 +179,14 @@ class Heartbeat:
 
     def silent(self) -> list[FrozenTrial]:
         """The running trials of other processes that were not heard of for `GRACE_S` seconds, as
-        far as this process has listened.
+        far as this process has listened. While the database is gone, nobody can be heard.
         """
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         now, found = time.monotonic(), []
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if now - self._listened > GRACE_S / 2:
+            self._heard.clear()
+        self._listened = now
+        for trial in running:
             with self._lock:
                 if trial._trial_id in self._trials:
                     continue

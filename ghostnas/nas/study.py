@@ -32,7 +32,7 @@ from ghostnas.errors import InputError, TrainingError
 from ghostnas.nas.concluding import CREATOR, Member
 from ghostnas.nas.rungs import Report, StoppedEarly
 from ghostnas.nas.samplers import SCREENED, SpaceUsedUp, reached
-from ghostnas.nas.storage import GRACE_S, Heartbeat, open_storage, reason, shown
+from ghostnas.nas.storage import HEARTBEAT_S, Heartbeat, open_storage, reason, shown
 from ghostnas.networks.arch import Arch, from_json, to_json
 from ghostnas.networks.space import Params, Space, Value
 from ghostnas.progress import Say, silent
@@ -194,16 +194,19 @@ def run(
                 if time.monotonic() >= until:
                     break
                 try:
-                    wanted -= mine.begin(space, submit)
+                    if mine.begin(space, submit, trials):
+                        wanted -= 1
                 except SpaceUsedUp:
                     used_up = True
+                except _Enough:
+                    wanted = 0
             if not mine.running:
                 complete = len(study.get_trials(deepcopy=False, states=EVALUATED))
                 if complete >= trials or used_up or time.monotonic() >= until or wanted > 0:
                     return Ended(used_up=used_up, failed=failures)
                 time.sleep(POLL_S)  # other processes are running the last trials
                 continue
-            done, _ = wait(mine.running, timeout=GRACE_S, return_when=FIRST_COMPLETED)
+            done, _ = wait(mine.running, timeout=HEARTBEAT_S, return_when=FIRST_COMPLETED)
             for future in done:
                 try:
                     scored = mine.finish(future)
@@ -218,6 +221,10 @@ def run(
         mine.close()
 
 
+class _Enough(Exception):  # noqa: N818 - nothing went wrong
+    """Other processes have begun the last trials at the same time."""
+
+
 class _Mine:
     """The trials that this process is running."""
 
@@ -227,13 +234,19 @@ class _Mine:
         self._unfinished: dict[int, optuna.Trial] = {}
         self.running: dict[Future[float], tuple[optuna.Trial, Arch, float]] = {}
 
-    def begin(self, space: Space, submit: Submit) -> bool:
+    def begin(self, space: Space, submit: Submit, trials: int) -> bool:
         """Ask for a network and start scoring it; False if another process already had it.
 
         Raises:
             SpaceUsedUp: none is left.
+            _Enough: other processes began the last of the `trials` before.
         """
         trial = self._ask()
+        states = (*EVALUATED, TrialState.RUNNING)
+        others = self._study.get_trials(deepcopy=False, states=states)
+        if sum(other.number < trial.number for other in others) >= trials:
+            self._tell(trial, TrialState.FAIL)
+            raise _Enough
         arch = space.build(trial.suggest_categorical)
         trial.set_user_attr("arch", json.dumps(to_json(arch)))
         trial.set_user_attr("id", arch.id)

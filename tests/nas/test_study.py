@@ -372,7 +372,7 @@ def together(url, trials, **others):
 def test_two_processes_share_the_trials_but_no_network(storage):
     current, reports = together(storage, 24)
     done = study.finished(current)
-    assert 24 <= len(done) <= 26  # both may have started one at the same time
+    assert len(done) == 24
     assert len({each.arch.id for each in done}) == len(done)
     assert sorted(each.trial for each in (*reports[0], *reports[1])) == [
         each.trial for each in done
