@@ -139,7 +139,7 @@ class FeasibleSet:
         if self._on_grid > SMALL:
             return None
         listed = itertools.chain.from_iterable(map(self._listed, self._chains))
-        return [params for params in listed if self.fits(params)]
+        return [params for params in listed if self._exact_sums or self.fits(params)]
 
     @property
     def choices(self) -> Mapping[str, Sequence[Value]]:
@@ -155,6 +155,10 @@ class FeasibleSet:
 
         self.space.build(pick)
         return found
+
+    def network(self, params: Mapping[str, Value]) -> str:
+        """What network it is: rounded, other settings may lead to the same one."""
+        return self.space.decode(params).id
 
     def log_costs(self, params: Mapping[str, Value]) -> Sequence[float]:
         """Logarithms of the costs that go with accuracy."""
@@ -349,18 +353,27 @@ class FeasibleSet:
         return kept if self._exact_sums else [params for params in kept if self.fits(params)]
 
     def _listed(self, chain: _Chain) -> Iterator[Params]:
-        """Every setting of a chain on the grid."""
-        waiting = [(0, 0, (self._cells,) * self._sums, dict(chain.whole))]
+        """Every setting of a chain on the grid whose parts are within the budgets in sum."""
+        start = np.zeros(self._sums)
+        waiting = [(0, 0, (self._cells,) * self._sums, start, dict(chain.whole))]
         while waiting:
-            position, width, rest, params = waiting.pop()
+            position, width, rest, used, params = waiting.pop()
             if position == len(chain.links):
                 yield params
                 continue
             link = chain.links[position][width]
-            for setting, cost, end in zip(link.settings, link.costs, link.ends, strict=True):
+            for setting, shares, cost, end in zip(
+                link.settings, link.shares, link.costs, link.ends, strict=True
+            ):
                 left = tuple(int(r - c) for r, c in zip(rest, cost, strict=True))
-                if min(left, default=0) >= 0 and chain.fitting[position + 1][end][left] > 0:
-                    waiting.append((position + 1, int(end), left, {**params, **setting.params}))
+                sums = used + shares
+                if (
+                    min(left, default=0) >= 0
+                    and chain.fitting[position + 1][end][left] > 0
+                    and (sums <= 1 + EXACT).all()
+                ):
+                    more = {**params, **setting.params}
+                    waiting.append((position + 1, int(end), left, sums, more))
 
 
 _NO_WIDTH: _Width = (0.0, 0)  # behind the head

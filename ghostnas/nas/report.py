@@ -51,6 +51,11 @@ def _escaped(value: object) -> Markup:
 
 def text(result: Mapping[str, Any]) -> str:
     """A run's result in a few lines, for a terminal."""
+    if "concluded_by" in result:
+        return (
+            f"{result['trials']} trials are done in the shared study; {result['concluded_by']} "
+            "concludes it: its result.json will hold the result"
+        )
     lines = [_verdict(result)]
     lines += [_network_text(each) for each in _networks(result)]
     lines += [_roles(result), files(result["exported"])]

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import platform
 import time
+import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from ghostnas.data import datasets, images
 from ghostnas.errors import BudgetError, InputError, did_you_mean
 from ghostnas.files import locked, read_text, write_whole
 from ghostnas.nas import (
+    concluding,
     feasible,
     results,
     rungs,
@@ -47,6 +50,7 @@ from ghostnas.training.recipe import Recipe
 
 BASELINE_WIDTHS = [width / 20 for width in range(40, 1, -1)]
 SETTINGS_FILE, ELAPSED_FILE, SCREENED_FILE = "search.toml", "elapsed.json", "screened.json"
+MEMBER_FILE = "member.txt"  # the id of this folder's process in a study that several share
 
 
 def start(settings: Settings, folder: Path, say: Say) -> dict[str, Any]:
@@ -170,20 +174,18 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
             settings.device,
             prepared.final_recipe,
         )
-        try:
-            run = _Run(prepared, folder, pool, say)
-            run.describe()
-            run.screen()
-            run.open(url)
-            run.trials()
-            return run.conclude()
-        except (StorageInternalError, SQLAlchemyError) as error:
-            raise InputError(
-                f"storage {storage.shown(url)}: {storage.reason(error)}; finished work is kept, "
-                f"resume with: ghostnas search --resume --out {folder}"
-            ) from error
-        finally:
-            pool.close()
+        with closing(pool), closing(_Run(prepared, folder, pool, say)) as run:
+            try:
+                run.describe()
+                run.screen()
+                run.open(url)
+                run.trials()
+                return run.concluded_elsewhere() or run.conclude()
+            except (StorageInternalError, SQLAlchemyError) as error:
+                raise InputError(
+                    f"storage {storage.shown(url)}: {storage.reason(error)}; finished work is "
+                    f"kept, resume with: ghostnas search --resume --out {folder}"
+                ) from error
 
 
 class _Run:
@@ -195,6 +197,7 @@ class _Run:
         self._elapsed = _Elapsed(folder / ELAPSED_FILE)
         self._used_up = False
         self._url = ""
+        self._presence: concluding.Presence | None = None  # in a study that others may share
         self._study: optuna.Study
         self._sampler: samplers.FeasibleSampler
         self._screened: Mapping[samplers.Key, Mapping[str, float]] = {}
@@ -261,6 +264,7 @@ class _Run:
         else:
             self._sampler = samplers.create(settings.sampler, self._feasible, settings.seed)
         searched, utilization = prepared.space, prepared.constraints.utilization
+        me = _member(self._folder) if settings.storage else None
         self._study = study.open_study(
             url,
             prepared.remembered(),
@@ -270,8 +274,11 @@ class _Run:
             rungs=self._rungs,
             private=not settings.storage,
             new=not (self._folder / SETTINGS_FILE).exists(),
+            me=me,
             say=self._say,
         )
+        if me is not None:
+            self._presence = concluding.Presence(self._study, me)
         write_whole(self._folder / SETTINGS_FILE, to_text(settings).encode())
 
     @property
@@ -299,6 +306,23 @@ class _Run:
         self._used_up = ended.used_up
         if ended.used_up:
             self._say("the space is exhausted: it has no other network within the budgets")
+
+    def concluded_elsewhere(self) -> dict[str, Any] | None:
+        """The result if another process concludes the study: which; None if this one should."""
+        if self._presence is None:
+            return None
+        by = self._presence.await_turn(self._settings.trials, self._say)
+        if by is None:
+            return None
+        return {
+            "run": str(self._folder),
+            "concluded_by": by.place,
+            "trials": len(study.finished(self._study)),
+        }
+
+    def close(self) -> None:
+        if self._presence is not None:
+            self._presence.end()
 
     def conclude(self) -> dict[str, Any]:
         """Train the best trials and plain GhostNet, choose one, and export it."""
@@ -334,9 +358,12 @@ class _Run:
             skipped=len(prepared.dataset.skipped) + len(finals.skipped),
             seconds=self._elapsed.keep(),
         )
-        return results.conclude(
+        result = results.conclude(
             settings, prepared.final_split, prepared.constraints.dtype, self._folder, found
         )
+        if self._presence is not None:
+            self._presence.concluded(settings.trials)
+        return result
 
     def _predicted(self) -> dict[str, tuple[float, float]]:
         """Mean and standard deviation of the score of each trial's network, by its id; empty for a
@@ -424,6 +451,16 @@ class _Progress:
     def _text(self, scored: ScoredArch) -> str:
         trained = self._prepared.settings.scorer == TRAIN
         return f"{scored.score:.1%}" if trained else f"score {scored.score:.5g}"
+
+
+def _member(folder: Path) -> concluding.Member:
+    """This folder's process in a study that several share; the same when it resumes."""
+    path = folder / MEMBER_FILE
+    if not path.exists():
+        write_whole(path, uuid.uuid4().hex.encode())
+    return concluding.Member(
+        id=read_text(path).strip(), place=f"{platform.node()}:{folder.resolve()}"
+    )
 
 
 def _baseline(prepared: _Prepared) -> list[tuple[str, int | None, Arch]]:

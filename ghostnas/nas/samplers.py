@@ -20,6 +20,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -30,9 +31,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ghostnas.arrays import Array
 from ghostnas.errors import InputError, did_you_mean
-from ghostnas.nas import surrogate, warm_start
+from ghostnas.nas import surrogate
 from ghostnas.nas.surrogate import Group, Surrogate
-from ghostnas.nas.warm_start import PastTrial
 from ghostnas.networks.space import Params, Value
 
 Key: TypeAlias = frozenset[tuple[str, Value]]
@@ -44,8 +44,10 @@ MUTANTS, PARENTS = 24, 6  # that join the pool at each proposal, and the network
 TEMPERATURE = 0.5  # of the posterior draws: less exploration pays where trials are few
 LARGER = 0.7  # prior weight of the first cost, in standard deviations: larger networks do better
 RUNG_NOISE = 3.0  # variance of a score one rung earlier, over that of the later one
+PAST_NOISE = 3.0  # variance of an earlier search's score over one of this search, if they agree
 POPULATION, TOURNAMENT = 50, 10  # regularised evolution (Real et al., 2019)
 NEIGHBOURS = 8
+LAST_DRAWS = 20_000  # without a new network before a set that is not listed counts as used up
 
 
 class SpaceUsedUp(Exception):  # noqa: N818 - the search ends, nothing went wrong
@@ -56,6 +58,14 @@ class SpaceUsedUp(Exception):  # noqa: N818 - the search ends, nothing went wron
     def __init__(self, trial: int) -> None:
         super().__init__()
         self.trial = trial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastTrial:
+    """A network of an earlier search and its score in standard deviations of all its scores."""
+
+    params: Params
+    score: float
 
 
 class Feasible(Protocol):
@@ -81,11 +91,29 @@ class Feasible(Protocol):
         """The numbers that decide the network, without those that make no difference to it."""
         ...
 
+    def network(self, params: Mapping[str, Value]) -> str:
+        """What network it is: rounded, other settings may lead to the same one."""
+        ...
+
     def log_costs(self, params: Mapping[str, Value]) -> Sequence[float]: ...
 
 
 def key_of(params: Mapping[str, Value]) -> Key:
     return frozenset(params.items())
+
+
+class Tried:
+    """The networks of some settings; asked whether the network of others is among them."""
+
+    def __init__(self, network_of: Callable[[Mapping[str, Value]], str]) -> None:
+        self._network_of = network_of
+        self._networks: set[str] = set()
+
+    def add(self, params: Mapping[str, Value]) -> None:
+        self._networks.add(self._network_of(params))
+
+    def __contains__(self, params: Mapping[str, Value]) -> bool:
+        return self._network_of(params) in self._networks
 
 
 class FeasibleSampler(BaseSampler):
@@ -96,6 +124,7 @@ class FeasibleSampler(BaseSampler):
     def __init__(self, feasible: Feasible, seed: int) -> None:
         self.feasible = feasible
         self.rng = np.random.default_rng(seed)
+        self._networks: dict[Key, str] = {}
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -110,17 +139,30 @@ class FeasibleSampler(BaseSampler):
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         trials = study.get_trials(deepcopy=False, states=LIVE)
-        tried = {key_of(other.params) for other in trials if other.number != trial.number}
+        tried = Tried(self.network_of)
+        for other in trials:
+            begun = other.state == TrialState.RUNNING and (
+                other.number == trial.number or self.feasible.asked(other.params) != other.params
+            )
+            if not begun:  # otherwise it has no network yet
+                tried.add(other.params)
         return self.propose(study, trial, trials, tried)
+
+    def network_of(self, params: Mapping[str, Value]) -> str:
+        """`Feasible.network`, remembered."""
+        key = key_of(params)
+        if key not in self._networks:
+            self._networks[key] = self.feasible.network(params)
+        return self._networks[key]
 
     def propose(
         self,
         study: optuna.Study,
         trial: FrozenTrial,
         trials: Sequence[FrozenTrial],
-        tried: set[Key],
+        tried: Tried,
     ) -> Params:
-        """A setting that is not in `tried`.
+        """A setting whose network is not in `tried`.
 
         Raises:
             SpaceUsedUp: there is none.
@@ -139,18 +181,24 @@ class FeasibleSampler(BaseSampler):
     def reseed_rng(self) -> None:
         self.rng = np.random.default_rng()
 
-    def fresh(self, tried: set[Key], trial: int) -> Params:
-        """A setting drawn evenly from those that are not in `tried`."""
+    def fresh(self, tried: Tried, trial: int) -> Params:
+        """A setting drawn evenly from those whose network is not in `tried`."""
         everything = self.feasible.all
         if everything is not None:
-            left = [params for params in everything if key_of(params) not in tried]
+            for at in self.rng.integers(len(everything), size=NEIGHBOURS):
+                if everything[at] not in tried:
+                    return everything[at]
+            left = [params for params in everything if params not in tried]
             if not left:
                 raise SpaceUsedUp(trial)
             return left[int(self.rng.integers(len(left)))]
-        while True:
-            for params in self.feasible.draw(self.rng, NEIGHBOURS):
-                if key_of(params) not in tried:
+        drawn, batch = 0, NEIGHBOURS
+        while drawn < LAST_DRAWS:
+            for params in self.feasible.draw(self.rng, batch):
+                if params not in tried:
                     return params
+            drawn, batch = drawn + batch, 2 * batch
+        raise SpaceUsedUp(trial)
 
 
 class RandomFeasible(FeasibleSampler):
@@ -171,7 +219,7 @@ class WithinBudget(FeasibleSampler):
         study: optuna.Study,
         trial: FrozenTrial,
         trials: Sequence[FrozenTrial],
-        tried: set[Key],
+        tried: Tried,
     ) -> Params:
         inner_space = self._inner.infer_relative_search_space(study, trial)
         wanted: Params = (
@@ -183,10 +231,10 @@ class WithinBudget(FeasibleSampler):
         if not wanted:
             return self.fresh(tried, trial.number)
         whole = self.feasible.asked({**self.fresh(tried, trial.number), **wanted})
-        if self.feasible.fits(whole) and key_of(whole) not in tried:
+        if self.feasible.fits(whole) and whole not in tried:
             return whole
         for params in self.feasible.near(self.rng, wanted, NEIGHBOURS):
-            if key_of(params) not in tried:
+            if params not in tried:
                 return params
         return self.fresh(tried, trial.number)
 
@@ -218,7 +266,7 @@ class RegularisedEvolution(FeasibleSampler):
         study: optuna.Study,
         trial: FrozenTrial,
         trials: Sequence[FrozenTrial],
-        tried: set[Key],
+        tried: Tried,
     ) -> Params:
         done = [(reached(each), each) for each in trials if reached(each) is not None]
         population = done[-POPULATION:]
@@ -228,10 +276,10 @@ class RegularisedEvolution(FeasibleSampler):
         rivals = self.rng.choice(len(population), TOURNAMENT, replace=False)
         parent = max((population[at] for at in rivals), key=lambda each: sign * each[0])[1]
         for mutant in mutants(self.feasible, [parent.params], self.rng, NEIGHBOURS):
-            if key_of(mutant) not in tried:
+            if mutant not in tried:
                 return mutant
         for params in self.feasible.near(self.rng, parent.params, NEIGHBOURS):
-            if key_of(params) not in tried:
+            if params not in tried:
                 return params
         return self.fresh(tried, trial.number)
 
@@ -273,14 +321,14 @@ class SurrogateSampler(FeasibleSampler):
         study: optuna.Study,
         trial: FrozenTrial,
         trials: Sequence[FrozenTrial],
-        tried: set[Key],
+        tried: Tried,
     ) -> Params:
         self._fill(trials)
         fitted = self.fitted(study, trials)
         order = np.argsort(-fitted.draw(self.rng, TEMPERATURE))
         for at in order:
             params: Params = self._candidates.params[at]
-            if key_of(params) not in tried:
+            if params not in tried:
                 return params
         return self.fresh(tried, trial.number)
 
@@ -298,7 +346,7 @@ class SurrogateSampler(FeasibleSampler):
             groups = self._candidates.groups(self._prior)
             alone = Surrogate(groups, past_rows, past_scores, [1.0] * len(past_rows))
             expected = alone.predict()[0][rows]
-            factor = warm_start.NOISE * warm_start.discount(scores, list(expected))
+            factor = PAST_NOISE * surrogate.discount(scores, list(expected))
             level = float(np.mean(scores)) if scores else 0.0
             unit = (float(np.std(scores)) if len(scores) > 1 else 0.0) or 1.0
             # The levels of both searches may differ: past scores are moved to this one's.

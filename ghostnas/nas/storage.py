@@ -7,11 +7,12 @@ from __future__ import annotations
 import functools
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import optuna
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
@@ -72,7 +73,9 @@ class PatientProxy(_Patient, GrpcStorageProxy):
 
         _Patient.__init__(self, url, say, (grpc.RpcError,))
         host, _, port = url.removeprefix(GRPC).partition(":")
-        GrpcStorageProxy.__init__(self, host=host or "localhost", port=int(port or GRPC_PORT))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            GrpcStorageProxy.__init__(self, host=host or "localhost", port=int(port or GRPC_PORT))
 
 
 def _patient(method: Method) -> Method:
@@ -115,7 +118,7 @@ def open_storage(url: str, say: Say) -> BaseStorage:
         except ImportError as error:
             if url.startswith(GRPC):
                 raise InputError(
-                    f"storage {url}: grpcio is not installed; pip install grpcio protobuf"
+                    f"storage {url}: grpcio is not installed; pip install 'ghostnas[grpc]'"
                 ) from error
             driver = getattr(error.__cause__, "name", None) or "its driver"
             raise InputError(
@@ -160,6 +163,7 @@ class Heartbeat:
             int, tuple[int, float]
         ] = {}  # counter and when it last changed, by number
         self._count = 0
+        self._listened = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -175,10 +179,14 @@ class Heartbeat:
 
     def silent(self) -> list[FrozenTrial]:
         """The running trials of other processes that were not heard of for `GRACE_S` seconds, as
-        far as this process has listened.
+        far as this process has listened. While the database is gone, nobody can be heard.
         """
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         now, found = time.monotonic(), []
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if now - self._listened > GRACE_S / 2:
+            self._heard.clear()
+        self._listened = now
+        for trial in running:
             with self._lock:
                 if trial._trial_id in self._trials:
                     continue

@@ -2,12 +2,13 @@
 
 It knows nothing of torch, devices or files other than Optuna's storage. No trial is ever spent on a
 network over budget: the samplers (`ghostnas.nas.samplers`) propose none. Several processes may
-share a study in one storage: their trials count together, no two are on the same network, the
-process that created the study concludes it, and a trial whose process died is tried again.
+share a study in one storage: their trials count together, no two are on the same network, one of
+them concludes it (`ghostnas.nas.concluding`), and a trial whose process died is tried again.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,16 +18,21 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import optuna
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import (
+    DuplicatedStudyError,
+    StorageInternalError,
+    UpdateFinishedTrialError,
+)
 from optuna.pruners import NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from ghostnas.errors import InputError, TrainingError
+from ghostnas.nas.concluding import CREATOR, Member
 from ghostnas.nas.rungs import Report, StoppedEarly
 from ghostnas.nas.samplers import SCREENED, SpaceUsedUp, reached
-from ghostnas.nas.storage import GRACE_S, Heartbeat, open_storage, reason, shown
+from ghostnas.nas.storage import HEARTBEAT_S, Heartbeat, open_storage, reason, shown
 from ghostnas.networks.arch import Arch, from_json, to_json
 from ghostnas.networks.space import Params, Space, Value
 from ghostnas.progress import Say, silent
@@ -42,7 +48,7 @@ EVALUATED = (TrialState.COMPLETE, TrialState.PRUNED)
 NAMING_S, NAMING_POLL_S = 10.0, 0.05  # wait for another process to name its trial's network
 POLL_S = 1.0  # between checks of other processes' trials
 RETRY_OF = "retry of"  # a trial's attribute: the one that its process left behind
-CREATOR, CONCLUDING = "creator", "concluding"  # the study's attributes: who it is, and since when
+RETRIES = 2  # of one network whose processes die
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +84,7 @@ def open_study(
     rungs: Sequence[int] = (),
     private: bool = True,
     new: bool = True,
+    me: Member | None = None,
     say: Say = silent,
 ) -> optuna.Study:
     """The study in the storage at a URL, created if there is none; it remembers `settings`.
@@ -89,6 +96,7 @@ def open_study(
             a process that ended, and are tried again. Otherwise a trial is, once its process has
             sent no heartbeat for `ghostnas.nas.storage.GRACE_S` seconds.
         new: whether the study may not exist yet.
+        me: this process, which the study remembers as its creator if it is.
 
     Raises:
         InputError: the study was started with other settings, no longer exists, or cannot be
@@ -101,17 +109,13 @@ def open_study(
         if rungs
         else NopPruner()
     )
+    created = False
     try:
-        if not new:
-            optuna.load_study(storage=storage, study_name=NAME)
-        study = optuna.create_study(
-            storage=storage,
-            study_name=NAME,
-            direction="maximize",
-            sampler=sampler,
-            pruner=pruner,
-            load_if_exists=True,
-        )
+        if new:
+            with suppress(DuplicatedStudyError):
+                optuna.create_study(storage=storage, study_name=NAME, direction="maximize")
+                created = True
+        study = optuna.load_study(storage=storage, study_name=NAME, sampler=sampler, pruner=pruner)
     except KeyError as error:
         raise InputError(
             f"storage {shown(url)}: no longer holds the study that the search began with; "
@@ -119,14 +123,15 @@ def open_study(
         ) from error
     except Exception as error:  # Optuna's storages raise their database drivers' errors
         raise InputError(f"storage {shown(url)}: cannot be opened: {reason(error)}") from error
-    remembered = study.user_attrs.setdefault("settings", dict(settings))
+    if created and me is not None:
+        study.set_user_attr(CREATOR, dataclasses.asdict(me))
+    remembered = dict(settings) if created else _remembered(study, settings)
     for key in sorted({*settings, *remembered}):
         if settings.get(key) != remembered.get(key):
             raise InputError(
                 f"the study was started with {key} = {remembered.get(key)!r}, "
                 f"not {settings.get(key)!r}; choose another --out or --storage"
             )
-    study.set_user_attr("settings", dict(settings))
     if private:
         for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             study.tell(left.number, state=TrialState.FAIL)
@@ -134,13 +139,30 @@ def open_study(
     begun = (*EVALUATED, TrialState.WAITING, TrialState.RUNNING)
     if not study.get_trials(deepcopy=False, states=begun):
         study.enqueue_trial(start)
+    study.set_user_attr("settings", dict(settings))  # last: the other processes wait for it
     storage.patient = True  # type: ignore[attr-defined]
     return study
 
 
+def _remembered(study: optuna.Study, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings that a study was started with, which its creator may be about to write; if it
+    died before that, they are this process's.
+    """
+    until = time.monotonic() + NAMING_S
+    while time.monotonic() < until:
+        if "settings" in (told := study.user_attrs):
+            found: Mapping[str, Any] = told["settings"]
+            return found
+        time.sleep(NAMING_POLL_S)
+    return settings
+
+
 def _try_again(study: optuna.Study, left: FrozenTrial) -> None:
-    """Queue the network of a trial that its process left behind, unless this was done before."""
-    if left.params and RETRY_OF not in left.user_attrs:
+    """Queue the network of a trial that its process left behind, up to `RETRIES` times."""
+    before, origin = 0, left
+    while (earlier := origin.user_attrs.get(RETRY_OF)) is not None:
+        before, origin = before + 1, study.get_trials(deepcopy=False)[earlier]
+    if "id" in left.user_attrs and before < RETRIES:  # it has a network
         study.enqueue_trial(left.params, user_attrs={RETRY_OF: left.number})
 
 
@@ -172,16 +194,19 @@ def run(
                 if time.monotonic() >= until:
                     break
                 try:
-                    wanted -= mine.begin(space, submit)
+                    if mine.begin(space, submit, trials):
+                        wanted -= 1
                 except SpaceUsedUp:
                     used_up = True
+                except _Enough:
+                    wanted = 0
             if not mine.running:
                 complete = len(study.get_trials(deepcopy=False, states=EVALUATED))
                 if complete >= trials or used_up or time.monotonic() >= until or wanted > 0:
                     return Ended(used_up=used_up, failed=failures)
                 time.sleep(POLL_S)  # other processes are running the last trials
                 continue
-            done, _ = wait(mine.running, timeout=GRACE_S, return_when=FIRST_COMPLETED)
+            done, _ = wait(mine.running, timeout=HEARTBEAT_S, return_when=FIRST_COMPLETED)
             for future in done:
                 try:
                     scored = mine.finish(future)
@@ -196,6 +221,10 @@ def run(
         mine.close()
 
 
+class _Enough(Exception):  # noqa: N818 - nothing went wrong
+    """Other processes have begun the last trials at the same time."""
+
+
 class _Mine:
     """The trials that this process is running."""
 
@@ -205,13 +234,19 @@ class _Mine:
         self._unfinished: dict[int, optuna.Trial] = {}
         self.running: dict[Future[float], tuple[optuna.Trial, Arch, float]] = {}
 
-    def begin(self, space: Space, submit: Submit) -> bool:
+    def begin(self, space: Space, submit: Submit, trials: int) -> bool:
         """Ask for a network and start scoring it; False if another process already had it.
 
         Raises:
             SpaceUsedUp: none is left.
+            _Enough: other processes began the last of the `trials` before.
         """
         trial = self._ask()
+        states = (*EVALUATED, TrialState.RUNNING)
+        others = self._study.get_trials(deepcopy=False, states=states)
+        if sum(other.number < trial.number for other in others) >= trials:
+            self._tell(trial, TrialState.FAIL)
+            raise _Enough
         arch = space.build(trial.suggest_categorical)
         trial.set_user_attr("arch", json.dumps(to_json(arch)))
         trial.set_user_attr("id", arch.id)
@@ -309,8 +344,11 @@ class _Mine:
         return trial
 
     def _tell(self, trial: optuna.Trial, state: TrialState, score: float | None = None) -> None:
-        """Like `optuna.Study.tell`, but a trial that another process closed stays closed."""
-        self._study.tell(trial, score, state=state, skip_if_finished=True)
+        """Like `optuna.Study.tell`, but a trial that another process closed stays closed, and so
+        does one that the database closed before it could say so.
+        """
+        with suppress(UpdateFinishedTrialError):
+            self._study.tell(trial, score, state=state, skip_if_finished=True)
         self._forget(trial)
 
     def _forget(self, trial: optuna.Trial) -> None:

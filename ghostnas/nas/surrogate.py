@@ -148,6 +148,21 @@ class Surrogate:
         )
 
 
+def discount(ours: Sequence[float], expected: Sequence[float]) -> float:
+    """How many times noisier past scores are than they were told, by how this search's scores and
+    those that the past predicts for the same networks correlate: 1 where they agree, many times
+    where they do not.
+
+    With few scores it stays near 1: a correlation counts by how many there are.
+    """
+    if len(ours) < 3 or not np.std(ours) or not np.std(expected):
+        return 1.0
+    agreement = float(np.corrcoef(ours, expected)[0, 1])
+    # Shrunk towards agreement by the weight of four scores.
+    agreement = (agreement * len(ours) + 4.0) / (len(ours) + 4.0)
+    return float(1.0 / max(agreement, 0.01) ** 2)
+
+
 def _likeliest(
     groups: Sequence[Group],
     features: Array,

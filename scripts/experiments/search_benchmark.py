@@ -86,7 +86,10 @@ class Table:
         return samplers.key_of(params) in self.places
 
     def asked(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: params[name] for name in self.choices}
+        return {name: params.get(name, options[0]) for name, options in self.choices.items()}
+
+    def network(self, params: Mapping[str, Any]) -> str:
+        return str(sorted(params.items()))
 
     def log_costs(self, params: Mapping[str, Any]) -> Sequence[float]:
         return list(self._costs[self.places[samplers.key_of(params)]])
