@@ -1,10 +1,11 @@
 """ghostnas: for one device and one budget, the best GhostNet, trained and exported.
 
-What the commands do, as functions of Python: `search`, `train`, `evaluate`, `export`, `show`,
-`predict_latency`, `build_table`, `check_table`, `calibrate_table`, `import_table`, `list_targets`,
-`load_network`, `load_space`, `load_data`, `ghostify`, `paper_table`, `paper_figures`,
-`paper_seeds`, `paper_page`; `DeviceOptions` says how to measure on a device. Each is loaded when it
-is first asked for; importing ghostnas loads neither torch nor Optuna nor a runtime.
+What the commands do, as functions of Python: `search`, `pick`, `train`, `evaluate`, `export`,
+`show`, `predict_latency`, `build_table`, `check_table`, `calibrate_table`, `import_table`,
+`list_targets`, `load_network`, `load_space`, `load_data`, `ghostify`, `paper_table`,
+`paper_figures`, `paper_seeds`, `paper_page`; `DeviceOptions` says how to measure on a device. Each
+is loaded when it is first asked for; importing ghostnas loads neither torch nor Optuna nor a
+runtime.
 """
 
 from importlib import import_module
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         paper_page,
         paper_seeds,
         paper_table,
+        pick,
         predict_latency,
         search,
         show,
@@ -65,6 +67,7 @@ __all__ = [
     "paper_page",
     "paper_seeds",
     "paper_table",
+    "pick",
     "predict_latency",
     "search",
     "show",

@@ -93,6 +93,8 @@ def search(
     resolution: int | None = None,
     storage: str | None = None,
     warm_start: Place | None = None,
+    pareto: str | None = None,
+    export_front: int | None = None,
     progress: Say = silent,
 ) -> dict[str, Any]:
     """Find the best network for a target within budgets; returns the contents of ``result.json``.
@@ -113,6 +115,8 @@ def search(
         halving: stop trials that are not among the best 1/`halving` at a rung; 0 for never.
         timeout: seconds, after which no new trial starts.
         warm_start: run folder of an earlier search, whose trials this one learns from.
+        pareto: trade accuracy for one or two of latency, macs and params: ``accuracy,latency``.
+        export_front: how many networks along the front to train and export.
 
     Raises:
         InputError: an argument is invalid.
@@ -144,6 +148,8 @@ def search(
         "resolution": resolution,
         "storage": storage,
         "warm_start": str(warm_start) if warm_start else None,
+        "pareto": pareto,
+        "export_front": export_front,
         "trials": trials,
         "timeout_s": timeout,
         "workers": workers,
@@ -161,6 +167,33 @@ def search(
     if resume:
         return run.resume(folder, given, progress)
     return run.start(settings.new(given), folder, progress)
+
+
+def pick(
+    run: Place,
+    *,
+    budget: str | Sequence[str],
+    target: str | None = None,
+    out: Place | None = None,
+) -> dict[str, Any]:
+    """Of the networks that a search trained or scored, the one expected to be the most accurate
+    within another budget, or on another target. Nothing is trained.
+
+    >>> ghostnas.pick("run", budget="250KFLOPs")["macs"] <= 250_000
+    True
+
+    Args:
+        run: folder of the search.
+        out: a .json file to write the architecture to.
+
+    Raises:
+        InputError: an argument is invalid, or the folder holds no search.
+        BudgetError: the search knows no network within the budget.
+    """
+    from ghostnas.nas import pick as picking
+
+    budgets = (budget,) if isinstance(budget, str) else tuple(budget)
+    return picking.pick(Path(run), budgets, target, None if out is None else Path(out))
 
 
 def train(

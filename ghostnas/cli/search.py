@@ -23,6 +23,7 @@ from ghostnas.cli.options import (
 OPTIONS = (
     *("target", "budget", "out", "resume", "confidence", "space", "data", "effort", "recipe"),
     *("final_recipe", "scorer", "screened", "halving", "warm_start"),
+    *("pareto", "export_front"),
     *("trials", "timeout", "sampler", "seed", "finalists", "seeds", "workers", "device"),
     *("deploy", "resolution", "storage"),
 )
@@ -92,6 +93,17 @@ def add(subcommands: Any) -> None:
         "--sampler",
         help="how networks are proposed: surrogate, tpe, gp, nsga2, nsga3, evolution, random, or "
         "module:Class for an Optuna sampler of your own (surrogate)",
+    )
+    search.add_argument(
+        "--pareto",
+        metavar="NAMES",
+        help="trade accuracy for one or two of latency, macs, params: accuracy,latency",
+    )
+    search.add_argument(
+        "--export-front",
+        type=positive,
+        metavar="N",
+        help="train and export N networks along the front",
     )
     search.add_argument(
         "--warm-start", type=Path, metavar="RUN", help="an earlier search to learn from"

@@ -20,6 +20,8 @@ from ghostnas.networks.arch import Arch, Part, lower, lower_part
 from ghostnas.networks.space import Space
 from ghostnas.stats import summary
 
+LOG_COSTS = ("macs", "params", "latency")  # what `Constraints.log_costs` are of
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracies:

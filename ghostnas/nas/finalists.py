@@ -55,6 +55,14 @@ class Finals:
         judged = [reported.get(each.name, each) for each in candidates]
         return reported[winner.name], judged
 
+    def train(self, candidates: Sequence[Candidate], seeds: range) -> list[Candidate]:
+        """The candidates with their accuracies from these seeds."""
+        trained = self._train([each.arch for each in candidates], seeds, "along the front")
+        return [
+            replace(each, reporting=_accuracies(scores))
+            for each, scores in zip(candidates, trained, strict=True)
+        ]
+
     def _train(self, archs: Sequence[Arch], seeds: range, purpose: str) -> list[list[Score]]:
         known: dict[tuple[str, int], Score] = {}
         running: dict[Future[Score], tuple[str, int]] = {}

@@ -19,7 +19,7 @@ from ghostnas.deployment.verify import Exported
 from ghostnas.files import write_whole
 from ghostnas.ir import weights
 from ghostnas.ir.graph import Weights
-from ghostnas.nas import report
+from ghostnas.nas import pareto, report
 from ghostnas.nas.constraints import Candidate, Constraints
 from ghostnas.nas.settings import Settings
 from ghostnas.nas.study import ScoredArch
@@ -28,6 +28,7 @@ from ghostnas.training import proxy_network, recipe
 from ghostnas.training.initialization import fresh
 from ghostnas.training.splits import Split
 
+LIMIT_ROOM = 1.000001  # the hypervolume's limits are just above the largest costs
 SIGNIFICANT = 0.05  # two networks count as different below this p-value
 
 
@@ -42,6 +43,7 @@ class Outcome:
         failed: trials that ended without a score; `repeated` of another process's network, and
             `stopped` early at a rung.
         used_up: whether the space has no other network within the budget.
+        front: networks along the front that were trained and exported, if any.
         skipped: images that could not be read.
     """
 
@@ -53,6 +55,7 @@ class Outcome:
     repeated: int
     stopped: int
     used_up: bool
+    front: tuple[Mapping[str, Any], ...] = ()
     skipped: int
     seconds: float
 
@@ -85,22 +88,11 @@ def trial_rows(done: Sequence[ScoredArch], constraints: Constraints) -> list[dic
     return rows
 
 
-def pareto_front(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The trials that no other beats in both score and predicted latency, fastest first; of equal
-    ones, the first.
-    """
-    front: list[Mapping[str, Any]] = []
-    for row in sorted(rows, key=lambda row: (row["latency_ms"], -row["score"], row["trial"])):
-        if not front or row["score"] > front[-1]["score"]:
-            front.append(row)
-    return front
-
-
-def write_trials(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write trials.csv, and its front of score against latency as pareto.csv."""
+def write_trials(folder: Path, rows: Sequence[Mapping[str, Any]], traded: Sequence[str]) -> None:
+    """Write trials.csv, and the front of score against what is traded as pareto.csv."""
     import pandas as pd
 
-    for name, table in (("trials.csv", rows), ("pareto.csv", pareto_front(rows))):
+    for name, table in (("trials.csv", rows), ("pareto.csv", pareto.front(rows, traded))):
         write_whole(folder / name, pd.DataFrame(table).to_csv(index=False).encode())
 
 
@@ -189,6 +181,8 @@ def conclude(
         "data": settings.data,
         "target": settings.target,
         "budgets": list(settings.budgets),
+        "pareto": _front(settings, found.trials),
+        "front": [dict(each) for each in found.front],
         "exported": [each.to_json() for each in exported],
     }
     write_whole(folder / "result.json", json.dumps(result, indent=1).encode())
@@ -196,8 +190,35 @@ def conclude(
     return result
 
 
+def _front(settings: Settings, trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The front of the trials and its hypervolume, each cost up to the largest of any trial."""
+    costs = pareto.parse(settings.pareto) if settings.pareto else ("latency",)
+    limits = {cost: max(float(each[pareto.COSTS[cost]]) for each in trials) for cost in costs}
+    limits = {cost: limit * LIMIT_ROOM for cost, limit in limits.items()}
+    return {
+        "objectives": ["accuracy", *costs],
+        "trials": [each["trial"] for each in pareto.front(trials, costs)],
+        "hypervolume": round(pareto.hypervolume(trials, costs, limits), 6),
+        "limits": limits,
+    }
+
+
+def export_along_front(
+    settings: Settings, split: Split, dtype: str, folder: Path, network: Candidate
+) -> dict[str, Any]:
+    """Export a trained network of the front to ``front/ID`` of the run folder."""
+    place = f"front/{network.arch.id}/"
+    exported = _export(settings, split, dtype, folder, network, place)
+    return {**network.to_json(), "exported": [each.to_json() for each in exported]}
+
+
 def _export(
-    settings: Settings, split: Split, dtype: str, folder: Path, best: Candidate
+    settings: Settings,
+    split: Split,
+    dtype: str,
+    folder: Path,
+    best: Candidate,
+    place_of_all: str = "",
 ) -> list[Exported]:
     """Write the deployment's files to ``export``. Where it cannot share the trained proxy's
     weights, it gets initial ones, and ``proxy`` holds the files of the trained network.
@@ -236,7 +257,7 @@ def _export(
             arch,
             values,
             bundle.offering(dtypes),
-            folder / place,
+            folder / f"{place_of_all}{place}",
             dtypes=dtypes,
             preprocessing=expected,
             calibration=samples.draw(split.train, samples.IMAGES, size, expected) if int8 else None,

@@ -26,6 +26,7 @@ from ghostnas.files import locked, read_text, write_whole
 from ghostnas.nas import (
     concluding,
     feasible,
+    pareto,
     results,
     rungs,
     samplers,
@@ -34,7 +35,7 @@ from ghostnas.nas import (
     study,
     warm_start,
 )
-from ghostnas.nas.constraints import Candidate, Constraints
+from ghostnas.nas.constraints import LOG_COSTS, Candidate, Constraints
 from ghostnas.nas.evaluators import SCORERS, TRAIN, EvaluatorPool
 from ghostnas.nas.finalists import Finals
 from ghostnas.nas.results import Outcome
@@ -106,6 +107,7 @@ class _Prepared:
                 f"known: {', '.join(SCORERS)}"
             )
         samplers.check(settings.sampler)
+        self.traded = pareto.parse(settings.pareto) if settings.pareto else ()
         on_cuda(settings.device)  # an unusable device fails before a folder is made
         self.constraints = Constraints(
             settings.target, settings.budgets, settings.confidence or None
@@ -154,6 +156,7 @@ class _Prepared:
             **_numbers(self.recipe),
             "scorer": settings.scorer,
             **({"halving": settings.halving} if settings.halving else {}),
+            **({"pareto": settings.pareto} if settings.pareto else {}),
         }
 
 
@@ -260,6 +263,7 @@ class _Run:
                 screened=self._screened or None,
                 screened_prior=screening.EXPECTED if self._screened else None,
                 past=prepared.past,
+                traded=[LOG_COSTS.index(name) for name in prepared.traded],
             )
         else:
             self._sampler = samplers.create(settings.sampler, self._feasible, settings.seed)
@@ -331,7 +335,8 @@ class _Run:
         if not done:
             raise BudgetError("no trial finished in the time given; raise --timeout")
         rows = results.trial_rows(done, prepared.constraints)
-        results.write_trials(self._folder, rows)
+        traded = pareto.parse(settings.pareto) if settings.pareto else ("latency",)
+        results.write_trials(self._folder, rows, traded)
         finals = Finals(self._pool, self._folder, self._say, self._elapsed.keep)
         first = settings.seed + 1
         predicted = self._predicted()
@@ -343,6 +348,7 @@ class _Run:
         self._say(f"chosen: {winner.name} ({winner.arch.id})")
         fresh = range(first + settings.seeds, first + 2 * settings.seeds)
         winner, candidates = finals.report(winner, candidates, fresh)
+        along = self._along_front(finals, done, pareto.front(rows, traded), fresh[:1])
         for line in images.skipped_lines(finals.skipped):
             self._say(line)
         failed = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.FAIL,))
@@ -355,6 +361,7 @@ class _Run:
             repeated=sum("repeats" in each.user_attrs for each in failed),
             stopped=sum(each.stopped for each in done),
             used_up=self._used_up,
+            front=tuple(along),
             skipped=len(prepared.dataset.skipped) + len(finals.skipped),
             seconds=self._elapsed.keep(),
         )
@@ -364,6 +371,37 @@ class _Run:
         if self._presence is not None:
             self._presence.concluded(settings.trials)
         return result
+
+    def _along_front(
+        self,
+        finals: Finals,
+        done: Sequence[ScoredArch],
+        front: Sequence[Mapping[str, Any]],
+        seeds: range,
+    ) -> list[dict[str, Any]]:
+        """Networks spread along the front, trained and exported, as many as asked for."""
+        count = min(self._settings.export_front, len(front))
+        if not count:
+            return []
+        places = {round(at * (len(front) - 1) / max(1, count - 1)) for at in range(count)}
+        by_number = {each.trial: each for each in done}
+        chosen = [by_number[front[at]["trial"]] for at in sorted(places)]
+        candidates = [self._candidate(f"trial {e.trial}", e.trial, e.arch) for e in chosen]
+        prepared = self._prepared
+        return [
+            results.export_along_front(
+                self._settings,
+                prepared.final_split,
+                prepared.constraints.dtype,
+                self._folder,
+                each,
+            )
+            for each in finals.train(candidates, seeds)
+        ]
+
+    def _candidate(self, name: str, trial: int | None, arch: Arch) -> Candidate:
+        counted, latency = self._prepared.constraints.cost_of(arch)
+        return Candidate(name=name, trial=trial, arch=arch, cost=counted, latency=latency)
 
     def _predicted(self) -> dict[str, tuple[float, float]]:
         """Mean and standard deviation of the score of each trial's network, by its id; empty for a
@@ -393,13 +431,8 @@ class _Run:
         networks = {each.arch.id: each for each in sorted(whole, key=worth, reverse=True)}
         best = [each for each in sorted(networks.values(), key=worth) if each.arch.id not in plain]
         entrants = [(f"trial {each.trial}", each.trial, each.arch) for each in best]
-        found = []
-        for name, trial, arch in [*entrants[: self._settings.finalists], *baseline]:
-            counted, latency = self._prepared.constraints.cost_of(arch)
-            found.append(
-                Candidate(name=name, trial=trial, arch=arch, cost=counted, latency=latency)
-            )
-        return found
+        several = [*entrants[: self._settings.finalists], *baseline]
+        return [self._candidate(*each) for each in several]
 
 
 class _Elapsed:

@@ -31,7 +31,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ghostnas.arrays import Array
 from ghostnas.errors import InputError, did_you_mean
-from ghostnas.nas import surrogate
+from ghostnas.nas import pareto, surrogate
 from ghostnas.nas.surrogate import Group, Surrogate
 from ghostnas.networks.space import Params, Value
 
@@ -297,6 +297,8 @@ class SurrogateSampler(FeasibleSampler):
         screened_prior: expected weight of each, in standard deviations of the accuracy.
         past: an earlier search's trials; they count the less, the more the trials of this one
             contradict them.
+        traded: which of the log costs are traded for the score: then the candidate is proposed that
+            would add most to their front (`ghostnas.nas.pareto`).
     """
 
     def __init__(
@@ -307,10 +309,12 @@ class SurrogateSampler(FeasibleSampler):
         screened: Mapping[Key, Mapping[str, float]] | None = None,
         screened_prior: Mapping[str, float] | None = None,
         past: Sequence[PastTrial] | None = None,
+        traded: Sequence[int] = (),
     ) -> None:
         super().__init__(feasible, seed)
         self._prior = dict(screened_prior or {})
         self._past = list(past or ())
+        self._traded = list(traded)
         self._candidates = _Candidates(feasible, tuple(self._prior))
         for key, scores in (screened or {}).items():
             self._candidates.add(dict(key), scores)
@@ -325,7 +329,10 @@ class SurrogateSampler(FeasibleSampler):
     ) -> Params:
         self._fill(trials)
         fitted = self.fitted(study, trials)
-        order = np.argsort(-fitted.draw(self.rng, TEMPERATURE))
+        worth = fitted.draw(self.rng, TEMPERATURE)
+        if self._traded:
+            worth = self._front_gains(worth, trials)
+        order = np.argsort(-worth)
         for at in order:
             params: Params = self._candidates.params[at]
             if params not in tried:
@@ -355,6 +362,13 @@ class SurrogateSampler(FeasibleSampler):
             rows += past_rows
             noise += [factor] * len(past_rows)
         return Surrogate(self._candidates.groups(self._prior), rows, scores, noise)
+
+    def _front_gains(self, drawn: Array, trials: Sequence[FrozenTrial]) -> Array:
+        costs = self._candidates.costs()[:, self._traded]
+        done = [
+            self._candidates.add(each.params, {}) for each in trials if reached(each) is not None
+        ]
+        return pareto.gains(drawn, costs, drawn[done], costs[done])
 
     def predict(self, study: optuna.Study) -> dict[Key, tuple[float, float]]:
         """Mean and standard deviation of the score of each candidate and each trial's network."""
@@ -412,6 +426,10 @@ class _Candidates:
         if scores:
             self._scores[place] = np.array([scores.get(name, np.nan) for name in self._names])
         return place
+
+    def costs(self) -> Array:
+        """Logarithms (networks, costs)."""
+        return np.array(self._costs)
 
     def groups(self, prior: Mapping[str, float]) -> list[Group]:
         """Features of all candidates."""

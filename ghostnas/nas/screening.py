@@ -40,7 +40,7 @@ def screen(
     """Training-free scores of up to `count` networks, by their settings; the file at `path` keeps
     them, and what it has is not scored again.
     """
-    found = _read(path)
+    found = read(path)
     rng = np.random.default_rng([seed, len(found)])
     everything = feasible.all
     if everything is not None:

@@ -20,7 +20,7 @@ from ghostnas.versions import versions_text
 class Settings:
     """What a search is asked to do; kept in the run folder's search.toml.
 
-    `trials`, `timeout_s`, `workers` and `device` may change when a search resumes; the others may
+    `trials`, `timeout_s`, `workers`, `device` and `export_front` may change when a search resumes; the others may
     not. The defaults are those of a folder that does not say; a new search has those of its
     `effort`, a key of EFFORTS.
 
@@ -35,6 +35,8 @@ class Settings:
         finalists, seeds: how many of the best are trained with the baseline to choose, and from how
             many seeds each; the winner and the baseline are trained from as many again to report.
         deploy, resolution: determine the deployment (`ghostnas.training.proxy_network`).
+        pareto: what is traded, like ``accuracy,latency``; empty for the best accuracy alone.
+        export_front: how many networks along the front are trained and exported at the end.
         warm_start: run folder of an earlier search that this one learns from.
         fingerprint: of the data's images.
     """
@@ -58,6 +60,8 @@ class Settings:
     resolution: int = 0
     storage: str = ""
     warm_start: str = ""
+    pareto: str = ""
+    export_front: int = 0
     trials: int = 6
     timeout_s: float = 0.0
     workers: int = 2
@@ -88,7 +92,7 @@ EFFORTS: dict[str, dict[str, Any]] = {
         "seeds": 3,
     },
 }
-CHANGEABLE = {"trials", "timeout_s", "workers", "device"}
+CHANGEABLE = {"trials", "timeout_s", "workers", "device", "export_front"}
 
 
 def new(given: Mapping[str, Any]) -> Settings:
