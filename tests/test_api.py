@@ -73,6 +73,7 @@ ORDER = (
     *(
         "DeviceOptions",
         "search",
+        "pick",
         "show",
         "train",
         "export",

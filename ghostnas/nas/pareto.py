@@ -69,10 +69,8 @@ def hypervolume(
     of each cost from 0 to its limit within which a network reaches it; 1 for a score of 1 at no
     cost.
     """
-    points = np.array(
-        [[*(row[COSTS[name]] / limits[name] for name in costs), row["score"]] for row in rows],
-        float,
-    )
+    shares = [[row[COSTS[name]] / limits[name] for name in costs] for row in rows]
+    points = np.column_stack([np.array(shares, float), [row["score"] for row in rows]])
     points = points[(points[:, :-1] < 1).all(1) & (points[:, -1] > 0)]
     return _volume(points)
 
@@ -102,9 +100,8 @@ def gains(scores: Array, costs: Array, done_scores: Array, done_costs: Array) ->
     """
     size = GRID[costs.shape[1]]
     every = np.concatenate([costs, done_costs])
-    axes = [
-        np.linspace(low, high, size) for low, high in zip(every.min(0), every.max(0), strict=True)
-    ]
+    ends = zip(every.min(0), every.max(0), strict=True)
+    axes = [np.linspace(low, high, size) for low, high in ends]
     grid = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], 1)
     lowest = min(scores.min(), done_scores.min(initial=np.inf))
     reached = np.full(len(grid), lowest)

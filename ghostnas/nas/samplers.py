@@ -186,8 +186,8 @@ class FeasibleSampler(BaseSampler):
         everything = self.feasible.all
         if everything is not None:
             for at in self.rng.integers(len(everything), size=NEIGHBOURS):
-                if everything[at] not in tried:
-                    return everything[at]
+                if (params := everything[int(at)]) not in tried:
+                    return params
             left = [params for params in everything if params not in tried]
             if not left:
                 raise SpaceUsedUp(trial)
@@ -364,10 +364,9 @@ class SurrogateSampler(FeasibleSampler):
         return Surrogate(self._candidates.groups(self._prior), rows, scores, noise)
 
     def _front_gains(self, drawn: Array, trials: Sequence[FrozenTrial]) -> Array:
+        evaluated = [each for each in trials if reached(each) is not None]
+        done = [self._candidates.add(each.params, {}) for each in evaluated]
         costs = self._candidates.costs()[:, self._traded]
-        done = [
-            self._candidates.add(each.params, {}) for each in trials if reached(each) is not None
-        ]
         return pareto.gains(drawn, costs, drawn[done], costs[done])
 
     def predict(self, study: optuna.Study) -> dict[Key, tuple[float, float]]:

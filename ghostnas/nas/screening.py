@@ -119,7 +119,8 @@ def _score(
             say(f"{len(found)}/{count} networks scored without training")
 
 
-def _read(path: Path) -> dict[Key, dict[str, float]]:
+def read(path: Path) -> dict[Key, dict[str, float]]:
+    """What a file of `screen` keeps; nothing where there is none or it is damaged."""
     if not path.exists():
         return {}
     try:

@@ -20,9 +20,8 @@ from ghostnas.versions import versions_text
 class Settings:
     """What a search is asked to do; kept in the run folder's search.toml.
 
-    `trials`, `timeout_s`, `workers`, `device` and `export_front` may change when a search resumes; the others may
-    not. The defaults are those of a folder that does not say; a new search has those of its
-    `effort`, a key of EFFORTS.
+    What is in CHANGEABLE may change when a search resumes; the others may not. The defaults are
+    those of a folder that does not say; a new search has those of its `effort`, a key of EFFORTS.
 
     Attributes:
         confidence: of latency budgets; 0 for the prediction itself.
