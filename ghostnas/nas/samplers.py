@@ -39,7 +39,8 @@ Key: TypeAlias = frozenset[tuple[str, Value]]
 LIVE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 SCREENED = "screened"  # a trial's attribute: its training-free scores, by name
 
-POOL = 1_000  # candidates that a proposal is chosen from
+POOL = 1_000  # candidates that a proposal is chosen from; of a set that is listed,
+LISTED_POOL = 4_000  # so many
 MUTANTS, PARENTS = 24, 6  # that join the pool at each proposal, and the networks they come from
 TEMPERATURE = 0.5  # of the posterior draws: less exploration pays where trials are few
 LARGER = 0.7  # prior weight of the first cost, in standard deviations: larger networks do better
@@ -382,7 +383,7 @@ class SurrogateSampler(FeasibleSampler):
         """
         candidates = self._candidates
         everything = self.feasible.all
-        if everything is not None and len(everything) <= POOL:
+        if everything is not None and len(everything) <= LISTED_POOL:
             if len(candidates.params) < len(everything):
                 for params in everything:
                     candidates.add(params, {})

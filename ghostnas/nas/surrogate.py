@@ -21,6 +21,7 @@ from ghostnas.arrays import Array
 NOISES = (0.03, 0.1, 0.3, 1.0)  # variance of a full score over that of the networks'
 SHARES = (0.1, 0.3, 1.0)  # of that variance which a group of features may explain
 OFFSET = 1.0  # prior variance of the mean over all networks
+FEW = 2  # scores so few that their spread says little are taken to spread wider
 HYPER_SCORES, MOST_SCORES = 150, 600  # that variances and posterior are fitted to
 WAVES, WAVE_LENGTH = 128, 2.0
 
@@ -104,7 +105,7 @@ class Surrogate:
         told, known = np.asarray(scores, float), np.asarray(rows, int)
         self._level = float(told.mean()) if len(told) else 0.0
         spread = float(told.std(ddof=1)) if len(told) > 1 else 0.0
-        self._unit = spread or 1.0
+        self._unit = spread * (1 + FEW / len(told)) if spread else 1.0
         standard, noises = (told - self._level) / self._unit, np.asarray(noise, float)
         self._shares, self._variance = _likeliest(
             groups, self._features, self._expected, *_newest(HYPER_SCORES, known, standard, noises)
