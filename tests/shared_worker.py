@@ -14,7 +14,7 @@ import budgeted
 from ghostnas.nas import concluding, samplers, storage, study
 
 AT_ONCE = 2
-SECONDS = 0.05  # that a score takes
+SECONDS = 0.02  # that a score takes
 
 
 def score(arch):
