@@ -14,7 +14,7 @@ import budgeted
 from ghostnas.nas import concluding, samplers, storage, study
 
 AT_ONCE = 2
-SECONDS = 0.05  # that a score takes
+SECONDS = 0.02  # that a score takes
 
 
 def score(arch):
@@ -25,7 +25,7 @@ def score(arch):
 def main(url, trials, folder):
     storage.HEARTBEAT_S = study.HEARTBEAT_S = 0.5
     storage.GRACE_S = 8
-    sampler = samplers.create("surrogate", budgeted.feasible(), seed=len(folder))
+    sampler = samplers.create("evolution", budgeted.feasible(), seed=len(folder))
     me = concluding.Member(id=Path(folder).name, place=folder)
     current = study.open_study(url, {"space": "small"}, sampler, {}, private=False, me=me, say=say)
     presence = concluding.Presence(current, me)

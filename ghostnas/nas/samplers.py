@@ -458,8 +458,8 @@ class _Candidates:
 
 
 def told(trials: Iterable[FrozenTrial]) -> list[tuple[FrozenTrial, float, float]]:
-    """Each evaluated trial with its score, moved to the level of the latest rung, and that score's
-    noise relative to one of the latest rung.
+    """Each evaluated trial with its score, moved to the level of whole evaluations, and that
+    score's noise relative to one of these.
     """
     trials = [each for each in trials if reached(each) is not None]
     rungs = sorted({step for each in trials for step in each.intermediate_values})
@@ -467,7 +467,7 @@ def told(trials: Iterable[FrozenTrial]) -> list[tuple[FrozenTrial, float, float]
         return [(each, value, 1.0) for each in trials if (value := reached(each)) is not None]
     last = rungs[-1]
     gains = {}
-    for rung in rungs[:-1]:
+    for rung in rungs:
         both = [
             (reached(each) or 0.0) - each.intermediate_values[rung]
             for each in trials
@@ -480,7 +480,7 @@ def told(trials: Iterable[FrozenTrial]) -> list[tuple[FrozenTrial, float, float]
         assert value is not None
         step = max(each.intermediate_values, default=last)
         complete = each.state == TrialState.COMPLETE
-        steps_short = 0 if complete else len([rung for rung in rungs if rung > step]) or 1
+        steps_short = 0 if complete else 1 + len([rung for rung in rungs if rung > step])
         gain = 0.0 if complete else gains.get(step, 0.0)
         found.append((each, value + gain, RUNG_NOISE**steps_short))
     return found

@@ -52,8 +52,11 @@ def screen(
             _changed(feasible, found, count, rng),
         ):
             _score(feasible, submit, wave, found, path, say, count)
-        if len(found) == before:
-            break  # hardly any network is left, or none can be scored
+        if len(found) == before:  # no change of the best leads to a network that is left
+            wave = _even(feasible, found, count, rng)
+            if not wave:
+                break
+            _score(feasible, submit, wave, found, path, say, count)
     return found
 
 
@@ -85,8 +88,9 @@ def _changed(
     values = np.array(
         [[scores.get(name, np.nan) for name in EXPECTED] for scores in found.values()]
     )
-    spread = np.nanstd(values, axis=0)
-    standard = (values - np.nanmean(values, axis=0)) / np.where(spread > 0, spread, 1.0)
+    told = np.ma.masked_invalid(values)
+    spread = told.std(0).filled(0.0)
+    standard = (values - told.mean(0).filled(0.0)) / np.where(spread > 0, spread, 1.0)
     promise = np.nan_to_num(standard, nan=-3.0) @ np.array(list(EXPECTED.values()))
     keys = list(found)
     parents = [dict(keys[at]) for at in np.argsort(-promise)[:PARENTS]]

@@ -247,7 +247,11 @@ class _Mine:
         if sum(other.number < trial.number for other in others) >= trials:
             self._tell(trial, TrialState.FAIL)
             raise _Enough
-        arch = space.build(trial.suggest_categorical)
+        try:
+            arch = space.build(trial.suggest_categorical)
+        except SpaceUsedUp:
+            self._tell(trial, TrialState.FAIL)
+            raise
         trial.set_user_attr("arch", json.dumps(to_json(arch)))
         trial.set_user_attr("id", arch.id)
         if scores := self._screened(trial.params):
@@ -334,11 +338,7 @@ class _Mine:
             time.sleep(NAMING_POLL_S)
 
     def _ask(self) -> optuna.Trial:
-        try:
-            trial = self._study.ask()
-        except SpaceUsedUp as error:
-            self._study.tell(error.trial, state=TrialState.FAIL)
-            raise
+        trial = self._study.ask()
         self._unfinished[trial.number] = trial
         self._heartbeat.add(trial)
         return trial

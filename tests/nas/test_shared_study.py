@@ -100,11 +100,10 @@ def wait_for(current: optuna.Study, count: int) -> set[int]:
     raise AssertionError(f"{count} trials did not come")
 
 
-def opened(url: str) -> optuna.Study:
+def opened(made: optuna.storages.BaseStorage) -> optuna.Study:
+    made.patient = True  # type: ignore[attr-defined]
     for _ in range(300):
         try:
-            made = storage.open_storage(url, lambda line: None)
-            made.patient = True  # type: ignore[attr-defined]
             return optuna.load_study(study_name=study.NAME, storage=made)
         except KeyError:  # no study yet
             time.sleep(0.2)
@@ -119,8 +118,9 @@ def share(
 ) -> None:
     """Two processes; one is killed and replaced, the server is restarted, and all is checked."""
     processes = {"a": start(url, folder, "a")}
+    made = storage.open_storage(url, lambda line: None)
     try:
-        current = opened(url)
+        current = opened(made)
         processes["b"] = start(url, folder, "b")
         wait_for(current, 20)
         processes[killed].kill()
@@ -145,6 +145,8 @@ def share(
         for process in processes.values():
             process.kill()
             process.communicate()
+        if isinstance(made, storage.PatientStorage):
+            made.engine.dispose()
     done = [each for each in trials if each.state.name == "COMPLETE"]
     assert before <= {each.number for each in done}
     assert len(done) == TRIALS

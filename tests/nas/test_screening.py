@@ -1,0 +1,101 @@
+import json
+from concurrent.futures import Future
+
+import budgeted
+import pytest
+from budgeted import LOOSE, SPACE, TIGHT, TINY, macs
+
+from ghostnas.errors import TrainingError
+from ghostnas.nas import screening
+from ghostnas.nas.samplers import key_of
+
+FEASIBLE = budgeted.feasible(SPACE, LOOSE)
+TINY_SET = budgeted.feasible(TINY)
+
+
+class Scorer:
+    """Scores at once by a formula, and remembers what it was asked."""
+
+    def __init__(self, fails=lambda arch: False):
+        self.asked, self._fails = [], fails
+
+    def __call__(self, arch):
+        self.asked.append(arch)
+        future = Future()
+        if self._fails(arch):
+            future.set_exception(TrainingError("no score"))
+        else:
+            future.set_result({"naswot": float(macs(arch)), "jacob_cov": -1.0})
+        return future
+
+
+def screen(path, count, scorer, feasible=FEASIBLE, said=lambda line: None):
+    return screening.screen(feasible, scorer, count, 0, path, said)
+
+
+def test_as_many_networks_as_asked_for_are_scored_each_once_and_within_the_budget(tmp_path):
+    scorer, said = Scorer(), []
+    tight = budgeted.feasible(SPACE, TIGHT)
+    found = screen(tmp_path / "screened.json", 120, scorer, tight, said.append)
+    assert len(found) == len(scorer.asked) == 120
+    assert max(map(macs, scorer.asked)) <= TIGHT
+    assert said[-1] == "120/120 networks scored without training"
+    for key, scores in found.items():
+        assert scores["naswot"] == macs(SPACE.decode(dict(key)))
+
+
+def test_the_second_half_is_nearer_to_what_is_expected_to_be_good(tmp_path):
+    scores = [each["naswot"] for each in screen(tmp_path / "s.json", 160, Scorer()).values()]
+    even, changed = scores[:80], scores[80:]
+    assert sum(changed) / 80 > 1.1 * sum(even) / 80
+
+
+def test_what_was_scored_is_kept_and_not_scored_again(tmp_path):
+    path = tmp_path / "screened.json"
+    first = screen(path, 40, Scorer())
+    scorer = Scorer()
+    assert screen(path, 40, scorer) == first
+    assert scorer.asked == []
+    more = screen(path, 60, scorer)
+    assert len(scorer.asked) == 20
+    assert first.items() <= more.items()
+    assert len(more) == 60
+
+
+def test_an_interrupted_screening_resumes_from_what_it_wrote(tmp_path):
+    path = tmp_path / "screened.json"
+
+    def interrupting(line):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        screen(path, 100, Scorer(), said=interrupting)
+    scorer = Scorer()
+    assert len(screen(path, 100, scorer)) == 100
+    assert len(scorer.asked) == 100 - screening.KEPT_EVERY
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '[{"params": 3}]', '{"a": 1}', "null"])
+def test_a_damaged_file_is_scored_again(tmp_path, text):
+    path = tmp_path / "screened.json"
+    path.write_text(text)
+    scorer = Scorer()
+    assert len(screen(path, 5, scorer, TINY_SET)) == len(scorer.asked) == 5
+    assert len(json.loads(path.read_text())) == 5
+
+
+def test_of_a_small_space_all_are_scored(tmp_path):
+    scorer = Scorer()
+    found = screen(tmp_path / "screened.json", 1000, scorer, TINY_SET)
+    assert set(found) == {key_of(params) for params in TINY_SET.all}
+
+
+def test_networks_without_a_score_are_kept_without_one_and_end_nothing(tmp_path):
+    path = tmp_path / "screened.json"
+    found = screen(path, 30, Scorer(lambda arch: macs(arch) % 3 == 0))
+    assert len(found) == 30
+    assert {} in found.values()
+    again = screen(path, 30, none := Scorer())
+    assert again == found
+    assert none.asked == []
+    assert len(screen(tmp_path / "none.json", 30, Scorer(lambda arch: True))) == 30
