@@ -2,7 +2,7 @@
 
 What the commands do, as functions of Python: `search`, `pick`, `train`, `evaluate`, `export`,
 `show`, `predict_latency`, `build_table`, `check_table`, `calibrate_table`, `import_table`,
-`list_targets`, `load_network`, `load_space`, `load_data`, `ghostify`, `paper_table`,
+`list_targets`, `load_blocks`, `load_network`, `load_space`, `load_data`, `ghostify`, `paper_table`,
 `paper_figures`, `paper_seeds`, `paper_page`; `DeviceOptions` says how to measure on a device. Each
 is loaded when it is first asked for; importing ghostnas loads neither torch nor Optuna nor a
 runtime.
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ghostify,
         import_table,
         list_targets,
+        load_blocks,
         load_data,
         load_network,
         load_space,
@@ -60,6 +61,7 @@ __all__ = [
     "ghostify",
     "import_table",
     "list_targets",
+    "load_blocks",
     "load_data",
     "load_network",
     "load_space",

@@ -666,6 +666,19 @@ def load_space(name: str) -> Space:
     return space.load(name)
 
 
+def load_blocks(path: Place) -> None:
+    """Make the block types of a Python file known to search spaces and architectures.
+
+    >>> ghostnas.load_blocks("my_block.py")
+
+    Raises:
+        InputError: the file cannot be loaded, or its block types are not complete.
+    """
+    from ghostnas.networks import blocks
+
+    blocks.load_file(Path(path))
+
+
 def load_data(spec: str, *, strict: bool = False) -> Dataset:
     """A dataset by its kind and folder, such as ``cifar10:DIR``.
 

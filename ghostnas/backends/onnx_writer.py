@@ -17,6 +17,7 @@ from ghostnas.ir.graph import (
     Add,
     Affine,
     AvgPool,
+    ChannelConv,
     Concat,
     Conv,
     Dense,
@@ -28,6 +29,8 @@ from ghostnas.ir.graph import (
     Multiply,
     Narrow,
     Pad,
+    Shape,
+    Upsample,
     Weights,
 )
 
@@ -49,8 +52,9 @@ def write(graph: Graph, weights: Weights, *, half: bool = False) -> bytes:
     for index, node in enumerate(deployed.nodes):
         last = index == len(deployed.nodes) - 1
         inputs = [writer.values[source] for source in node.inputs]
+        shape = deployed.nodes[node.inputs[0]].shape if node.inputs else ()
         output = writer.output if last else node.name
-        writer.values.append(writer.op(node.op, node.name, inputs, output))
+        writer.values.append(writer.op(node.op, node.name, inputs, output, shape))
     return writer.model(deployed).SerializeToString()  # type: ignore[no-any-return]
 
 
@@ -86,16 +90,19 @@ class _Writer:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
 
-    def op(self, op: Any, name: str, inputs: list[str], output: str) -> str:
-        """Append `op` in ONNX form; return the name of its output."""
+    def op(self, op: Any, name: str, inputs: list[str], output: str, shape: Shape) -> str:
+        """Append `op` in ONNX form; return the name of its output.
+
+        `shape` is that of its first input, without the batch.
+        """
         match op:
             case Input():
                 return self._cast(INPUT, f"{INPUT}.half", TensorProto.FLOAT16)
             case Conv():
                 attributes = {
-                    "kernel_shape": [op.kernel] * 2,
+                    "kernel_shape": list(op.kernel_size),
                     "strides": [op.stride] * 2,
-                    "pads": [op.padding] * 4,
+                    "pads": [*op.padding, *op.padding],
                     "group": op.groups,
                 }
                 return self._activated(
@@ -126,6 +133,24 @@ class _Writer:
                 return self._node(kind, inputs, output, kernel_shape=kernel, strides=strides)
             case Multiply():
                 return self._node("Mul", inputs, output)
+            case Upsample():
+                # No Resize: onnxruntime 1.31 cannot run the one that its own quantiser makes.
+                for side, pixels in ((2, op.height), (3, op.width)):
+                    nearest = np.arange(pixels) * shape[side - 1] // pixels
+                    at = self._constant(f"{name}.nearest{side}", nearest)
+                    here = output if side == 3 else f"{name}.rows"
+                    inputs = [self._node("Gather", [*inputs, at], here, axis=side)]
+                return output
+            case ChannelConv():
+                # As a 1xC map of one channel: quantisers know convolutions of two dimensions.
+                taps = self._weights[f"{name}.weight"][:, :, None]
+                row = self._constant("channels_as_row", np.array([0, 1, 1, -1], np.int64))
+                back = self._constant("row_as_channels", np.array([0, -1, 1, 1], np.int64))
+                flat = self._node("Reshape", [*inputs, row], f"{name}.row")
+                operands = [flat, self._constant(f"{name}.weight", taps)]
+                pads = [0, op.kernel // 2] * 2
+                mixed = self._node("Conv", operands, f"{name}.mixed", pads=pads)
+                return self._node("Reshape", [mixed, back], output)
             case Concat():
                 return self._node("Concat", inputs, output, axis=1)
             case Narrow():

@@ -1,7 +1,8 @@
 """Reads weights that others published, under this project's keys; it neither downloads nor trains.
 
 The keys of GhostNet are the same here, in the authors' ghostnet.py (Efficient-AI-Backbones,
-ghostnet_pytorch) and in timm. MobileNetV3-Large has other keys in timm and torchvision: `NAMINGS`.
+ghostnet_pytorch) and in timm; those of GhostNetV2, GhostNetV3 and RepGhostNet
+are timm's. MobileNetV3-Large has other keys in timm and torchvision: `NAMINGS`.
 The authors' first release (iamhankai/ghostnet.pytorch) is another network, and is refused.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,12 +125,16 @@ NAMINGS = {
         eps=1e-3,
     ),
 }
-# Networks that are not ours, whatever their shapes, each identified by a key that none after it
-# has. V2 and V3 have their attention from the third block on; V3 has all of V2's keys.
+# Networks that are not ours, whatever their shapes, each identified by a key.
 OTHERS = (
     (r"squeeze\.0\.weight", "the first release of GhostNet, whose shortcuts and gates differ"),
+)
+# What a file is that has keys which the network lacks; the first that fits. GhostNetV2 and V3 have
+# their attention from the third block on, and V3 has all of V2's keys.
+VERSIONS = (
     (r"blocks\.\d+\.\d+\.ghost[12]\.cheap_rpr_conv\.", "GhostNetV3"),
     (r"blocks\.\d+\.\d+\.ghost1\.short_conv\.", "GhostNetV2"),
+    (r"blocks\.\d+\.\d+\.ghost[12]\.fusion_bn\.", "RepGhostNet"),
 )
 
 
@@ -160,7 +165,8 @@ def read(path: Path, graph: Graph) -> dict[str, Array]:
         key = wrong[0]
         faults.append(f"{key} has shape {found[key].shape}, needs {needed[key]}"[:120])
     if faults:
-        raise InputError(f"{path}: weights of another network: {'; '.join(faults)}")
+        other = next((f", {name}" for mark, name in VERSIONS if _any(mark, unknown)), "")
+        raise InputError(f"{path}: weights of another network{other}: {'; '.join(faults)}")
     return {key: found[key] for key in needed}
 
 
@@ -292,7 +298,7 @@ def _without_prefixes(found: Mapping[str, Array]) -> dict[str, Array]:
 
 def _renamed(found: dict[str, Array], path: Path) -> dict[str, Array]:
     for mark, what in OTHERS:
-        if any(re.match(mark, key) for key in found):
+        if _any(mark, found):
             raise InputError(
                 f"{path}: is {what}; the network known here is that of the authors' "
                 "ghostnet_pytorch/ghostnet.py"
@@ -301,6 +307,10 @@ def _renamed(found: dict[str, Array], path: Path) -> dict[str, Array]:
         if naming.mark in found and naming.unlike not in found:
             found = _translated(found, naming, path)
     return {key: _shaped(key, array) for key, array in found.items()}
+
+
+def _any(mark: str, keys: Iterable[str]) -> bool:
+    return any(re.match(mark, key) for key in keys)
 
 
 def _translated(found: dict[str, Array], naming: Naming, path: Path) -> dict[str, Array]:

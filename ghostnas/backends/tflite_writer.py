@@ -30,6 +30,7 @@ from ghostnas.ir.graph import (
     Add,
     Affine,
     AvgPool,
+    ChannelConv,
     Concat,
     Conv,
     Dense,
@@ -43,6 +44,7 @@ from ghostnas.ir.graph import (
     Node,
     Pad,
     Shape,
+    Upsample,
     Weights,
 )
 from ghostnas.ir.preprocessing import Preprocessing
@@ -186,7 +188,9 @@ class _Writer:
                 scaled = self._multiply(f"{node.name}.scaled", [*inputs, scale], shape)
                 return self._add(node.name, [scaled, shift], shape, op.activation)
             case Pad():
-                return self._pad(node.name, inputs[0], op.amount)
+                return self._pad(node.name, inputs[0], (op.amount, op.amount))
+            case AvgPool() if op.kernel == op.stride > 1:
+                return self._mean_of_windows(node, op, inputs[0])
             case MaxPool() | AvgPool():
                 options = schema.Pool2DOptionsT()
                 options.padding = schema.Padding.VALID
@@ -196,21 +200,17 @@ class _Writer:
                 return emit(getattr(_OPERATOR, kind), inputs, options)
             case Multiply():
                 return self._multiply(node.name, inputs, shape)
+            case Upsample():
+                return self._upsample(node.name, inputs[0], shape)
+            case ChannelConv():
+                return self._channel_conv(node.name, op, inputs[0], shape)
             case Concat():
                 options = schema.ConcatenationOptionsT()
                 options.axis = 3
                 return emit(_OPERATOR.CONCATENATION, inputs, options)
             case Narrow():
-                # No SLICE: XNNPACK takes one only with a size that fixes the batch.
-                begin = np.array([0, 0, 0, op.start], np.int32)
-                end = np.array([0, *shape[1:3], op.start + op.channels], np.int32)
-                options = schema.StridedSliceOptionsT()
-                options.beginMask = options.endMask = 1  # all of the first axis
-                operands = [
-                    self._constant(f"{node.name}.{name}", value)
-                    for name, value in (("begin", begin), ("end", end), ("step", np.ones_like(end)))
-                ]
-                return emit(_OPERATOR.STRIDED_SLICE, [*inputs, *operands], options)
+                end = (0, *shape[1:3], op.start + op.channels)
+                return self._slice(node.name, inputs[0], (0, 0, 0, op.start), end, shape)
             case GlobalPool():
                 axes = self._constant(f"{node.name}.axes", np.array([1, 2], np.int32))
                 options = schema.ReducerOptionsT()
@@ -252,8 +252,9 @@ class _Writer:
 
     def _conv(self, node: Node, op: Conv, x: int) -> int:
         height, width = (int(size) for size in self._tensors[x].shape[1:3])
-        same = all(_same_is_symmetric(size, op) for size in (height, width))
-        if op.padding and not same:
+        sides = zip((height, width), op.kernel_size, op.padding, strict=True)
+        same = all(_same_is_symmetric(size, kernel, op.stride, pad) for size, kernel, pad in sides)
+        if any(op.padding) and not same:
             x = self._pad(node.name, x, op.padding)
         kernel, bias = (self._weights[f"{node.name}.{key}"] for key in ("weight", "bias"))
         options: Any
@@ -275,13 +276,99 @@ class _Writer:
         ]
         return self._operator(code, operands, options, name=node.name, shape=_nhwc(node.shape))
 
-    def _pad(self, name: str, x: int, padding: int) -> int:
+    def _pad(self, name: str, x: int, padding: tuple[int, int]) -> int:
         batch, height, width, channels = (int(size) for size in self._tensors[x].shape)
-        amounts = np.array([[0, 0], [padding, padding], [padding, padding], [0, 0]], np.int32)
-        shape = (batch, height + 2 * padding, width + 2 * padding, channels)
+        rows, columns = padding
+        amounts = np.array([[0, 0], [rows, rows], [columns, columns], [0, 0]], np.int32)
+        shape = (batch, height + 2 * rows, width + 2 * columns, channels)
         operands = [x, self._constant(f"{name}.padding", amounts)]
         options = schema.PadOptionsT()
         return self._operator(_OPERATOR.PAD, operands, options, name=f"{name}.pad", shape=shape)
+
+    def _mean_of_windows(self, node: Node, op: AvgPool, x: int) -> int:
+        """As a depthwise convolution: XNNPACK takes no AVERAGE_POOL_2D in int8."""
+        channels, taps = node.shape[0], op.kernel * op.kernel
+        options = schema.DepthwiseConv2DOptionsT()
+        options.depthMultiplier = 1
+        options.strideH = options.strideW = op.stride
+        options.dilationHFactor = options.dilationWFactor = 1
+        options.padding = schema.Padding.VALID
+        shares = np.full((1, op.kernel, op.kernel, channels), 1 / taps, np.float32)
+        operands = [
+            x,
+            self._weight(f"{node.name}.weight", shares),
+            self._constant(f"{node.name}.bias", np.zeros(channels, np.float32)),
+        ]
+        code, shape = _OPERATOR.DEPTHWISE_CONV_2D, _nhwc(node.shape)
+        return self._operator(code, operands, options, name=node.name, shape=shape)
+
+    def _upsample(self, name: str, x: int, shape: Shape) -> int:
+        """Four copies of each pixel, and where the size is odd the first row or column once more.
+
+        XNNPACK does not take TFLite's own op for it, RESIZE_NEAREST_NEIGHBOR.
+        """
+        batch, rows, columns, channels = (int(size) for size in self._tensors[x].shape)
+        four = (batch, rows, columns, 4 * channels)
+        x = self._concat(f"{name}.copies", [x] * 4, four, axis=3)
+        options = schema.DepthToSpaceOptionsT()
+        options.blockSize = 2
+        size = [batch, 2 * rows, 2 * columns, channels]
+        even = tuple(size) == shape
+        doubled = name if even else f"{name}.doubled"
+        x = self._operator(_OPERATOR.DEPTH_TO_SPACE, [x], options, name=doubled, shape=tuple(size))
+        for axis in (1, 2):
+            if size[axis] == shape[axis]:
+                continue
+            edge = [*size]
+            edge[axis] = 1
+            first = self._slice(f"{name}.edge{axis}", x, (0, 0, 0, 0), (0, *edge[1:]), tuple(edge))
+            size[axis] += 1
+            longer = name if tuple(size) == shape else f"{name}.longer{axis}"
+            x = self._concat(longer, [first, x], tuple(size), axis=axis)
+        return x
+
+    def _concat(self, name: str, inputs: list[int], shape: Shape, *, axis: int) -> int:
+        options = schema.ConcatenationOptionsT()
+        options.axis = axis
+        return self._operator(_OPERATOR.CONCATENATION, inputs, options, name=name, shape=shape)
+
+    def _slice(self, name: str, x: int, begin: Shape, end: Shape, shape: Shape) -> int:
+        """From `begin` to `end`, all of the first axis.
+
+        No SLICE: XNNPACK takes one only with a size that fixes the batch.
+        """
+        options = schema.StridedSliceOptionsT()
+        options.beginMask = options.endMask = 1
+        operands = [
+            self._constant(f"{name}.{key}", np.array(value, np.int32))
+            for key, value in (("begin", begin), ("end", end), ("step", (1, 1, 1, 1)))
+        ]
+        return self._operator(
+            _OPERATOR.STRIDED_SLICE, [x, *operands], options, name=name, shape=shape
+        )
+
+    def _channel_conv(self, name: str, op: ChannelConv, x: int, shape: Shape) -> int:
+        """As a map of one row and one channel."""
+        batch, channels = shape[0], shape[3]
+        row = (batch, 1, channels, 1)
+        x = self._reshape(f"{name}.row", x, row)
+        kernel = self._weights[f"{name}.weight"].reshape(1, 1, op.kernel, 1)
+        options = schema.Conv2DOptionsT()
+        options.strideH = options.strideW = 1
+        options.dilationHFactor = options.dilationWFactor = 1
+        options.padding = schema.Padding.SAME
+        operands = [
+            x,
+            self._weight(f"{name}.weight", kernel),
+            self._constant(f"{name}.bias", np.zeros(1, np.float32)),
+        ]
+        x = self._operator(_OPERATOR.CONV_2D, operands, options, name=f"{name}.mixed", shape=row)
+        return self._reshape(name, x, shape)
+
+    def _reshape(self, name: str, x: int, shape: Shape) -> int:
+        operands = [x, self._constant(f"{name}.shape", _any_batch(shape))]
+        options = schema.ReshapeOptionsT()
+        return self._operator(_OPERATOR.RESHAPE, operands, options, name=name, shape=shape)
 
     def _multiply(self, name: str, inputs: list[int], shape: Shape) -> int:
         options = schema.MulOptionsT()
@@ -365,10 +452,10 @@ def _any_batch(shape: Shape) -> Array:
     return np.array((-1, *shape[1:]), np.int32)
 
 
-def _same_is_symmetric(size: int, op: Conv) -> bool:
+def _same_is_symmetric(size: int, kernel: int, stride: int, padding: int) -> bool:
     """Whether TFLite's SAME pads `size` pixels as PyTorch's padding of half the kernel does."""
-    total = max((-(-size // op.stride) - 1) * op.stride + op.kernel - size, 0)
-    return total == 2 * op.padding
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total == 2 * padding
 
 
 def _operator_code(code: int) -> Any:

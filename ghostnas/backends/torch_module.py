@@ -21,6 +21,7 @@ from ghostnas.ir.graph import (
     Affine,
     AvgPool,
     BatchNorm,
+    ChannelConv,
     Concat,
     Conv,
     Dense,
@@ -33,6 +34,7 @@ from ghostnas.ir.graph import (
     Narrow,
     Op,
     Pad,
+    Upsample,
     Weights,
 )
 
@@ -171,7 +173,7 @@ def _module(op: Op) -> nn.Module | None:
             return _convolution(op)(
                 op.in_channels,
                 op.out_channels,
-                op.kernel,
+                op.kernel_size,
                 op.stride,
                 op.padding,
                 groups=op.groups,
@@ -183,7 +185,9 @@ def _module(op: Op) -> nn.Module | None:
             return nn.BatchNorm2d(op.channels, eps=BATCH_NORM_EPS)
         case Affine():
             return _ScaleShift(op.channels)
-        case Input() | Activation() | Add() | Multiply() | Concat() | Narrow():
+        case ChannelConv():
+            return nn.Conv1d(1, 1, op.kernel, padding=op.kernel // 2, bias=False)
+        case Input() | Activation() | Add() | Multiply() | Upsample() | Concat() | Narrow():
             return None
         case Pad() | MaxPool() | AvgPool() | GlobalPool() | Flatten():
             return None
@@ -194,7 +198,7 @@ def _module(op: Op) -> nn.Module | None:
 def _convolution(op: Conv) -> type[nn.Conv2d]:
     if op.depthwise:
         return DepthwiseConv2d
-    pointwise = op.groups == op.kernel == op.stride == 1
+    pointwise = op.kernel_size == (1, 1) and op.groups == op.stride == 1
     return PointwiseConv2d if pointwise else nn.Conv2d
 
 
@@ -220,6 +224,12 @@ def _run_op(op: Op, module: nn.Module | None, inputs: list[Tensor]) -> Tensor:
             return _activate(x + inputs[1], op.activation)
         case Multiply():
             return x * inputs[1]
+        case Upsample():
+            return F.interpolate(x, size=(op.height, op.width), mode="nearest")
+        case ChannelConv():
+            assert module is not None
+            mixed: Tensor = module(x.flatten(1)[:, None])
+            return mixed[:, 0, :, None, None]
         case Concat():
             if not (x.requires_grad and x.device.type == "cpu"):
                 return torch.cat(inputs, 1)

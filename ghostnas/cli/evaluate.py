@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ghostnas import api
-from ghostnas.cli.options import Result, add_strict, command, positive, say
+from ghostnas.cli.options import Result, add_blocks, add_strict, command, positive, say
 
 
 def run(args: Namespace) -> Result:
@@ -39,6 +39,7 @@ def add(subcommands: Any) -> None:
     evaluate.add_argument(
         "model", type=Path, metavar="MODEL", help=".pt2, .onnx, .tflite, .safetensors or a folder"
     )
+    add_blocks(evaluate)
     evaluate.add_argument("--data", required=True, help="see: ghostnas data list")
     evaluate.add_argument("--workers", type=positive, metavar="N", help="processes (2)")
     evaluate.add_argument("--limit", type=positive, metavar="N", help="of the test images (all)")

@@ -31,6 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(_with_negative_amounts(given))
     command: Callable[[argparse.Namespace], Result] = parsed.command
     try:
+        if files := getattr(parsed, "blocks", []):
+            from ghostnas.networks.blocks import load_file
+
+            for file in files:
+                load_file(file)
         result, to_text = command(parsed)
     except (GhostnasError, OSError) as error:
         print(f"ghostnas: {error}", file=sys.stderr)

@@ -41,16 +41,29 @@ def command(
     return parser
 
 
+def add_blocks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--blocks",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="Python that defines block types of your own; may be repeated",
+    )
+
+
 def add_arch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "arch", metavar="ARCH", help="ghostnet, mobilenetv3-large, a .json file or a run folder"
     )
     parser.add_argument("--width", type=width, metavar="A", help="of a named network (1.0)")
     parser.add_argument("--resolution", type=resolution, metavar="R", help="in pixels")
+    add_blocks(parser)
 
 
 def add_space(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--space", default="ghostnet", help="the space whose networks are measured")
+    add_blocks(parser)
 
 
 def device_options(args: argparse.Namespace) -> DeviceOptions:

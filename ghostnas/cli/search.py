@@ -10,6 +10,7 @@ from typing import Any
 from ghostnas import api
 from ghostnas.cli.options import (
     Result,
+    add_blocks,
     add_confidence,
     command,
     count,
@@ -62,6 +63,7 @@ def add(subcommands: Any) -> None:
     )
     add_confidence(search)
     search.add_argument("--space", help="a shipped space's name or a .toml file (ghostnet)")
+    add_blocks(search)
     search.add_argument("--data", help="what to train on; see: ghostnas data list (synthetic)")
     search.add_argument(
         "--effort",

@@ -10,6 +10,7 @@ from typing import Any
 from ghostnas import api
 from ghostnas.cli.options import (
     Result,
+    add_blocks,
     add_strict,
     command,
     count,
@@ -56,6 +57,7 @@ def add(subcommands: Any) -> None:
         help="ghostnet, mobilenetv3-large, a .json file or a run folder; none with --resume",
     )
     parser.add_argument("--width", type=width, metavar="A", help="of a named network (1.0)")
+    add_blocks(parser)
     parser.add_argument("--data", help="what to train on; see: ghostnas data list")
     parser.add_argument("--recipe", help="a name or a .toml file (cifar)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")

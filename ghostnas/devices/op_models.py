@@ -16,6 +16,7 @@ from ghostnas.ir.graph import (
     Affine,
     AvgPool,
     Builder,
+    ChannelConv,
     Concat,
     Conv,
     Dense,
@@ -28,6 +29,7 @@ from ghostnas.ir.graph import (
     Narrow,
     Op,
     Pad,
+    Upsample,
     random_weights,
 )
 from ghostnas.latency.interpolation import Kind, kind_of
@@ -95,6 +97,7 @@ def op_graph(signature: OpSignature) -> Graph:
     second = {
         "add": shape,
         "multiply": (s.in_channels, 1, 1),
+        "product": shape,
         "concat": (s.out_channels - s.in_channels, s.height, s.width),
     }
     inputs = [0]
@@ -123,13 +126,14 @@ def _model(graph: Graph, dtype: str) -> bytes:
 
 def _op(s: OpSignature) -> Op:
     match s.op:
-        case "conv" | "depthwise":
+        case "conv" | "depthwise" | "strip":
             return Conv(
                 in_channels=s.in_channels,
                 out_channels=s.out_channels,
                 kernel=s.kernel,
                 stride=s.stride,
-                groups=s.in_channels if s.op == "depthwise" else 1,
+                kernel_width=1 if s.op == "strip" else 0,
+                groups=1 if s.op == "conv" else s.in_channels,
                 bias=True,
                 activation=s.activation,  # type: ignore[arg-type]
             )
@@ -152,7 +156,11 @@ def _op(s: OpSignature) -> Op:
             )
         case "add":
             return Add(activation=s.activation)  # type: ignore[arg-type]
-        case "multiply":
+        case "upsample":
+            return Upsample(height=2 * s.height, width=2 * s.width)
+        case "channelconv":
+            return ChannelConv(kernel=s.kernel)
+        case "multiply" | "product":
             return Multiply()
         case "concat":
             return Concat()

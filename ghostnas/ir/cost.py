@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
-from ghostnas.ir.graph import Affine, AvgPool, BatchNorm, Conv, Dense, Graph, MaxPool
+from ghostnas.ir.branches import merge
+from ghostnas.ir.graph import (
+    Affine,
+    AvgPool,
+    BatchNorm,
+    ChannelConv,
+    Conv,
+    Dense,
+    Graph,
+    MaxPool,
+)
 
 MOVING = Conv | Dense | MaxPool | AvgPool  # would overwrite what they have yet to read
 
@@ -52,14 +62,17 @@ class Cost:
 def count(graph: Graph, dtype: str = "fp32") -> Cost:
     """Costs of `graph`; they match GhostNet's published numbers to the digit.
 
+    Parallel branches that run as one convolution count as that one (`ghostnas.ir.branches`).
+
     Args:
         dtype: ``fp32``, ``fp16`` or ``int8``, for which the bytes are counted.
     """
+    graph = merge(graph)
     macs = params = kernels = channels = 0
     for node in graph.nodes:
         op = node.op
         if isinstance(op, Conv):
-            weights = op.in_channels // op.groups * op.out_channels * op.kernel * op.kernel
+            weights = op.in_channels // op.groups * op.out_channels * prod(op.kernel_size)
             macs += weights * node.shape[1] * node.shape[2]
             params += weights + op.out_channels * op.bias
             kernels += weights
@@ -75,6 +88,10 @@ def count(graph: Graph, dtype: str = "fp32") -> Cost:
             params += weights + op.out_features
             kernels += weights
             channels += op.out_features
+        elif isinstance(op, ChannelConv):
+            macs += op.kernel * node.shape[0]
+            params += op.kernel
+            kernels += op.kernel
     stored = _STORED[dtype]
     return Cost(
         macs=macs,

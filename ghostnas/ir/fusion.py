@@ -4,6 +4,8 @@ Latency, TFLite and ONNX read a deployed graph. It is a `Graph` like any other; 
 have a bias, and convolutions, dense layers and sums carry the ReLU that followed them. A batch norm
 that folds into no convolution is a scale and a shift, `Affine`, with that ReLU.
 
+Parallel branches of one convolution are that convolution (`ghostnas.ir.branches`).
+
 One more step is for files only, as latency tables have hard sigmoids as separate ops. Such a gate
 is relu6(x + 3) / 6: the 3 goes into the bias of the op before it, which also takes the ReLU6, and
 the 1/6 into the kernels that read what the gate multiplies.
@@ -17,14 +19,15 @@ from typing import NamedTuple
 import numpy as np
 
 from ghostnas.arrays import Array
+from ghostnas.ir.branches import merge, merge_weights, scale_and_shift
 from ghostnas.ir.graph import (
-    BATCH_NORM_EPS,
     Activation,
     ActivationKind,
     Add,
     Affine,
     AvgPool,
     BatchNorm,
+    ChannelConv,
     Conv,
     Dense,
     Flatten,
@@ -36,6 +39,7 @@ from ghostnas.ir.graph import (
     Node,
     Op,
     Pad,
+    Upsample,
     Weights,
 )
 
@@ -43,7 +47,7 @@ FOLDED = {BatchNorm, Activation}  # into the node before
 FUSING = {Conv, Dense, Add, BatchNorm, Affine}  # with the ReLU after it
 HARD_SIGMOID = Activation(kind="hard_sigmoid")
 # Six times one input gives six times the output.
-SCALING = Multiply | Narrow | Pad | MaxPool | AvgPool | GlobalPool | Flatten
+SCALING = Multiply | Narrow | Pad | MaxPool | AvgPool | GlobalPool | Flatten | Upsample
 
 
 class Run(NamedTuple):
@@ -59,13 +63,15 @@ class Run(NamedTuple):
 
 
 def runs(graph: Graph) -> list[Run]:
-    """The nodes that run when `graph` is deployed, in order."""
-    return _fuse(graph)[0]
+    """The nodes that run when `graph` is deployed, in order; their inputs are indices of
+    `ghostnas.ir.branches.merge` of it.
+    """
+    return _fuse(merge(graph))[0]
 
 
 def deploy(graph: Graph) -> Graph:
     """The deployed form of `graph`; a deployed graph comes back unchanged."""
-    fused, moved = _fuse(graph)
+    fused, moved = _fuse(merge(graph))
     return Graph(tuple(_deployed(run, moved) for run in fused))
 
 
@@ -85,6 +91,7 @@ def fold_norms(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, Array]]
     Raises:
         KeyError: `weights` lacks an array of `graph`.
     """
+    graph, weights = merge_weights(graph, weights)
     fused, moved = _fuse(graph)
     folded: dict[str, Array] = {}
     for node, _, norm in fused:
@@ -92,7 +99,9 @@ def fold_norms(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, Array]]
         if norm:
             folded.update(_fold_norm(name, norm, weights))
         elif isinstance(op, BatchNorm):
-            folded[f"{name}.weight"], folded[f"{name}.bias"] = _scale_and_shift(name, weights)
+            folded[f"{name}.weight"], folded[f"{name}.bias"] = scale_and_shift(name, weights)
+        elif isinstance(op, ChannelConv):
+            folded[f"{name}.weight"] = weights[f"{name}.weight"].astype(np.float64)
         elif isinstance(op, Conv | Dense | Affine):
             folded[f"{name}.weight"] = weights[f"{name}.weight"].astype(np.float64)
             if isinstance(op, Conv) and not op.bias:
@@ -208,16 +217,6 @@ def _deployed(run: Run, moved: list[int]) -> Node:
 def _fold_norm(conv: str, norm: str, weights: Weights) -> dict[str, Array]:
     """Kernel and bias of a convolution and its batch norm as one, computed in float64."""
     bias = weights[f"{conv}.bias"].astype(np.float64) if f"{conv}.bias" in weights else 0.0
-    scale, shift = _scale_and_shift(norm, weights, bias)
+    scale, shift = scale_and_shift(norm, weights, bias)
     kernel = weights[f"{conv}.weight"].astype(np.float64) * scale[:, None, None, None]
     return {f"{conv}.weight": kernel, f"{conv}.bias": shift}
-
-
-def _scale_and_shift(norm: str, weights: Weights, bias: Array | float = 0.0) -> tuple[Array, Array]:
-    """What a batch norm does to maps that lack this bias, in float64."""
-    gamma, beta, mean, variance = (
-        weights[f"{norm}.{key}"].astype(np.float64)
-        for key in ("weight", "bias", "running_mean", "running_var")
-    )
-    scale = gamma / np.sqrt(variance + BATCH_NORM_EPS)
-    return scale, beta + (bias - mean) * scale

@@ -9,7 +9,7 @@ Shapes omit the batch: ``(channels, height, width)`` for maps, ``(features,)`` a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, NamedTuple, TypeAlias, assert_never
 
 import numpy as np
@@ -31,12 +31,13 @@ class Input:
     shape: Shape
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Conv:
-    """A square convolution with symmetric padding ``kernel // 2``; depthwise if groups = channels.
+    """A convolution with symmetric padding of half the kernel; depthwise if groups = channels.
 
-    Unless `padded`, it has none. Weights: ``weight`` (out, in / groups, kernel, kernel) and, with
-    `bias`, ``bias`` (out,).
+    The kernel is square unless it has a `kernel_width` of its own. Unless `padded`, there is no
+    padding. Weights: ``weight`` (out, in / groups, kernel height, kernel width) and, with `bias`,
+    ``bias`` (out,).
     `activation` is set by `ghostnas.ir.fusion` only; `Builder` writes activations as separate ops.
     """
 
@@ -48,14 +49,28 @@ class Conv:
     bias: bool = False
     activation: ActivationKind = "none"
     padded: bool = field(default=True, repr=False)  # no Arch sets it, and ids hash the repr
+    kernel_width: int = field(default=0, repr=False)
+
+    def __repr__(self) -> str:
+        shown = [f"{each.name}={getattr(self, each.name)!r}" for each in fields(self) if each.repr]
+        if self.kernel_width:  # shown only then, as ids hash the repr
+            shown.append(f"kernel_width={self.kernel_width}")
+        return f"Conv({', '.join(shown)})"
 
     @property
     def depthwise(self) -> bool:
         return self.groups == self.in_channels > 1
 
     @property
-    def padding(self) -> int:
-        return self.kernel // 2 if self.padded else 0
+    def kernel_size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.kernel, self.kernel_width or self.kernel
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Of zeros above and below, and left and right."""
+        height, width = self.kernel_size
+        return (height // 2, width // 2) if self.padded else (0, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +138,27 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class Multiply:
-    """A map times a gate of shape ``(channels, 1, 1)``."""
+    """A map times a gate: one number per channel, ``(channels, 1, 1)``, or a map of one shape."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upsample:
+    """A map of twice the size, or of a pixel more, each pixel that of its nearest: pixel ``i`` of
+    the output is pixel ``floor(i * input / output)`` of the input.
+    """
+
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelConv:
+    """A convolution along the channels of a 1x1 map, with one kernel for all and zeros beside them.
+
+    Weights: ``weight`` (1, 1, kernel).
+    """
+
+    kernel: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +196,8 @@ Op: TypeAlias = (
     | AvgPool
     | Add
     | Multiply
+    | Upsample
+    | ChannelConv
     | Concat
     | Narrow
     | GlobalPool
@@ -240,7 +277,7 @@ def output_shape(op: Op, shapes: list[Shape]) -> Shape | None:
             [(channels, height, width)] = shapes
             if channels != op.in_channels or op.out_channels % op.groups or channels % op.groups:
                 return None
-            if not op.kernel % 2:
+            if not all(side % 2 for side in op.kernel_size):
                 return None
             if not op.padded:
                 return _windows((op.out_channels, height, width), op)
@@ -266,7 +303,13 @@ def output_shape(op: Op, shapes: list[Shape]) -> Shape | None:
         case Add():
             return shapes[0] if shapes[0] == shapes[1] else None
         case Multiply():
-            return shapes[0] if shapes[1] == (shapes[0][0], 1, 1) else None
+            return shapes[0] if shapes[1] in (shapes[0], (shapes[0][0], 1, 1)) else None
+        case Upsample():
+            channels, *size = shapes[0]
+            extra = (op.height - 2 * size[0], op.width - 2 * size[1])
+            return (channels, op.height, op.width) if {0, 1}.issuperset(extra) else None
+        case ChannelConv():
+            return shapes[0] if shapes[0][1:] == (1, 1) and op.kernel % 2 else None
         case GlobalPool():
             return (shapes[0][0], 1, 1)
         case Flatten():
@@ -282,9 +325,12 @@ def output_shape(op: Op, shapes: list[Shape]) -> Shape | None:
 def _windows(shape: Shape, op: Conv | MaxPool | AvgPool) -> Shape | None:
     """The shape with one pixel per window that lies within the map."""
     channels, *size = shape
-    if min(size) < op.kernel:
+    kernel = op.kernel_size if isinstance(op, Conv) else (op.kernel, op.kernel)
+    height, width = (
+        (pixels - side) // op.stride + 1 for pixels, side in zip(size, kernel, strict=True)
+    )
+    if min(height, width) < 1:
         return None
-    height, width = ((pixels - op.kernel) // op.stride + 1 for pixels in size)
     return (channels, height, width)
 
 
@@ -293,7 +339,7 @@ def weight_shapes(node: Node) -> dict[str, Shape]:
     name, op = node.name, node.op
     match op:
         case Conv():
-            kernel = (op.out_channels, op.in_channels // op.groups, op.kernel, op.kernel)
+            kernel = (op.out_channels, op.in_channels // op.groups, *op.kernel_size)
             shapes: dict[str, Shape] = {f"{name}.weight": kernel}
             if op.bias:
                 shapes[f"{name}.bias"] = (op.out_channels,)
@@ -306,7 +352,9 @@ def weight_shapes(node: Node) -> dict[str, Shape]:
             return {f"{name}.{key}": (op.channels,) for key in keys}
         case Affine():
             return {f"{name}.{key}": (op.channels,) for key in ("weight", "bias")}
-        case Input() | Activation() | Add() | Multiply() | Concat() | Narrow():
+        case ChannelConv():
+            return {f"{name}.weight": (1, 1, op.kernel)}
+        case Input() | Activation() | Add() | Multiply() | Upsample() | Concat() | Narrow():
             return {}
         case Pad() | MaxPool() | AvgPool() | GlobalPool() | Flatten():
             return {}
@@ -318,8 +366,12 @@ def random_weights(graph: Graph, seed: int) -> dict[str, Array]:
     """Weights as after some training: scaled normal kernels, batch norms off their initial values.
 
     Activations stay near unit scale, as they do in a trained network, so that readers can be
-    compared on them; no weight is zero, so no runtime can skip one.
+    compared on them: batch norms whose outputs are summed as branches of one convolution share that
+    scale. No weight is zero, so no runtime can skip one.
     """
+    from ghostnas.ir.branches import count_terms  # which reads graphs itself
+
+    terms = count_terms(graph)
     rng = np.random.default_rng(seed)
     weights: dict[str, Array] = {}
     for node in graph.nodes:
@@ -332,5 +384,9 @@ def random_weights(graph: Graph, seed: int) -> dict[str, Array]:
                 values = rng.normal(0.0, 0.1, shape)
             else:
                 values = rng.normal(0.0, float(np.prod(shape[1:])) ** -0.5, shape)
+            if node.name in terms:
+                values = (
+                    values if key.endswith("running_var") else values * terms[node.name] ** -0.5
+                )
             weights[key] = values.astype(np.float32)
     return weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import assert_never
 
 import numpy as np
@@ -15,6 +16,7 @@ from ghostnas.ir.graph import (
     Affine,
     AvgPool,
     BatchNorm,
+    ChannelConv,
     Concat,
     Conv,
     Dense,
@@ -27,6 +29,7 @@ from ghostnas.ir.graph import (
     Narrow,
     Node,
     Pad,
+    Upsample,
     Weights,
 )
 
@@ -75,15 +78,27 @@ def _run_node(node: Node, inputs: list[Array], weights: Weights) -> Array:
         case Activation():
             return activate(x, op.kind)
         case Pad():
-            return _pad(x, op.amount)
+            return _pad(x, op.amount, op.amount)
         case MaxPool():
-            return np.asarray(np.max(_windows(x, op.kernel, op.stride), axis=0))
+            return np.asarray(np.max(_windows(x, [op.kernel] * 2, op.stride), axis=0))
         case AvgPool():
-            return np.asarray(np.mean(_windows(x, op.kernel, op.stride), axis=0))
+            return np.asarray(np.mean(_windows(x, [op.kernel] * 2, op.stride), axis=0))
         case Add():
             return activate(x + inputs[1], op.activation)
         case Multiply():
             return x * inputs[1]
+        case Upsample():
+            rows, columns = (
+                np.arange(size) * have // size
+                for size, have in zip((op.height, op.width), x.shape[2:], strict=True)
+            )
+            return x[:, :, rows[:, None], columns]
+        case ChannelConv():
+            around = np.pad(x, ((0, 0), (op.kernel // 2,) * 2, (0, 0), (0, 0)))
+            taps = weight("weight").reshape(-1)
+            return np.asarray(
+                sum(tap * around[:, i : i + x.shape[1]] for i, tap in enumerate(taps))
+            )
         case Concat():
             return np.concatenate(inputs, axis=1)
         case Narrow():
@@ -101,33 +116,35 @@ def convolve(x: Array, kernel: Array, stride: int, groups: int, *, padded: bool 
 
     Args:
         x: (batch, in, height, width).
-        kernel: (out, in / groups, k, k).
+        kernel: (out, in / groups, height, width).
     """
-    out, group_in, k, _ = kernel.shape
+    out, group_in, *size = kernel.shape
     if padded:
-        x = _pad(x, k // 2)
+        x = _pad(x, size[0] // 2, size[1] // 2)
     batch, _, height, width = x.shape
     grouped = x.reshape(batch, groups, group_in, height, width)
-    taps = kernel.reshape(groups, out // groups, group_in, k * k)
+    taps = kernel.reshape(groups, out // groups, group_in, size[0] * size[1])
     terms = (
         np.einsum("bgihw,goi->bgohw", pixels, taps[..., at], optimize=True)
-        for at, pixels in enumerate(_windows(grouped, k, stride))
+        for at, pixels in enumerate(_windows(grouped, size, stride))
     )
     y = np.asarray(sum(terms))
     return y.reshape(batch, out, *y.shape[-2:])
 
 
-def _pad(x: Array, amount: int) -> Array:
-    return np.pad(x, ((0, 0), (0, 0), (amount, amount), (amount, amount)))
+def _pad(x: Array, rows: int, columns: int) -> Array:
+    return np.pad(x, ((0, 0), (0, 0), (rows, rows), (columns, columns)))
 
 
-def _windows(x: Array, kernel: int, stride: int) -> list[Array]:
+def _windows(x: Array, kernel: Sequence[int], stride: int) -> list[Array]:
     """For each position in a window, row by row, the map of the pixels there."""
-    rows, columns = ((size - kernel) // stride + 1 for size in x.shape[-2:])
+    rows, columns = (
+        (size - side) // stride + 1 for size, side in zip(x.shape[-2:], kernel, strict=True)
+    )
     return [
         x[..., i : i + stride * rows : stride, j : j + stride * columns : stride]
-        for i in range(kernel)
-        for j in range(kernel)
+        for i in range(kernel[0])
+        for j in range(kernel[1])
     ]
 
 
@@ -145,7 +162,7 @@ def activate(x: Array, kind: ActivationKind) -> Array:
         case "hard_swish":
             return x * _hard_sigmoid(x)
         case "sigmoid":
-            return np.asarray(1 / (1 + np.exp(-x)))
+            return np.asarray(0.5 + 0.5 * np.tanh(0.5 * x))  # exp(-x) may overflow
         case _:
             assert_never(kind)
 

@@ -28,7 +28,7 @@ from scipy.optimize import nnls
 from scipy.spatial import cKDTree
 
 from ghostnas.arrays import Array
-from ghostnas.latency.op_signature import NONLINEARITIES, OpSignature, weight_count
+from ghostnas.latency.op_signature import NONLINEARITIES, OpSignature, taps_of, weight_count
 
 # Rows and channels of XNNPACK's matrix kernels: NEON float32 and int8, AVX2, AVX-512.
 TILES = ((6, 8), (4, 8), (4, 16), (5, 16), (7, 16), (7, 32))
@@ -45,8 +45,9 @@ LARGEST_WINDOW, CHANNELS_WASTED = 25, 8
 # Ops that treat what they read and write alike: if a table has none of an op, the others stand in.
 RELATED = (
     frozenset({"conv", "dense"}),
-    frozenset({"depthwise", "maxpool", "avgpool"}),
-    frozenset({"add", "multiply", "concat", "narrow", "affine", "pad", "flatten", *NONLINEARITIES}),
+    frozenset({"depthwise", "strip", "maxpool", "avgpool"}),
+    frozenset({"add", "multiply", "concat", "narrow", "affine", "pad", "flatten", *NONLINEARITIES})
+    | {"product", "upsample", "channelconv"},
 )
 FEWEST_KINDS = 4  # that show what borrowing is worth; with fewer, its error is taken as 1
 
@@ -209,11 +210,11 @@ def _features(signature: OpSignature, tile: tuple[int, int]) -> tuple[float, ...
     pixels whose channels leave a remainder of the vector, and 1 for the call.
     """
     s = signature
-    stride, taps = max(s.stride, 1), max(s.kernel, 1) ** 2
+    stride, taps = max(s.stride, 1), taps_of(s)
     pixels = -(-s.height // stride) * -(-s.width // stride)
     read, written = s.height * s.width * s.in_channels, pixels * s.out_channels
     tiles = _tiled(pixels, tile[0]) * _tiled(s.out_channels, tile[1])
-    if s.op == "depthwise":
+    if s.op in ("depthwise", "strip"):
         work = pixels * _tiled(s.out_channels, VECTOR) * taps
         if taps > LARGEST_WINDOW:
             work *= CHANNELS_WASTED

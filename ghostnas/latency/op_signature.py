@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, get_args
 
 from ghostnas.errors import MissingOpError
+from ghostnas.ir.branches import merge
 from ghostnas.ir.fusion import runs
 from ghostnas.ir.graph import (
     Activation,
@@ -12,6 +13,7 @@ from ghostnas.ir.graph import (
     Affine,
     AvgPool,
     BatchNorm,
+    ChannelConv,
     Concat,
     Conv,
     Dense,
@@ -24,14 +26,18 @@ from ghostnas.ir.graph import (
     Narrow,
     Nonlinearity,
     Pad,
+    Upsample,
 )
 
 NONLINEARITIES = get_args(Nonlinearity)
 ACTIVATIONS = ("none", *NONLINEARITIES)
-WINDOWED = ("conv", "depthwise", "maxpool", "avgpool", "pad")  # have a kernel and a stride
+WINDOWED = (  # have a kernel and a stride
+    *("conv", "depthwise", "strip", "maxpool", "avgpool", "pad", "channelconv"),
+)
 OPS = (
     *WINDOWED,
-    *("dense", "affine", "add", "multiply", "concat", "narrow", "pool", "flatten"),
+    *("dense", "affine", "add", "multiply", "product", "upsample", "concat", "narrow"),
+    *("pool", "flatten"),
     *NONLINEARITIES,
 )
 
@@ -39,11 +45,13 @@ OPS = (
 class OpSignature(NamedTuple):
     """What decides an op's latency. A convolution and the PAD before it are one op.
 
-    `op` is ``conv``, ``depthwise``, ``maxpool``, ``avgpool``, ``pad``, ``dense``, ``affine``,
-    ``add``, ``multiply``, ``concat``, ``narrow``, ``pool`` (the mean of a whole map), ``flatten``
-    or an activation's name. `height` and `width` are of the first input, 1 for vectors; for a
-    convolution without padding, of the map from which a padded one makes the same. `kernel` and
-    `stride` are 0 if there are none; a pad has those of a convolution that it could be for.
+    `op` is ``conv``, ``depthwise``, ``strip`` (depthwise, with a kernel of one row or one column),
+    ``maxpool``, ``avgpool``, ``pad``, ``channelconv``, ``dense``, ``affine``, ``add``, ``multiply``
+    (by a number per channel), ``product`` (of two maps), ``upsample``, ``concat``, ``narrow``,
+    ``pool`` (the mean of a whole map), ``flatten`` or an activation's name. `height` and `width`
+    are of the first input, 1 for vectors; for a convolution without padding, of the map from which
+    a padded one makes the same. `kernel` and `stride` are 0 if there are none; a pad has those of a
+    convolution that it could be for.
     """
 
     op: str
@@ -63,7 +71,7 @@ class OpSignature(NamedTuple):
 
 def signatures(graph: Graph) -> list[OpSignature]:
     """One signature for each op that runs, in order; `graph` is deployed first if it is not."""
-    nodes = graph.nodes
+    nodes = merge(graph).nodes
     found = []
     for node, activation, _ in runs(graph):
         op, kernel, stride = node.op, 0, 0
@@ -76,7 +84,11 @@ def signatures(graph: Graph) -> list[OpSignature]:
                 if op.groups > 1 and not op.depthwise:
                     raise MissingOpError(f"{node.name}: grouped convolutions have no signature yet")
                 kind = "depthwise" if op.depthwise else "conv"
-                kernel, stride = op.kernel, op.stride
+                kernel, stride = max(op.kernel_size), op.stride
+                if min(op.kernel_size) != kernel:
+                    if not op.depthwise or min(op.kernel_size) != 1:
+                        raise MissingOpError(f"{node.name}: {op} has no signature")
+                    kind = "strip"
                 if not op.padded:
                     height, width = (pixels - 2 * (kernel // 2) for pixels in (height, width))
             case MaxPool() | AvgPool():
@@ -87,7 +99,11 @@ def signatures(graph: Graph) -> list[OpSignature]:
                 kind = "affine"
             case Activation():
                 kind = op.kind
-            case Dense() | Add() | Multiply() | Concat() | Narrow() | Flatten():
+            case Multiply() if len(set(shapes := [nodes[at].shape for at in node.inputs])) == 1:
+                kind = "product" if shapes[0][1:] != (1, 1) else "multiply"
+            case ChannelConv():
+                kind, kernel, stride = "channelconv", op.kernel, 1
+            case Upsample() | Dense() | Add() | Multiply() | Concat() | Narrow() | Flatten():
                 kind = type(op).__name__.lower()
             case GlobalPool():
                 kind = "pool"
@@ -101,7 +117,15 @@ def signatures(graph: Graph) -> list[OpSignature]:
 def weight_count(signature: OpSignature) -> int:
     """Learned numbers of the op's kernel, without its bias."""
     s = signature
-    taps = max(s.kernel, 1) ** 2
-    if s.op in ("depthwise", "affine"):
+    taps = taps_of(s)
+    if s.op == "channelconv":
+        return s.kernel
+    if s.op in ("depthwise", "strip", "affine"):
         return taps * s.out_channels
     return taps * s.in_channels * s.out_channels if s.op in ("conv", "dense") else 0
+
+
+def taps_of(signature: OpSignature) -> int:
+    """Numbers in a window; 1 for an op without."""
+    side = max(signature.kernel, 1)
+    return side if signature.op in ("strip", "channelconv") else side * side

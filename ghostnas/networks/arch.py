@@ -202,10 +202,7 @@ def to_json(arch: Arch) -> dict[str, Any]:
     """A dict of JSON types that `from_json` reads back to an equal `Arch`."""
     names = {block_type: name for name, block_type in BLOCK_TYPES.items()}
     stages = [
-        [
-            {"type": names[type(block)], **dataclasses.asdict(block)}  # type: ignore[call-overload]
-            for block in stage.blocks
-        ]
+        [{"type": names[type(block)], **_numbers(block)} for block in stage.blocks]
         for stage in arch.stages
     ]
     return {
@@ -217,6 +214,14 @@ def to_json(arch: Arch) -> dict[str, Any]:
         "stages": stages,
         "head": dataclasses.asdict(arch.head),
     }
+
+
+def _numbers(block: Block) -> dict[str, Any]:
+    """A block's fields, without those of later versions that have their defaults."""
+    fields = dataclasses.fields(block)  # type: ignore[arg-type]
+    values = {field.name: getattr(block, field.name) for field in fields}
+    later = {field.name: field.default for field in fields if field.metadata.get("later")}
+    return {key: value for key, value in values.items() if (key, value) not in later.items()}
 
 
 def from_json(document: object) -> Arch:
@@ -274,7 +279,8 @@ def _stage(blocks: object, index: int) -> Stage:
         fields = _object(block, where)
         kind = fields.pop("type", None)
         if not isinstance(kind, str) or kind not in BLOCK_TYPES:
-            raise InputError(f"{where}: type is {_shown(kind)}, known: {', '.join(BLOCK_TYPES)}")
+            known = f"{', '.join(BLOCK_TYPES)}, and those of a file with --blocks"
+            raise InputError(f"{where}: type is {_shown(kind)}, known: {known}")
         built.append(_record(BLOCK_TYPES[kind], fields, where))
         if position and built[-1].stride != 1:
             raise InputError(f"{where}: only the first block of a stage may have a stride")

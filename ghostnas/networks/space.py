@@ -19,7 +19,7 @@ from ghostnas.errors import InputError, did_you_mean
 from ghostnas.files import shipped
 from ghostnas.ir.graph import Nonlinearity
 from ghostnas.networks.arch import Arch, Head, Stage, Stem, fit_to
-from ghostnas.networks.blocks import BLOCK_TYPES, Block, Place, make_divisible
+from ghostnas.networks.blocks import BLOCK_TYPES, Block, Limits, Place, Range, make_divisible
 
 Value: TypeAlias = int | float | str
 Params: TypeAlias = dict[str, Value]
@@ -33,23 +33,23 @@ _HEAD = {"channels", "features"}
 _STEM_DEFAULTS: dict[str, Value] = {"stride": 2, "activation": "relu"}
 _HEAD_DEFAULTS: dict[str, Value] = {"activation": "relu"}
 SMALLEST_RESOLUTION, LARGEST_RESOLUTION = 16, 2048  # pixels; below, a map of 1x1 is halved
-# Key to what its values may be, if numbers: lowest, highest, whole numbers only, odd only.
-_RANGES: dict[str, tuple[float, float, bool, bool]] = {
-    "alpha": (0.05, 8, False, False),
-    "resolution": (SMALLEST_RESOLUTION, LARGEST_RESOLUTION, True, False),
-    "round_to": (1, 64, True, False),
-    "channels": (1, 8192, True, False),
-    "features": (0, 8192, True, False),
-    "stride": (1, 2, True, False),
-    "depth": (1, 32, True, False),
-    "width": (1, 4096, True, False),
-    "expansion": (0.25, 16, False, False),
-    "se": (0, 1, False, False),
-    "ghost_ratio": (1, 16, True, False),
-    "cheap_kernel": (1, 15, True, True),
-    "kernel": (1, 15, True, True),
+# Key to what its values may be; those of a single block are in its `limits`.
+_LIMITS: dict[str, Limits] = {
+    "alpha": Range(0.05, 8, whole=False),
+    "resolution": Range(SMALLEST_RESOLUTION, LARGEST_RESOLUTION),
+    "round_to": Range(1, 64),
+    "channels": Range(1, 8192),
+    "features": Range(0, 8192),
+    "stride": Range(1, 2),
+    "depth": Range(1, 32),
+    "width": Range(1, 4096),
+    "expansion": Range(0.25, 16, whole=False),
+    "se": Range(0, 1, whole=False),
+    "cheap_kernel": Range(1, 15, odd=True),
+    "kernel": Range(1, 15, odd=True),
+    "activation": get_args(Nonlinearity),
+    "attention": ("none", "se", "eca"),
 }
-_TEXTS: dict[str, tuple[str, ...]] = {"activation": get_args(Nonlinearity)}
 
 
 class SpacePart(NamedTuple):
@@ -260,9 +260,12 @@ class Walk:
 
         # In the order of earlier versions, whose seeds draw the same networks.
         stride, width = int(ask("stride")), ask("width")
-        for key in ("expansion", "se"):
-            if key in block_type.keys:
-                ask(key)
+        if "expansion" in block_type.keys:
+            ask("expansion")
+        if "se" in block_type.keys and (
+            "attention" not in block_type.keys or ask("attention") == "se"
+        ):
+            ask("se")
         depth = int(ask("depth")) if block_type.repeats else 1
         out_channels = self.scale(width)
         place = Place(
@@ -288,7 +291,7 @@ def _parse_option(option: str) -> tuple[type[Block], dict[str, Value]]:
     values: dict[str, Value] = {}
     for each in given:
         key, _, value = each.partition("=")
-        values[key] = value if key in _TEXTS else int(value) if value.isdigit() else float(value)
+        values[key] = _plain(value) if isinstance(_limits(key), Range) else value
     return BLOCK_TYPES[type_name], values
 
 
@@ -391,7 +394,9 @@ def _options_of(block: object, where: str) -> tuple[str, ...]:
         given = dict(option) if isinstance(option, dict) else {"type": option}
         type_name = given.pop("type", None)
         if not isinstance(type_name, str) or type_name not in BLOCK_TYPES:
-            raise InputError(f"{where} is {type_name!r}; known: {known}")
+            raise InputError(
+                f"{where} is {type_name!r}; known: {known}, and those of a file with --blocks"
+            )
         block_type = BLOCK_TYPES[type_name]
         if unknown := sorted(set(given) - set(block_type.keys)):
             keys = ", ".join(block_type.keys) or "nothing"
@@ -434,22 +439,36 @@ def _checked(
             continue
         options = tuple(_value(key, option, where) for option in value)
         if not options or len(set(options)) < len(options):
-            kind = "texts" if key in _TEXTS else "numbers"
+            kind = "numbers" if isinstance(_limits(key), Range) else "texts"
             raise InputError(f"{where}{key}: needs a list of different {kind}, not {value}")
         checked[key] = options if len(options) > 1 else options[0]
     return checked
 
 
+def _limits(key: str) -> Limits:
+    """What a key's values may be; a block of the user's own may leave a key without limits."""
+    own = (
+        block_type.limits[key] for block_type in BLOCK_TYPES.values() if key in block_type.limits
+    )
+    return _LIMITS.get(key) or next(own, Range(0, 8192, whole=False))
+
+
+def _plain(text: str) -> int | float:
+    return int(text) if text.isdigit() else float(text)
+
+
 def _value(key: str, value: object, where: str) -> Value:
-    if key not in _TEXTS:
-        return _number(key, value, where)
-    if not isinstance(value, str) or value not in _TEXTS[key]:
-        raise InputError(f"{where}{key}: {value!r} is not one of {', '.join(_TEXTS[key])}")
+    """A value within the limits of its key."""
+    limits = _limits(key)
+    if isinstance(limits, Range):
+        return _number(key, value, limits, where)
+    if not isinstance(value, str) or value not in limits:
+        raise InputError(f"{where}{key}: {value!r} is not one of {', '.join(limits)}")
     return value
 
 
-def _number(key: str, value: object, where: str) -> Value:
-    lowest, highest, whole, odd = _RANGES[key]
+def _number(key: str, value: object, limits: Range, where: str) -> Value:
+    lowest, highest, whole, odd = limits
     kind = "an odd whole number" if odd else "a whole number" if whole else "a number"
     right_type = isinstance(value, int) if whole else isinstance(value, int | float)
     if isinstance(value, bool) or not right_type or not lowest <= value <= highest:  # type: ignore[operator]

@@ -10,7 +10,15 @@ from ghostnas.errors import InputError, did_you_mean
 from ghostnas.ir.graph import Graph
 from ghostnas.networks import cifar_networks, classics, imagenet_networks
 from ghostnas.networks.arch import Arch, Head, Stage, Stem, fit_to, load, lower
-from ghostnas.networks.blocks import GhostBlock, MBConv, make_divisible
+from ghostnas.networks.blocks import (
+    Block,
+    GhostBlock,
+    GhostV2Block,
+    GhostV3Block,
+    MBConv,
+    RepGhostBlock,
+    make_divisible,
+)
 
 # GhostNet, table 1, by feature-map size: kernel, #exp, #out, SE; each stage's stride comes first.
 _GHOSTNET = (
@@ -62,18 +70,59 @@ _MOBILENETV3_LARGE = (
 
 def ghostnet(width: float = 1.0, resolution: int = 224, classes: int = 1000) -> Arch:
     """GhostNet (Han et al., 2020), every channel count except the 1,280 features times `width`."""
-    stages = []
+    return _like_ghostnet(lambda _: GhostBlock, width, resolution, classes)
+
+
+def ghostnetv2(width: float = 1.0, resolution: int = 224, classes: int = 1000) -> Arch:
+    """GhostNetV2 (Tang et al., 2022): GhostNet with attention from the third block on."""
+    return _like_ghostnet(
+        lambda position: GhostV2Block if position > 1 else GhostBlock, width, resolution, classes
+    )
+
+
+def ghostnetv3(width: float = 1.0, resolution: int = 224, classes: int = 1000) -> Arch:
+    """GhostNetV3 (Liu et al., 2024) as in training, with its branches; attention as in V2."""
+    return _like_ghostnet(
+        lambda position: partial(GhostV3Block, attended=position > 1), width, resolution, classes
+    )
+
+
+def repghostnet(width: float = 1.0, resolution: int = 224, classes: int = 1000) -> Arch:
+    """RepGhostNet (Chen et al., 2022) as in training, with its branches: between its Ghost modules
+    half of GhostNet's channels, but 120 where GhostNet has 184.
+    """
+    return _like_ghostnet(lambda _: RepGhostBlock, width, resolution, classes, _repghost_hidden)
+
+
+def _repghost_hidden(hidden: int) -> float:
+    return 120 if hidden == 184 else hidden / 2
+
+
+def _like_ghostnet(
+    block_at: Callable[[int], Callable[..., Block]],
+    width: float,
+    resolution: int,
+    classes: int,
+    hidden_of: Callable[[int], float] = float,
+) -> Arch:
+    """The network of GhostNet's table with the block type of each position, counted from 0.
+
+    `hidden_of` is the width between the block's modules for the table's.
+    """
+    stages: list[Stage] = []
+    position = 0
     for stride, rows in _GHOSTNET:
-        blocks = [
-            GhostBlock(
-                hidden_channels=make_divisible(hidden * width),
+        blocks: list[Block] = []
+        for kernel, hidden, out, se_ratio in rows:
+            block = block_at(position)(
+                hidden_channels=make_divisible(hidden_of(hidden) * width),
                 out_channels=make_divisible(out * width),
                 kernel=kernel,
-                stride=stride if index == 0 else 1,
+                stride=1 if blocks else stride,
                 se_ratio=se_ratio,
             )
-            for index, (kernel, hidden, out, se_ratio) in enumerate(rows)
-        ]
+            blocks.append(block)
+            position += 1
         stages.append(Stage(blocks=tuple(blocks)))
     return Arch(
         stem=Stem(channels=make_divisible(16 * width)),
@@ -115,7 +164,10 @@ def mobilenetv3_large(width: float = 1.0, resolution: int = 224, classes: int = 
 
 ZOO: dict[str, Callable[[float, int, int], Arch]] = {
     "ghostnet": ghostnet,
+    "ghostnetv2": ghostnetv2,
+    "ghostnetv3": ghostnetv3,
     "mobilenetv3-large": mobilenetv3_large,
+    "repghostnet": repghostnet,
 }
 
 

@@ -22,6 +22,7 @@ from ghostnas.ir.graph import (
     Affine,
     AvgPool,
     BatchNorm,
+    ChannelConv,
     Concat,
     Conv,
     Dense,
@@ -35,6 +36,7 @@ from ghostnas.ir.graph import (
     Op,
     Pad,
     Shape,
+    Upsample,
     Weights,
     weight_shapes,
 )
@@ -108,6 +110,10 @@ def fit(graph: Graph, weights: Weights, seed: int = 0) -> tuple[dict[str, Array]
             found = source.get(key)
             if found is None or (node is graph.nodes[-1] and len(found) != shape[0]):
                 continue
+            if isinstance(node.op, ChannelConv):  # one kernel for all channels
+                arrays[key] = np.ascontiguousarray(_centred(found, shape[2:]), np.float32)
+                whole += found.shape == shape
+                continue
             indices = [_join(layout, len(found))]
             if isinstance(node.op, Conv | Dense) and not _grouped(node.op):
                 indices += [_join(layouts[node.inputs[0]], size) for size in found.shape[1:2]]
@@ -151,6 +157,8 @@ def _layouts(graph: Graph, source: Weights, known: list[Layout] | None) -> list[
             case Add():
                 layout = before[1]  # the shortcut's channels stay in place
             case BatchNorm() | Affine() | Activation() | Multiply():
+                layout = before[0]
+            case Upsample() | ChannelConv():
                 layout = before[0]
             case Pad() | MaxPool() | AvgPool() | GlobalPool() | Flatten():
                 layout = before[0]
@@ -200,8 +208,12 @@ def _could(array: Array, shape: Shape, grouped: bool) -> bool:
         return False
     if grouped and array.ndim == 4 and not array.shape[1] == shape[1] == 1:
         return False
-    sides = array.shape[2:]
-    return all(side == sides[0] and (side - shape[2]) % 2 == 0 for side in sides)
+    theirs, ours = array.shape[2:], shape[2:]
+    if len(set(ours)) > 1:  # one row or one column
+        alike = [side == 1 for side in theirs] == [side == 1 for side in ours]
+    else:
+        alike = len(set(theirs)) <= 1
+    return alike and all((a - b) % 2 == 0 for a, b in zip(theirs, ours, strict=True))
 
 
 def _gathered(source: Array, indices: list[Indices], start: Array) -> Array:
@@ -254,13 +266,17 @@ def _narrowed(layout: Layout, op: Narrow) -> Layout:
 
 
 def _centred(kernels: Array, size: Shape) -> Array:
-    """Square kernels at another size: their middle, or centred in zeros."""
+    """Kernels at another size: their middle, or centred in zeros."""
     if not size or kernels.shape[2:] == size:
         return kernels
-    margin = (size[0] - kernels.shape[2]) // 2
-    if margin < 0:
-        return kernels[:, :, -margin:margin, -margin:margin]
-    return np.pad(kernels, [(0, 0), (0, 0), (margin, margin), (margin, margin)])
+    for axis, wanted in enumerate(size, 2):
+        margin = (wanted - kernels.shape[axis]) // 2
+        if margin < 0:
+            kernels = np.take(kernels, range(-margin, wanted - margin), axis)
+        else:
+            around = [(margin, margin) if at == axis else (0, 0) for at in range(kernels.ndim)]
+            kernels = np.pad(kernels, around)
+    return kernels
 
 
 def _fresh(key: str, shape: Shape, rng: np.random.Generator) -> Array:

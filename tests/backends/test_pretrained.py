@@ -63,6 +63,27 @@ def test_the_authors_ghostnet_keeps_its_logits(tmp_path, width):
     assert_equal_logits(net, graph, pretrained.read(tmp_path / "state_dict_73.98.pth", graph))
 
 
+# The first logits of timm 1.0.31's ghostnetv2_100, ghostnetv3_100 and repghostnet_100, which took
+# these weights strictly, for this image.
+TIMM = {
+    "ghostnetv2": [0.32313, -0.15389, -0.01595, 0.12344, -0.38694, -0.35681, 0.13895, -0.20439],
+    "ghostnetv3": [0.28741, -0.14185, -0.4196, -0.07166, 0.06568, 0.0873, -0.25388, 0.03472],
+    "repghostnet": [-0.16761, 0.23471, -0.03567, -0.21366, 0.02052, -0.2957, -0.12243, 0.05249],
+}
+
+
+@pytest.mark.parametrize(("name", "logits"), TIMM.items())
+def test_what_came_after_ghostnet_has_timms_keys_and_logits(tmp_path, name, logits):
+    graph = lower(zoo.named(name, 1.0, 64))
+    state = {k: torch.from_numpy(v) for k, v in random_weights(graph, 0).items()}
+    torch.save({"state_dict": state}, tmp_path / f"{name}_100.pth")
+    found = pretrained.read(tmp_path / f"{name}_100.pth", graph)
+    image = np.random.default_rng(0).normal(size=(1, 3, 64, 64)).astype(np.float32)
+    with torch.inference_mode():
+        ours = net_of(graph, found)(torch.from_numpy(image))[0, :8]
+    assert ours.numpy() == pytest.approx(logits, abs=2e-5)
+
+
 def test_torchvisions_mobilenetv3_keeps_its_logits_with_its_own_epsilon(tmp_path):
     arch = zoo.mobilenetv3_large(0.5, 32, 10)
     net = official.trained(official.MobileNetV3(arch))
@@ -248,9 +269,18 @@ REFUSED = {
         lambda state: {**state, "squeeze.0.weight": torch.ones(1)},
         "is the first release of GhostNet",
     ),
-    "version 2": (lambda state: {**state, **OF_V2}, "is GhostNetV2; the network known here"),
-    "version 2 in parallel": (lambda state: with_prefix("module.")({**state, **OF_V2}), "NetV2;"),
-    "version 3": (lambda state: {**state, **OF_V2, **OF_V3}, "is GhostNetV3; the network known"),
+    "version 2": (
+        lambda state: {**state, **OF_V2},
+        "weights of another network, GhostNetV2: 1 unknown",
+    ),
+    "version 2 in parallel": (
+        lambda state: with_prefix("module.")({**state, **OF_V2}),
+        "NetV2: 1 unknown",
+    ),
+    "version 3": (
+        lambda state: {**state, **OF_V2, **OF_V3},
+        "another network, GhostNetV3: 3 unknown",
+    ),
     "MobileNetV3-Small": (
         lambda _: {
             "features.1.block.0.0.weight": torch.ones(1),

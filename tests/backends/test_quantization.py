@@ -1,13 +1,16 @@
+import random
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from ghostnas.backends import onnx_writer, tflite_runtime, tflite_writer
-from ghostnas.backends.quantization import quantize, quantize_onnx
+from ghostnas.backends.quantization import nhwc_samples, quantize, quantize_onnx
 from ghostnas.devices import op_models
 from ghostnas.ir.graph import Builder, Concat, Conv, Dense, random_weights
-from ghostnas.networks import zoo
+from ghostnas.networks import space, zoo
 from ghostnas.networks.arch import lower
 
 
@@ -130,3 +133,26 @@ def test_int8_onnx_saturates_on_no_cpu() -> None:
         assert not zero.any()
         pairs = 2 * largest * np.abs(weight.astype(int)).max()
         assert 0.9 * np.iinfo(np.int16).max < pairs <= np.iinfo(np.int16).max
+
+
+@pytest.mark.parametrize(
+    "seed", [pytest.param(n, marks=pytest.mark.slow if n >= 3 else ()) for n in range(50)]
+)
+def test_networks_of_the_wide_space_in_int8_follow_float_and_run_whole_in_xnnpack(
+    seed: int,
+) -> None:
+    rng = random.Random(seed)
+    searched = replace(space.load("ghostnet-wide"), classes=10)
+    arch = replace(searched.decode(searched.sample(rng)), resolution=rng.choice([32, 33, 48]))
+    graph = lower(arch)
+    weights = random_weights(graph, seed)
+    images = np.random.default_rng(seed).normal(size=(8, *graph.input_shape)).astype(np.float32)
+    model = tflite_writer.write(graph, weights)
+    expected = tflite_writer.run(model, images)
+    quantized = quantize(model, nhwc_samples(images))
+    found = tflite_writer.run(quantized, images)  # refuses more than one XNNPACK delegate
+    builtin = run_int8(quantized, images.transpose(0, 2, 3, 1))
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.995
+    assert np.abs(found - builtin).max() < 0.1 * np.abs(builtin).max()
+    in_onnx = onnx_writer.run(quantize_onnx(onnx_writer.write(graph, weights), images), images)
+    assert np.corrcoef(in_onnx.ravel(), expected.ravel())[0, 1] > 0.995

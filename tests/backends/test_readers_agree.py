@@ -109,12 +109,13 @@ def assert_readers_agree_on(graph, seed=0, contrast=1.0):
     assert deploy(deployed) == deployed
 
 
+@pytest.mark.parametrize("name", space.names())
 @pytest.mark.parametrize(
     "seed", [pytest.param(n, marks=pytest.mark.slow if n >= 4 else ()) for n in range(50)]
 )
-def test_on_architectures_of_the_shipped_space(seed):
+def test_on_architectures_of_the_shipped_spaces(seed, name):
     rng = random.Random(seed)
-    searched = space.load("ghostnet")
+    searched = space.load(name)
     arch = replace(searched, classes=10).decode(searched.sample(rng))
     assert_readers_agree(replace(arch, resolution=rng.choice([32, 33, 35, 48])), seed)
 

@@ -52,10 +52,13 @@ def random_arch(seed):
     return arch
 
 
+NETWORKS = 120
+
+
 @cache
 def full_table():
     """Random times for four in five of the ops that random networks have, and for four per kind."""
-    ops = {op for seed in range(80) for op in signatures(lower(random_arch(seed)))}
+    ops = {op for seed in range(NETWORKS) for op in signatures(lower(random_arch(seed)))}
     rng, rows, kinds = random.Random(0), {}, {}
     for op in sorted(ops):
         kinds[kind_of(op)] = kinds.get(kind_of(op), 0) + 1
@@ -95,7 +98,7 @@ def test_the_parts_of_an_architecture_together_are_the_whole_network(seed):
 
 
 def test_some_of_these_networks_are_fitted_to_small_images_and_some_need_interpolation():
-    archs = [random_arch(seed) for seed in range(80)]
+    archs = [random_arch(seed) for seed in range(NETWORKS)]
     found = [COSTS.of_arch(arch) for arch in archs]
     assert sum(arch.dropped_strides > 0 for arch in archs) >= 10
     assert sum(bool(each.interpolated) for each in found) >= 40

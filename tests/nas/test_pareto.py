@@ -46,9 +46,7 @@ def test_a_hypervolume_of_two_costs_agrees_with_counting():
     several = rows(np.column_stack([rng.integers(0, 8, (12, 2)), rng.random(12)]))
     limits = {"latency": 8.0, "macs": 8.0}
     counted = sum(
-        max(
-            (r["score"] for r in several if r["latency_ms"] <= x and r["macs"] <= y), default=0.0
-        )
+        max((r["score"] for r in several if r["latency_ms"] <= x and r["macs"] <= y), default=0.0)
         for x, y in itertools.product(range(8), repeat=2)
     )
     found = pareto.hypervolume(several, ["latency", "macs"], limits)

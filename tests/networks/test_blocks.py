@@ -1,10 +1,31 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ghostnas.ir.graph import Activation, BatchNorm, Builder, Concat, Conv, Narrow, weight_shapes
+from ghostnas.ir.graph import (
+    Activation,
+    AvgPool,
+    BatchNorm,
+    Builder,
+    Concat,
+    Conv,
+    Narrow,
+    weight_shapes,
+)
 from ghostnas.networks import blocks
-from ghostnas.networks.blocks import BLOCK_TYPES, GhostBlock, MBConv, SkipBlock, make_divisible
+from ghostnas.networks.blocks import (
+    BLOCK_TYPES,
+    GhostBlock,
+    GhostV2Block,
+    GhostV3Block,
+    MBConv,
+    RepGhostBlock,
+    SkipBlock,
+    make_divisible,
+)
+from ghostnas.networks.blocks.layers import efficient_attention_kernel
 
 
 def build(block, channels=16, size=8, stride=None):
@@ -137,8 +158,11 @@ def test_a_ghost_ratio_of_1_is_a_plain_convolution():
         GhostBlock(hidden_channels=48, out_channels=16, kernel=5, stride=2, se_ratio=0.25),
         MBConv(hidden_channels=32, out_channels=16, kernel=5, stride=2, se_channels=8),
         SkipBlock(out_channels=16, stride=2),
+        GhostV2Block(hidden_channels=48, out_channels=16, kernel=5, stride=2, se_ratio=0.25),
+        RepGhostBlock(hidden_channels=24, out_channels=16, kernel=5, stride=2, se_ratio=0.25),
+        GhostV3Block(hidden_channels=48, out_channels=16, kernel=5, stride=2),
     ],
-    ids=["ghost", "mbconv", "skip"],
+    ids=["ghost", "mbconv", "skip", "ghostv2", "repghost", "ghostv3"],
 )
 def test_a_block_whose_stride_is_dropped_keeps_its_ops_and_weights_and_the_size(block):
     dropped, own = build(block, stride=1), build(block)
@@ -146,6 +170,7 @@ def test_a_block_whose_stride_is_dropped_keeps_its_ops_and_weights_and_the_size(
     assert weights(dropped) == weights(own)
     assert [node.name for node in dropped.nodes] == [node.name for node in own.nodes]
     assert {op.stride for op in ops(dropped).values() if isinstance(op, Conv)} == {1}
+    assert {op.kernel for op in ops(dropped).values() if isinstance(op, AvgPool)} <= {2}
 
 
 def test_an_mbconv_expands_convolves_and_projects():
@@ -201,3 +226,74 @@ def test_block_types_are_found_by_the_name_that_files_use():
     assert {"ghost": GhostBlock, "mbconv": MBConv, "skip": SkipBlock}.items() <= BLOCK_TYPES.items()
     assert all(block_type.type_name == name for name, block_type in BLOCK_TYPES.items())
     assert list(blocks.block_types_of(blocks)) == []  # what a module only imports is not its own
+
+
+def names(graph):
+    return [node.name.removeprefix("b.") for node in graph.nodes]
+
+
+def test_with_s_of_2_a_split_cheap_operation_is_the_same():
+    block = {"hidden_channels": 32, "out_channels": 16, "stride": 2}
+    assert build(GhostBlock(**block, split=True)) == build(GhostBlock(**block))
+
+
+@pytest.mark.parametrize("ratio", [3, 4, 5])
+def test_a_split_cheap_operation_has_a_depthwise_convolution_for_each_map(ratio):
+    block = GhostBlock(hidden_channels=40, out_channels=16, ghost_ratio=ratio, split=True)
+    graph = build(block)
+    primary = -(-40 // ratio)
+    cheap = [op for name, op in ops(graph).items() if "ghost1.cheap" in name and "0" in name[-2:]]
+    assert cheap == [Conv(in_channels=primary, out_channels=primary, kernel=3, groups=primary)] * (
+        ratio - 1
+    )
+    joint = build(GhostBlock(hidden_channels=40, out_channels=16, ghost_ratio=ratio))
+    sizes = [sum(math.prod(shape) for shape in weights(each).values()) for each in (graph, joint)]
+    assert sizes[0] == sizes[1]
+
+
+def test_efficient_attention_is_one_kernel_along_the_channels():
+    graph = build(GhostBlock(hidden_channels=48, out_channels=16, eca_kernel=3))
+    at = names(graph).index("eca.pool")
+    assert names(graph)[at : at + 4] == ["eca.pool", "eca.conv", "eca.gate", "eca.scale"]
+    assert weights(graph)["b.eca.conv.weight"] == (1, 1, 3)
+    assert not any(".se." in name for name in names(graph))
+    # ECA-Net, equation 12: |log2(C) / 2 + 1 / 2|, odd
+    assert [efficient_attention_kernel(n) for n in (16, 64, 128, 256, 512)] == [3, 3, 5, 5, 5]
+
+
+def test_decoupled_attention_gates_the_first_module_at_half_the_size():
+    graph = build(GhostV2Block(hidden_channels=48, out_channels=16), size=7)
+    shapes = {name: node.shape for name, node in zip(names(graph), graph.nodes, strict=True)}
+    assert shapes["ghost1.pool"] == (16, 3, 3)
+    assert shapes["ghost1.short_conv.5"] == (48, 3, 3)
+    assert shapes["ghost1.upsample"] == shapes["ghost1.attended"] == (48, 7, 7)
+    own = weights(graph)
+    assert own["b.ghost1.short_conv.2.weight"] == (48, 1, 1, 5)
+    assert own["b.ghost1.short_conv.4.weight"] == (48, 1, 5, 1)
+    assert not any("ghost2.short" in name for name in shapes)
+
+
+def test_decoupled_attention_of_one_pixel_halves_nothing():
+    graph = build(GhostV2Block(hidden_channels=48, out_channels=16), size=1)
+    assert not {"ghost1.pool", "ghost1.upsample"} & set(names(graph))
+    assert weights(graph) == weights(build(GhostV2Block(hidden_channels=48, out_channels=16)))
+
+
+def test_a_repghost_module_adds_where_ghostnets_concatenates():
+    graph = build(RepGhostBlock(hidden_channels=24, out_channels=16))
+    assert names(graph)[1:9] == [
+        *("ghost1.primary_conv.0", "ghost1.primary_conv.1", "ghost1.primary_conv.2"),
+        *("ghost1.cheap_operation.0", "ghost1.cheap_operation.1", "ghost1.fusion_bn.0"),
+        *("ghost1.fused", "ghost1.relu"),
+    ]
+    assert names(graph)[-2:] == ["ghost2.fused", "add"]
+    assert not any(isinstance(op, Concat) for op in ops(graph).values())
+
+
+def test_a_ghostv3_block_has_three_branches_of_each_convolution_and_one_of_1x1():
+    graph = build(GhostV3Block(hidden_channels=48, out_channels=24, stride=2, attended=False))
+    convs = [name for name, op in ops(graph).items() if isinstance(op, Conv)]
+    for what, count in (("ghost1.primary", 3), ("ghost1.cheap", 4), ("dw_rpr", 4)):
+        assert sum(f"b.{what}" in name for name in convs) == count
+    assert "ghost1.upsample" not in names(graph)
+    assert "b.ghost1.cheap_rpr_skip.weight" in weights(graph)

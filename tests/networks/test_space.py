@@ -14,6 +14,7 @@ from ghostnas.networks.blocks import GhostBlock, MBConv, SkipBlock
 from ghostnas.networks.space import SpacePart
 
 GHOSTNET = space.load("ghostnet")
+WIDE = space.load("ghostnet-wide")
 FILE = """
 name = "small"
 block = "ghost"
@@ -133,7 +134,9 @@ def test_the_first_options_are_nearly_the_published_network():
     assert GHOSTNET.decode({}) == GHOSTNET.build(lambda _, options: options[0])
 
 
-@pytest.mark.parametrize("searched", [GHOSTNET, SMALL, MIX], ids=["ghostnet", "small", "mixed"])
+@pytest.mark.parametrize(
+    "searched", [GHOSTNET, WIDE, SMALL, MIX], ids=["ghostnet", "wide", "small", "mixed"]
+)
 @given(seed=SEEDS)
 def test_a_walk_asks_only_choices_and_each_at_most_once(searched, seed):
     asked = []
@@ -339,8 +342,8 @@ def placed(searched, params):
 
 @pytest.mark.parametrize(
     "searched",
-    [GHOSTNET, SMALL, space.parse(MBCONV, "m", "m.toml"), MIX],
-    ids=["ghostnet", "small", "mbconv", "mixed"],
+    [GHOSTNET, WIDE, SMALL, space.parse(MBCONV, "m", "m.toml"), MIX],
+    ids=["ghostnet", "wide", "small", "mbconv", "mixed"],
 )
 @settings(max_examples=25)
 @given(seed=SEEDS)
@@ -443,6 +446,27 @@ def test_the_shipped_space_keeps_the_hash_and_the_networks_of_earlier_studies():
     assert GHOSTNET.decode(GHOSTNET.sample(random.Random(3))).id == "7459ae2ee3d6"
 
 
+# The wide space
+
+
+def test_the_wide_space_starts_where_the_shipped_one_does():
+    assert WIDE.decode({}) == GHOSTNET.decode({})
+    for group in range(1, 8):
+        assert WIDE.blocks(group) == ("ghost", "mbconv", "ghostv2", "ghostv3", "repghost")
+        assert set(WIDE.choices[f"group{group}.ghost_ratio"]) == {1, 2, 3, 4, 5}
+
+
+def test_attention_is_a_choice_and_se_its_ratio():
+    first, *_ = WIDE.decode({"group2.attention": "eca"}).stages[1].blocks
+    assert (first.se_ratio, first.eca_kernel) == (0.0, 3)
+    for name in WIDE.blocks(2):
+        for attention, inside in (("none", ()), ("se", (".se.",)), ("eca", (".eca.",))):
+            params = {"group2.block": name, "group2.attention": attention}
+            block = lower_part(parts(WIDE.decode(params))[2])
+            found = {key for node in block.nodes for key in (".se.", ".eca.") if key in node.name}
+            assert found == set(inside), params
+
+
 # Files
 
 
@@ -465,8 +489,8 @@ def test_a_list_of_one_is_a_fixed_number():
 
 BAD_FILES = {
     "not-toml": ("alpha =", "alpha ==", "is not TOML"),
-    "no-block": ('block = "ghost"', "", "block is None.*ghost, mbconv"),
-    "unknown-block": ('block = "ghost"', 'block = "gost"', "block is 'gost'.*ghost, mbconv"),
+    "no-block": ('block = "ghost"', "", "block is None.*ghost, .*mbconv"),
+    "unknown-block": ('block = "ghost"', 'block = "gost"', "block is 'gost'.*ghost, .*mbconv"),
     "list-of-blocks": ('block = "ghost"', 'block = ["ghost", "gost"]', "block is 'gost'"),
     "unknown-key": ("round_to = 4", "round_to = 4\nround = 4", "round: unknown key.*alpha"),
     "unknown-table": ("[stem]", "[tail]\n[stem]", "tail: unknown key"),

@@ -69,3 +69,28 @@ def test_a_network_that_is_no_architecture_can_be_shown_and_says_so() -> None:
 
 def test_an_architectures_graph_is_the_same_by_either_way() -> None:
     assert zoo.graph("ghostnet", 0.5) == lower(zoo.ghostnet(0.5))
+
+
+# Millions of multiply-adds in the names of the authors' released files.
+REPGHOST = {0.5: 43, 0.58: 60, 0.8: 96, 1.0: 142, 1.11: 170, 1.3: 231, 1.5: 301, 2.0: 516}
+
+
+@pytest.mark.parametrize(("width", "millions"), REPGHOST.items())
+def test_repghostnet_deployed_costs_what_the_release_costs(width, millions):
+    assert round(count(zoo.repghostnet(width)).macs / 1e6) == millions
+
+
+@pytest.mark.parametrize(
+    ("width", "millions", "params"), [(1.0, 167, 6.1), (1.3, 269, 8.9), (1.6, 399, 12.3)]
+)
+def test_ghostnetv2_costs_what_the_paper_prints(width, millions, params):
+    counted = count(zoo.ghostnetv2(width))
+    assert round(counted.macs / 1e6) == millions
+    assert counted.params / 1e6 == pytest.approx(params, abs=0.1)
+
+
+@pytest.mark.parametrize("width", [0.5, 1.0, 1.3, 1.6])
+def test_ghostnetv3_is_ghostnetv2_when_deployed_but_for_the_sums_of_its_biases(width):
+    merged, plain = count(zoo.ghostnetv3(width)), count(zoo.ghostnetv2(width))
+    assert merged.macs == plain.macs
+    assert 0 < plain.params - merged.params < 0.005 * plain.params

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from ghostnas.ir.graph import Builder
-from ghostnas.networks.blocks.layers import make_divisible
+from ghostnas.networks.blocks.layers import efficient_attention_kernel, make_divisible
+
+
+class Range(NamedTuple):
+    """The numbers that a key of a search space may have."""
+
+    lowest: float
+    highest: float
+    whole: bool = True
+    odd: bool = False
+
+
+Limits: TypeAlias = Range | tuple[str, ...]  # numbers, or texts
+
+# Of a block's field that earlier versions lacked: JSON has it only where it is not the default.
+LATER = {"later": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +48,14 @@ class Place:
     answers: Mapping[str, Any] = field(default_factory=dict)
     scale: Callable[[float], int] = make_divisible
 
+    def attention(self, channels: int) -> tuple[float, int]:
+        """The SE ratio and the kernel of ECA that the keys ``attention`` and ``se`` choose for maps
+        of so many channels; at most one is not 0.
+        """
+        chosen = self.ask("attention")
+        se_ratio = float(self.ask("se")) if chosen == "se" else 0.0
+        return se_ratio, efficient_attention_kernel(channels) if chosen == "eca" else 0
+
     @property
     def keeps_shape(self) -> bool:
         """Whether output and input have the same shape."""
@@ -50,6 +73,7 @@ class Block(ABC):
         keys: of a search space's group that choose the block's numbers, beside the group's own
             stride, depth and width.
         defaults: of those of the keys that a group may leave out.
+        limits: of those of the keys that only this block has.
         repeats: whether more blocks after the first change anything; if not, depth is not asked.
     """
 
@@ -57,6 +81,7 @@ class Block(ABC):
     type_name: ClassVar[str]
     keys: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[Mapping[str, Any]] = {}
+    limits: ClassVar[Mapping[str, Limits]] = {}
     repeats: ClassVar[bool] = True
 
     out_channels: int
@@ -70,8 +95,18 @@ class Block(ABC):
         """
 
     @classmethod
-    @abstractmethod
-    def choose(cls, place: Place) -> Block:
+    def choose(cls, place: Place) -> Self:
         """The block of a search space at this place. It asks for a number only if that changes
         one of its ops there.
+
+        Unless a block type says otherwise, `hidden_channels` is the input's width times
+        ``expansion``, a field that is one of the `keys` is asked for, and others have their
+        defaults.
         """
+        given: dict[str, Any] = {"out_channels": place.out_channels, "stride": place.stride}
+        for each in fields(cls):  # type: ignore[arg-type]
+            if each.name == "hidden_channels" and "expansion" in cls.keys:
+                given[each.name] = place.scale(place.in_width * place.ask("expansion"))
+            elif each.name in cls.keys:
+                given[each.name] = place.ask(each.name)
+        return cls(**given)

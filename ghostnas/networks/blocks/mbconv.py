@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self, get_args
 
 from ghostnas.ir.graph import Activation, Add, BatchNorm, Builder, Conv, Nonlinearity
-from ghostnas.networks.blocks.block import Block, Place
-from ghostnas.networks.blocks.layers import depthwise, make_divisible, squeeze_excite
+from ghostnas.networks.blocks.block import LATER, Block, Limits, Place
+from ghostnas.networks.blocks.layers import (
+    depthwise,
+    efficient_attention,
+    make_divisible,
+    squeeze_excite,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +25,13 @@ class MBConv(Block):
         out_channels, kernel, stride: as usual.
         se_channels: squeeze-and-excitation width; 0 for none.
         activation: after the expansion and the depthwise convolution.
+        eca_kernel: kernel of efficient channel attention in the place of SE; 0 for none.
     """
 
     type_name: ClassVar[str] = "mbconv"
-    keys: ClassVar[tuple[str, ...]] = ("expansion", "se", "kernel", "activation")
-    defaults: ClassVar[Mapping[str, Any]] = {"activation": "relu6"}
+    keys: ClassVar[tuple[str, ...]] = (*("expansion", "attention", "se", "kernel", "activation"),)
+    defaults: ClassVar[Mapping[str, Any]] = {"attention": "se", "activation": "relu6"}
+    limits: ClassVar[Mapping[str, Limits]] = {"activation": get_args(Nonlinearity)}
 
     hidden_channels: int
     out_channels: int
@@ -32,6 +39,7 @@ class MBConv(Block):
     stride: int = 1
     se_channels: int = 0
     activation: Nonlinearity = "relu6"
+    eca_kernel: int = field(default=0, metadata=LATER)
 
     def build(self, graph: Builder, x: int, name: str, stride: int | None = None) -> int:
         """As `Block.build`; nodes are named as in timm."""
@@ -49,6 +57,8 @@ class MBConv(Block):
         y = graph.add(f"{name}.act2", act, y)
         if self.se_channels:
             y = squeeze_excite(graph, y, f"{name}.se", self.se_channels)
+        if self.eca_kernel:
+            y = efficient_attention(graph, y, f"{name}.eca", self.eca_kernel)
         project = Conv(in_channels=hidden, out_channels=self.out_channels)
         y = graph.add(f"{name}.conv_pwl", project, y)
         y = graph.add(f"{name}.bn3", BatchNorm(channels=self.out_channels), y)
@@ -57,10 +67,10 @@ class MBConv(Block):
         return y
 
     @classmethod
-    def choose(cls, place: Place) -> MBConv:
+    def choose(cls, place: Place) -> Self:
         """As `Block.choose`."""
         hidden = place.scale(place.in_width * place.ask("expansion"))
-        se = place.ask("se")
+        se, eca_kernel = place.attention(hidden)
         return cls(
             hidden_channels=hidden,
             out_channels=place.out_channels,
@@ -68,4 +78,5 @@ class MBConv(Block):
             stride=place.stride,
             se_channels=make_divisible(hidden * se, 8) if se else 0,
             activation=place.ask("activation"),
+            eca_kernel=eca_kernel,
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ghostnas.ir.graph import BatchNorm, Builder, Conv
-from ghostnas.networks.blocks.block import Block, Place
+from ghostnas.networks.blocks.block import Block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +31,3 @@ class SkipBlock(Block):
         conv = Conv(in_channels=in_channels, out_channels=self.out_channels, stride=stride)
         y = graph.add(f"{name}.conv", conv, x)
         return graph.add(f"{name}.bn", BatchNorm(channels=self.out_channels), y)
-
-    @classmethod
-    def choose(cls, place: Place) -> SkipBlock:
-        """As `Block.choose`; nothing is asked."""
-        return cls(out_channels=place.out_channels, stride=place.stride)
