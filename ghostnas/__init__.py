@@ -70,6 +70,7 @@ __all__ = [
     "paper_seeds",
     "paper_table",
     "pick",
+    "predict",
     "predict_latency",
     "search",
     "show",

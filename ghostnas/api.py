@@ -9,11 +9,12 @@ from time to time with a human-readable line.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -69,6 +70,8 @@ class DeviceOptions:
 def search(
     *,
     target: str | None = None,
+    threads: int | None = None,
+    dtype: str | None = None,
     budget: str | Sequence[str] | None = None,
     out: Place | None = None,
     resume: bool = False,
@@ -108,6 +111,7 @@ def search(
     True
 
     Args:
+        threads, dtype: of the target, if not those of its name: see `list_targets`.
         budget: amounts with a unit, such as ``150MFLOPs`` or ``["20ms", "6MB"]``.
         effort: ``minutes``, ``hour`` or ``night``: what is not given of `recipe`, `final_recipe`,
             `screened`, `trials`, `halving`, `finalists` and `seeds`.
@@ -128,6 +132,7 @@ def search(
     folder = Path("runs") / time.strftime("%Y%m%d-%H%M%S") if out is None else Path(out)
     _check_folder(folder)
     _check_counts(workers=workers)
+    target = _variant(target, threads, dtype)
     given: dict[str, Any] = {
         "target": target,
         "budgets": (budget,) if isinstance(budget, str) else tuple(budget) if budget else None,
@@ -375,6 +380,8 @@ def show(
     network: str,
     *,
     target: str | None = None,
+    threads: int | None = None,
+    dtype: str | None = None,
     width: float | None = None,
     resolution: int | None = None,
     confidence: float | None = None,
@@ -384,41 +391,75 @@ def show(
     >>> ghostnas.show("ghostnet", width=0.5)["macs"]
     42328152
 
+    Args:
+        network: as `load_network`, or one of `ghostnas.networks.classics`, or a ``.tflite`` file.
+        threads, dtype: of the target, if not those of its name: see `list_targets`.
+
     Raises:
         InputError: there is no such network or target.
     """
-    from ghostnas.ir import cost
-    from ghostnas.latency import table
-    from ghostnas.latency.predictor import CONFIDENCE, Predictor
-    from ghostnas.networks import zoo
-    from ghostnas.networks.arch import graph_id, lower
+    from ghostnas.latency import summary
 
     if confidence is not None and target is None:
         raise InputError("--confidence applies to a latency: add --target")
-    found: Arch | Graph
-    if network in zoo.GRAPHS:
-        found = graph = zoo.graph(network, width or 1.0, resolution)
-    else:
-        found = zoo.find(network, width, resolution)
-        graph = lower(found)
-    described: dict[str, Any] = {"id": graph_id(graph), **asdict(cost.count(graph))}
-    described["resolution"] = graph.input_shape[1]
-    if target is not None:
-        confidence = confidence or CONFIDENCE
-        predicted = Predictor(table.load(target), confidence).predict(found)
-        described |= {
-            "target": target,
-            "latency_ms": predicted.latency_ms,
-            "latency_low_ms": predicted.low_ms,
-            "latency_high_ms": predicted.high_ms,
-            "confidence": confidence if predicted.calibrated else None,
-            "missing_ops": [str(signature) for signature in predicted.interpolated],
+    target = _variant(target, threads, dtype)
+    found = _network(network, width, resolution)
+    return summary.describe(found, target, confidence, name=network)
+
+
+def predict(
+    network: str,
+    *,
+    target: str,
+    threads: int | None = None,
+    dtype: str | None = None,
+    width: float | None = None,
+    resolution: int | None = None,
+    confidence: float | None = None,
+    compare: str | None = None,
+    csv: Place | None = None,
+) -> dict[str, Any]:
+    """As `show`, with where the time goes: `latency_ms` of each stage and kind of op.
+
+    >>> found = ghostnas.predict("ghostnet", target="arm")
+    >>> round(sum(row["latency_ms"] for row in found["where"]) / found["latency_ms"], 3)
+    1.0
+
+    Args:
+        compare: another network, described under ``compared`` with the same options.
+        csv: a file to write ``where`` to as well, one row for each stage and kind of op.
+
+    Raises:
+        InputError: there is no such network or target.
+    """
+    from ghostnas.files import write_whole
+    from ghostnas.latency import summary
+
+    chosen = _variant(target, threads, dtype)
+    assert chosen is not None
+
+    def described(name: str) -> dict[str, Any]:
+        found = _network(name, width if name == network else None, resolution)
+        return {
+            **summary.describe(found, chosen, confidence, name=name),
+            "where": summary.where(found, chosen),
         }
-    return described
+
+    both = described(network)
+    if compare is not None:
+        both["compared"] = described(compare)
+    if csv is not None:
+        write_whole(Path(csv), summary.where_csv(both).encode())
+    return both
 
 
 def predict_latency(
-    network: str | Arch | Graph, target: str, *, confidence: float | None = None
+    network: str | Arch | Graph,
+    target: str,
+    *,
+    threads: int | None = None,
+    dtype: str | None = None,
+    confidence: float | None = None,
 ) -> Prediction:
     """The latency of a network on a target, in milliseconds, with an interval.
 
@@ -428,6 +469,7 @@ def predict_latency(
 
     Args:
         target: a name from `list_targets`, or the path of a table's .csv file.
+        threads, dtype: of the target, if not those of its name.
         confidence: of the interval; 0.9 by default.
 
     Raises:
@@ -436,9 +478,11 @@ def predict_latency(
     """
     from ghostnas.latency import table
     from ghostnas.latency.predictor import CONFIDENCE, Predictor
+    from ghostnas.latency.targets import variant
 
-    found = load_network(network) if isinstance(network, str) else network
-    return Predictor(table.load(target), confidence or CONFIDENCE).predict(found)
+    found = _network(network) if isinstance(network, str) else network
+    known = table.load(variant(target, threads=threads, dtype=dtype))
+    return Predictor(known, confidence or CONFIDENCE).predict(found)
 
 
 def build_table(
@@ -526,23 +570,34 @@ def check_table(
 
 
 def calibrate_table(
-    target: str,
+    target: str | None = None,
     *,
     out: Place,
+    timings: Place | None = None,
+    threads: int | None = None,
+    dtype: str | None = None,
     device: str | DeviceOptions = "local",
     space: str = "ghostnet",
     networks: int = 20,
     progress: Say = silent,
 ) -> dict[str, Any]:
-    """Transfer a table to another device of its kind by measuring a few networks there.
+    """Transfer a table to another device of its kind by measuring a few networks there, or by
+    `timings` of whole networks that somebody has measured.
 
     >>> carried = ghostnas.calibrate_table("here.csv", space="small.toml", networks=10,
     ...     device=ghostnas.DeviceOptions(rounds=2), out="there.csv")
     >>> carried["networks"]
     10
 
+    Args:
+        target: whose table is transferred; with `timings`, the shipped target to start from, by
+            default the one that they say is nearest.
+        timings: a CSV with columns network (a name, a ``.json`` or a ``.tflite`` file), ms and
+            resolution (may be left out); ``--from`` on the command line.
+        threads, dtype: of the target; with `timings`, what they were taken with.
+
     Raises:
-        InputError: the architecture, dtype or number of threads differs.
+        InputError: the architecture, dtype or number of threads differs, or a network is unknown.
         DeviceError: the device failed; measurements made before that are kept.
     """
     from ghostnas.devices import table_check
@@ -550,7 +605,12 @@ def calibrate_table(
     from ghostnas.latency import table
     from ghostnas.networks import space as spaces
 
-    known, file = table.load(str(target)), _table_file(out)
+    if timings is not None:
+        return _calibrate_from(Path(timings), _table_file(out), target, threads, dtype)
+    if target is None:
+        raise InputError("give --target, the table to transfer, or --from, timings of networks")
+    chosen = _variant(str(target), threads, dtype)
+    known, file = table.load(str(chosen)), _table_file(out)
     origin = known.origin
     with locked_file(file), _bench(device, origin.dtype, origin.threads) as bench:
         searched = spaces.load(space)
@@ -558,6 +618,62 @@ def calibrate_table(
             bench, known, searched, file, networks=networks, say=progress
         )
     return {"table": str(file), "ops": len(carried.rows), "networks": networks}
+
+
+def _calibrate_from(
+    path: Path, file: Path, target: str | None, threads: int | None, dtype: str | None
+) -> dict[str, Any]:
+    import datetime
+
+    import numpy as np
+
+    from ghostnas.files import locked_file
+    from ghostnas.latency import cost_model, table, targets
+    from ghostnas.latency import timings as timed
+    from ghostnas.latency.op_signature import signatures
+    from ghostnas.networks.arch import Arch, lower
+
+    if file.exists():
+        raise InputError(f"{file} already exists; choose another --out")
+    known = targets.targets()
+    if target is None:
+        dtype = dtype or "fp32"
+        candidates = [t for t in known.values() if t.source == "fitted" and t.dtype == dtype]
+        if threads is not None:
+            candidates = [t for t in candidates if t.threads == threads]
+    else:
+        chosen = table.load(str(_variant(target, threads, dtype)))
+        if chosen.name not in known:
+            raise InputError(
+                f"--from starts from a target that ships, and {target} is a table of your own: "
+                "leave out --target"
+            )
+        candidates = [known[chosen.name]]
+        dtype = chosen.origin.dtype
+    rows = timed.read(path)
+    works = []
+    for row in rows:
+        name = str(path.parent / row.network) if "." in row.network else row.network
+        found = _network(name, None, row.resolution)
+        graph = lower(found) if isinstance(found, Arch) else found
+        works.append(cost_model.total(signatures(graph), dtype))
+    adapted = timed.adapt(np.array(works), np.array([row.ms for row in rows]), dtype, candidates)
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    made = timed.to_table(adapted, file.stem, today)
+    with locked_file(file):
+        table.save(made, file)
+    return {
+        "table": str(file),
+        "networks": len(rows),
+        "nearest": adapted.nearest.name,
+        "dtype": dtype,
+        "mape": adapted.mape,
+        "expected": timed.expected(len(rows), dtype),
+        "errors": {
+            row.network: math.expm1(-error) for row, error in zip(rows, adapted.errors, strict=True)
+        },
+        "calibrated": made.correction is not None,
+    }
 
 
 def import_table(
@@ -607,27 +723,36 @@ def import_table(
 
 
 def list_targets() -> list[dict[str, Any]]:
-    """The shipped targets, with the origin of each one's table.
+    """The shipped targets, where each one's latencies come from and what their error is.
 
     >>> "arm" in [target["target"] for target in ghostnas.list_targets()]
     True
+
+    `source` is ``fitted`` to networks that were measured on the device, ``computed`` from those of
+    another with such cores, or ``measured`` op by op. `mape` (a share) is the error on families of
+    networks that the fit had not seen; of a computed target, what computing was off by elsewhere.
     """
     from ghostnas.latency import table as tables
+    from ghostnas.latency import targets
 
     rows = []
     for name, table_name in tables.targets().items():
-        table = tables.load(name)
-        origin = table.origin
+        origin = tables.load(name).origin
+        target = targets.targets().get(table_name)
         rows.append(
             {
                 "target": name,
                 "table": table_name,
-                "ops": len(table.rows),
                 "device": origin.device,
                 "core": origin.core,
                 "clock_mhz": origin.clock_mhz,
                 "threads": origin.threads,
                 "dtype": origin.dtype,
+                "source": "measured" if target is None else target.source,
+                "networks": target.networks if target else None,
+                "mape": origin.op_error,
+                "within_10": target.within_10 if target else None,
+                "spearman": target.spearman if target else None,
                 "method": origin.method,
                 "date": origin.date,
             }
@@ -987,6 +1112,37 @@ def _bench(device: str | DeviceOptions, dtype: str, threads: int) -> Iterator[Be
         return
     with open_device(given.device) as opened:
         yield DeviceBench(opened, setting)
+
+
+def _variant(target: str | None, threads: int | None, dtype: str | None) -> str | None:
+    """The target with that many threads and that dtype, as the name that stands for both."""
+    from ghostnas.latency.targets import variant
+
+    if target is None:
+        for name, value in (("--threads", threads), ("--dtype", dtype)):
+            if value is not None:
+                raise InputError(f"{name} applies to a latency: add --target")
+        return None
+    return variant(target, threads=threads, dtype=dtype)
+
+
+def _network(name: str, width: float | None = None, resolution: int | None = None) -> Arch | Graph:
+    """As `load_network`, or a published network that is no architecture, or a ``.tflite`` file."""
+    from ghostnas.networks import zoo
+
+    if name in zoo.GRAPHS:
+        return zoo.graph(name, width or 1.0, resolution)
+    if Path(name).suffix != ".tflite":
+        return zoo.find(name, width, resolution)
+    from ghostnas.backends import tflite_graph
+
+    if width is not None:
+        raise InputError(f"--width is for the named networks: {', '.join(sorted(zoo.ZOO))}")
+    graph = tflite_graph.read(Path(name))
+    if resolution not in (None, *graph.input_shape[1:]):
+        sizes = " x ".join(map(str, graph.input_shape[1:]))
+        raise InputError(f"{name} has {sizes} pixels, not {resolution}: leave out --resolution")
+    return graph
 
 
 def _check_names(given: dict[str, Any]) -> None:

@@ -79,6 +79,7 @@ ORDER = (
         "export",
         "evaluate",
         "predict_latency",
+        "predict",
         "list_targets",
     ),
     *("load_network", "load_space", "load_data", "import_table"),

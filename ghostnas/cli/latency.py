@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ghostnas import api
-from ghostnas.cli import show
 from ghostnas.cli.options import (
     Result,
     add_arch,
     add_confidence,
     add_device,
     add_space,
+    add_variant,
     command,
     count,
     device_options,
@@ -60,11 +60,16 @@ def calibrate_table(args: Namespace) -> Result:
     carried = api.calibrate_table(
         args.target,
         out=args.out,
+        timings=args.timings,
+        threads=args.threads,
+        dtype=args.dtype,
         space=args.space,
         networks=args.networks,
         progress=say,
         device=device_options(args),
     )
+    if args.timings is not None:
+        return carried, _adapted_text
     return carried, lambda r: f"{r['table']}: {r['ops']} ops, from {r['networks']} networks"
 
 
@@ -85,13 +90,57 @@ def how_to_resume(args: Namespace) -> str:
     return "; measurements are kept, resume with the same command"
 
 
-def _targets_text(result: Mapping[str, Any]) -> str:
-    return "\n".join(
-        f"{each['target']:24} {each['ops']:6} ops  {each['core']} at {each['clock_mhz']} MHz, "
-        f"{each['threads']} thread, {each['dtype']}; {each['device']}; {each['method']}, "
-        f"{each['date']}"
-        for each in result["targets"]
+def predict(args: Namespace) -> Result:
+    found = api.predict(
+        args.arch,
+        target=args.target,
+        threads=args.threads,
+        dtype=args.dtype,
+        width=args.width,
+        resolution=args.resolution,
+        confidence=args.confidence,
+        compare=args.compare,
+        csv=args.csv,
     )
+
+    from ghostnas.latency import summary
+
+    return found, summary.where_text
+
+
+def _targets_text(result: Mapping[str, Any]) -> str:
+    """A line for each target; other names of one stand below."""
+    lines = [
+        f"{'target':22} {'device':38} {'core':16} {'MHz':>4} {'threads':>7} dtype {'error':>6}  on"
+    ]
+    names = []
+    for each in result["targets"]:
+        if each["table"] != each["target"]:
+            names.append(f"{each['target']} is another name of {each['table']}")
+            continue
+        lines.append(
+            f"{each['target']:22} {each['device']:38} {each['core']:16} {each['clock_mhz']:4} "
+            f"{each['threads']:7} {each['dtype']:5} {100 * each['mape']:4.1f} %  {each['method']}"
+        )
+    lines += [
+        "",
+        "error: mean, on families of networks that the fit had not seen; of a computed target,",
+        "how far off one measured core was when computed from another, at most",
+        *names,
+    ]
+    return "\n".join(lines)
+
+
+def _adapted_text(result: Mapping[str, Any]) -> str:
+    lines = [
+        f"{result['table']}: from {result['networks']} timings, starting from {result['nearest']}",
+        f"each network left out in turn: mean error {100 * result['mape']:.1f} %",
+        *(f"  {100 * error:+6.1f} %  {name}" for name, error in result["errors"].items()),
+        f"with as many timings, expect about {100 * result['expected']:.0f} % on other networks",
+    ]
+    if not result["calibrated"]:
+        lines.append("10 timings or more would calibrate an interval")
+    return "\n".join(lines)
 
 
 def _built_text(result: Mapping[str, Any]) -> str:
@@ -132,10 +181,19 @@ def add(subcommands: Any) -> None:
     parser = subcommands.add_parser("latency", help="latency tables and predictions")
     actions = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     command(actions, "list", list_targets, "list the targets and where their tables come from")
-    predict = command(actions, "predict", show.run, "predict a network's latency on a target")
-    add_arch(predict)
-    predict.add_argument("--target", required=True, help="name or file of a latency table")
-    add_confidence(predict)
+    predicted = command(
+        actions, "predict", predict, "predict a network's latency on a target, and where it goes"
+    )
+    add_arch(predicted)
+    predicted.add_argument("--target", required=True, help="name or file of a latency table")
+    add_variant(predicted)
+    add_confidence(predicted)
+    predicted.add_argument(
+        "--compare", metavar="ARCH", help="another network, to be shown beside it"
+    )
+    predicted.add_argument(
+        "--csv", type=Path, metavar="FILE.csv", help="also write where the time goes"
+    )
 
     build = command(actions, "build", build_table, "measure a table on a device", how_to_resume)
     build.add_argument("--dtype", choices=("fp32", "int8"), default="fp32")
@@ -162,7 +220,15 @@ def add(subcommands: Any) -> None:
         "transfer a table to a device of its kind",
         how_to_resume,
     )
-    calibrate.add_argument("--target", required=True, help="name or file of the table")
+    calibrate.add_argument("--target", help="name or file of the table")
+    calibrate.add_argument(
+        "--from",
+        dest="timings",
+        type=Path,
+        metavar="FILE.csv",
+        help="timings of whole networks (network, resolution, ms) in place of a device",
+    )
+    add_variant(calibrate)
     calibrate.add_argument("--networks", type=positive, default=20, metavar="N", help="(20)")
     calibrate.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
     add_space(calibrate)

@@ -116,6 +116,16 @@ def add_confidence(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_variant(parser: argparse.ArgumentParser) -> None:
+    """What chooses among the targets of the same cores."""
+    parser.add_argument(
+        "--threads", type=positive, metavar="N", help="the target's, if not those of its name"
+    )
+    parser.add_argument(
+        "--dtype", choices=("fp32", "int8"), help="the target's, if not that of its name"
+    )
+
+
 def positive(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 1_000_000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")

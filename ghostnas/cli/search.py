@@ -12,6 +12,7 @@ from ghostnas.cli.options import (
     Result,
     add_blocks,
     add_confidence,
+    add_variant,
     command,
     count,
     positive,
@@ -22,7 +23,19 @@ from ghostnas.cli.options import (
 )
 
 OPTIONS = (
-    *("target", "budget", "out", "resume", "confidence", "space", "data", "effort", "recipe"),
+    *(
+        "target",
+        "threads",
+        "dtype",
+        "budget",
+        "out",
+        "resume",
+        "confidence",
+        "space",
+        "data",
+        "effort",
+        "recipe",
+    ),
     *("final_recipe", "scorer", "screened", "halving", "warm_start"),
     *("pareto", "export_front"),
     *("trials", "timeout", "sampler", "seed", "finalists", "seeds", "workers", "device"),
@@ -55,6 +68,7 @@ def add(subcommands: Any) -> None:
         subcommands, "search", run, "find the best network within budgets", how_to_resume
     )
     search.add_argument("--target", help="name of a latency table; see: ghostnas latency list")
+    add_variant(search)
     search.add_argument(
         "--budget",
         action="append",

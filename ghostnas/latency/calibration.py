@@ -17,9 +17,10 @@ import numpy as np
 from ghostnas.arrays import Array
 from ghostnas.errors import InputError
 from ghostnas.latency.op_costs import Sums
-from ghostnas.latency.table import Correction
+from ghostnas.latency.table import SCORE_UNIT, Correction
 
-BASE_ERROR = 0.02  # of a network whose ops are all known; the scores scale it to its true size
+# Of a network whose ops are all known; the scores scale it to its true size.
+BASE_ERROR = SCORE_UNIT
 LEAST_SHARE = 0.1  # of the sum is kept at least, as corrections are made for larger networks
 FEWEST_NETWORKS = 10  # fewer allow no interval of 90 %
 SHORTFALLS = 0.2  # of calibrations in which an interval may cover less than it says

@@ -8,10 +8,7 @@ own ops, each left out in turn.
 A kind of which the table has too few ops borrows a fit from its relatives: the same op with other
 kernels and strides, which separate the cost of a window from that of a map, or ops that treat their
 bytes alike (an activation costs about what an addition does). Its error is the one that borrowing
-makes on the table's own kinds, each left out as a whole: nine in ten ops of the shipped tables are
-off by 0.5 to 0.9 times what is predicted. Compared with counts that are in none of them
-(`latency_tables/counts`), 3x3 convolutions of stride 1 took 1.05 to 1.07 of it (the median), 7x7
-depthwise ones 1.0 to 2.5, sigmoids 0.6 to 1.3.
+makes on the table's own kinds, each left out as a whole.
 """
 
 from __future__ import annotations

@@ -37,7 +37,12 @@ class Sums(NamedTuple):
     interpolated: tuple[OpSignature, ...]
 
 
-class _OpCost(NamedTuple):
+class OpCost(NamedTuple):
+    """Milliseconds of an op, and the share of them that it may be off by.
+
+    `guessed` if it was interpolated, `borrowed` if from other kinds of op.
+    """
+
     latency_ms: float
     error: float
     weights: int
@@ -46,7 +51,7 @@ class _OpCost(NamedTuple):
 
 
 class OpCosts:
-    """A table's ops, and interpolations of those it lacks.
+    """A table's ops, and for those it lacks its cost model, or without one an interpolation.
 
     Raises:
         MissingOpError: on use, if an op is missing and the table has too few of its kind and of
@@ -57,7 +62,7 @@ class OpCosts:
         self._table = table
         method = table.origin.op_error
         self._costs = {
-            row: _OpCost(
+            row: OpCost(
                 t.median_ms,
                 max(method, (t.p90_ms - t.p10_ms) / (2 * t.median_ms)),
                 weight_count(row),
@@ -76,10 +81,9 @@ class OpCosts:
         ops = weights = 0
         missing = []
         for signature in signatures(graph):
-            cost = self._costs.get(signature)
-            if cost is None:
-                cost = self._costs[signature] = self._interpolate(signature)
-            latency_ms, error, weight, guessed, borrowed = cost
+            latency_ms, error, weight, guessed, borrowed = self._costs.get(signature) or self.of_op(
+                signature
+            )
             if borrowed:
                 borrowed_ms += latency_ms * error
             elif guessed:
@@ -106,7 +110,20 @@ class OpCosts:
             known = self._parts[part] = self.of_graph(lower_part(part))
         return known
 
-    def _interpolate(self, signature: OpSignature) -> _OpCost:
+    def of_op(self, signature: OpSignature) -> OpCost:
+        """What one op costs."""
+        cost = self._costs.get(signature)
+        if cost is None:
+            model, origin = self._table.model, self._table.origin
+            if model is None:
+                cost = self._interpolate(signature)
+            else:
+                latency_ms = model.latency_ms(signature, origin.dtype)
+                cost = OpCost(latency_ms, origin.op_error, weight_count(signature))
+            self._costs[signature] = cost
+        return cost
+
+    def _interpolate(self, signature: OpSignature) -> OpCost:
         guess = self._interpolator.predict(signature)
         if guess is None:
             raise MissingOpError(
@@ -115,7 +132,7 @@ class OpCosts:
             )
         error = min(1.0, guess.error + self._table.origin.op_error)
         weight = weight_count(signature)
-        return _OpCost(guess.latency_ms, error, weight, guessed=True, borrowed=guess.borrowed)
+        return OpCost(guess.latency_ms, error, weight, guessed=True, borrowed=guess.borrowed)
 
     @cached_property
     def _interpolator(self) -> Interpolator:

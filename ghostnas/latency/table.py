@@ -18,12 +18,18 @@ from typing import Any, NamedTuple, TypeVar, get_type_hints
 from ghostnas import records
 from ghostnas.errors import InputError, did_you_mean
 from ghostnas.files import read_text, shipped, toml_value, write_whole
+from ghostnas.latency import targets as shipped_targets
+from ghostnas.latency.cost_model import CostModel
 from ghostnas.latency.op_signature import ACTIVATIONS, OPS, OpSignature
+from ghostnas.latency.targets import FILE as TARGETS_FILE
+from ghostnas.latency.targets import Target
 
 R = TypeVar("R")
 
 FORMAT = 2
 CHECK_DIGITS = 100_000
+TARGETS_DATE = "2026-11-28"  # when the shipped targets were fitted
+SCORE_UNIT = 0.02  # of a correction's scores where all ops are known
 # What two tables must share to be used as one: all of the origin but when and how busy it was.
 SETTING = (
     *("device", "soc", "core", "clock_mhz", "governor", "threads", "runtime", "delegate"),
@@ -120,12 +126,16 @@ class _Extent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Op latencies of one device setting, and their correction if networks were measured too."""
+    """Op latencies of one device setting, and their correction if networks were measured too.
+
+    `model` has a latency for every op that is not in `rows`; a table without one interpolates.
+    """
 
     name: str
     origin: Origin
     rows: Mapping[OpSignature, Timing]
     correction: Correction | None = None
+    model: CostModel | None = None
 
 
 def setting(origin: Origin) -> dict[str, Any]:
@@ -195,19 +205,50 @@ def load(name: str) -> Table:
     known = targets()
     if name not in known:
         raise InputError(
-            f"unknown target {name!r}; known: {', '.join(known)}, or the path of a table's .csv"
-            f"{did_you_mean(name, known)}"
+            f"unknown target {name!r}: a name that `ghostnas latency list` prints, or the path of "
+            f"a table's .csv{did_you_mean(name, known)}"
         )
+    if known[name] in shipped_targets.targets():
+        return from_target(shipped_targets.targets()[known[name]])
     path = shipped("latency_tables") / f"{known[name]}.csv"
     return parse(read_text(path), known[name], str(path))
 
 
 def targets() -> dict[str, str]:
-    """Every target's name and that of its table: the tables themselves, and other names."""
+    """Every target's name and that of its table: the targets, shipped tables, and other names."""
     folder = shipped("latency_tables")
-    tables = {path.stem: path.stem for path in sorted(folder.glob("*.csv"))}
-    aliases = tomllib.loads((folder / "targets.toml").read_text(encoding="utf-8"))
-    return {**tables, **{str(name): str(table) for name, table in aliases.items()}}
+    tables = [path.stem for path in sorted(folder.glob("*.csv")) if path.name != TARGETS_FILE]
+    names = {name: name for name in (*shipped_targets.targets(), *tables)}
+    return {**names, **shipped_targets.aliases()}
+
+
+def from_target(target: Target) -> Table:
+    """The table of a shipped target: no rows, but a cost model."""
+    correction = None
+    if target.errors:
+        scores = tuple(error / 1e3 / SCORE_UNIT for error in target.errors)
+        correction = Correction(
+            scale=1.0, per_op_ms=0.0, per_megabyte_ms=0.0, networks=len(scores), scores=scores
+        )
+    origin = Origin(
+        device=target.device,
+        soc=target.soc,
+        core=target.core,
+        clock_mhz=target.clock_mhz,
+        governor="unknown",
+        load=0.0,
+        threads=target.threads,
+        runtime="TFLite 2.10",
+        delegate="XNNPACK" if target.dtype == "fp32" else "unknown",
+        dtype=target.dtype,
+        method=f"{target.source} {target.basis}",
+        op_error=target.mape,
+        date=TARGETS_DATE,
+        architecture="arm",
+    )
+    return Table(
+        name=target.name, origin=origin, rows={}, correction=correction, model=target.model
+    )
 
 
 def parse(text: str, name: str, where: str) -> Table:
@@ -219,7 +260,7 @@ def parse(text: str, name: str, where: str) -> Table:
     lines = text.replace("\r\n", "\n").split("\n")  # splitlines would break notes at U+2028 too
     header = [line for line in lines if line.startswith("#")]
     comments = "\n".join(line[1:].strip() for line in header)
-    extent, origin, correction = _parse_header(comments, f"{where}:1")
+    extent, origin, correction, model = _parse_header(comments, f"{where}:1")
     written = extent.check
     if written != _check(0, "\n".join(line for line in header if not line.startswith("# check"))):
         raise InputError(f"{where}:1: the header was changed after the table was written")
@@ -242,7 +283,7 @@ def parse(text: str, name: str, where: str) -> Table:
     if extent.rows != len(rows):
         last = body[-1][0]
         raise InputError(f"{where}:{last}: the file ends with {len(rows)} of {extent.rows} rows")
-    return Table(name=name, origin=origin, rows=rows, correction=correction)
+    return Table(name=name, origin=origin, rows=rows, correction=correction, model=model)
 
 
 def to_text(table: Table) -> str:
@@ -254,6 +295,8 @@ def to_text(table: Table) -> str:
     header += [line for line in _toml(table.origin, Origin) if line != 'architecture = ""']
     if table.correction:
         header += ["[correction]", *_toml(table.correction, Correction)]
+    if table.model:
+        header += ["[model]", *_toml(table.model, CostModel)]
     comments = "\n".join(f"# {line}" for line in header)
     check = _check(0, comments)
     comments = comments.replace("\n", f"\n# check = {check}\n", 1)
@@ -272,7 +315,9 @@ def save(table: Table, path: Path) -> None:
     write_whole(path, to_text(table).encode())
 
 
-def _parse_header(text: str, where: str) -> tuple[_Extent, Origin, Correction | None]:
+def _parse_header(
+    text: str, where: str
+) -> tuple[_Extent, Origin, Correction | None, CostModel | None]:
     try:
         fields = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -280,14 +325,18 @@ def _parse_header(text: str, where: str) -> tuple[_Extent, Origin, Correction | 
     if fields.pop("format", None) != FORMAT:
         raise InputError(f"{where}: not a latency table of format {FORMAT}")
     said: dict[str, Any] = {key: fields.pop(key) for key in ("rows", "check") if key in fields}
-    corrected = fields.pop("correction", None)
+    sections = {name: fields.pop(name) for name in ("correction", "model") if name in fields}
     origin = _record(Origin, fields, f"{where}: the origin")
     extent = _record(_Extent, said, f"{where}: the header")
-    if corrected is None:
-        return extent, origin, None
-    if not isinstance(corrected, dict):
-        raise InputError(f"{where}: correction must be a table")
-    return extent, origin, _record(Correction, corrected, f"{where}: the correction")
+    for name, section in sections.items():
+        if not isinstance(section, dict):
+            raise InputError(f"{where}: {name} must be a table")
+    correction = model = None
+    if "correction" in sections:
+        correction = _record(Correction, sections["correction"], f"{where}: the correction")
+    if "model" in sections:
+        model = _record(CostModel, sections["model"], f"{where}: the model")
+    return extent, origin, correction, model
 
 
 def _record(record: type[R], values: Mapping[str, object], where: str) -> R:

@@ -26,7 +26,8 @@ from ghostnas.latency import table as latency_table
 from ghostnas.networks import arch, space, zoo
 
 ROOT = Path(__file__).parents[2]
-ARM = ROOT / "latency_tables" / "cortex-a76.csv"
+ARM = ROOT / "tests" / "golden" / "emulated-a76.csv"
+CONVERTED = ROOT / "tests" / "golden" / "converted" / "keras-int8.tflite"
 FROZEN = Path(__file__).parents[1] / "golden" / "command_line.txt"
 RECIPE = "epochs = 1\nbatch_size = 16\nlearning_rate = 0.01\n"
 
@@ -152,14 +153,69 @@ def test_show_takes_a_width_and_a_resolution(capsys: pytest.CaptureFixture[str])
 def test_lists_name_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["latency", "list", "--json"]) == 0
     targets = {each["target"]: each for each in json.loads(capsys.readouterr().out)["targets"]}
-    assert targets["arm"]["method"] == "emulated, fitted to 74 published networks"
+    assert targets["arm"]["method"] == "fitted to 87 published networks"
+    assert targets["arm"]["source"] == "fitted"
+    assert 0 < targets["arm"]["mape"] < 0.07
+    assert targets["rpi5-cpu4-int8"]["source"] == "computed"
+    assert main(["latency", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "arm is another name of pixel4-cpu1-fp32" in lines
+    assert len({line.find(" fp32 ") for line in lines if line.startswith("s10-cpu1-fp32")}) == 1
     assert main(["data", "list"]) == 0
     assert "cifar10:DIR" in capsys.readouterr().out
 
 
 def test_predict_names_the_ops_that_it_interpolates(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["latency", "predict", "ghostnet", "--width", "1.37", "--target", "arm"]) == 0
+    assert main(["latency", "predict", "ghostnet", "--width", "1.37", "--target", str(ARM)]) == 0
     assert "interpolated" in capsys.readouterr().out
+
+
+def test_predict_takes_threads_a_dtype_and_files_and_compares(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "where.csv"
+    options = ["--target", "arm", "--threads", "2", "--dtype", "int8", "--csv", str(out)]
+    others = ["--compare", "squeezenet_v1_1"]
+    assert main(["latency", "predict", str(CONVERTED), *options, *others, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["id"], found["target"]) == (str(CONVERTED), "pixel4-cpu2-int8")
+    assert (found["threads"], found["dtype"], found["resolution"]) == (2, "int8", 32)
+    assert found["latency_ms"] < found["compared"]["latency_ms"]
+    for each in (found, found["compared"]):
+        whole = sum(row["latency_ms"] for row in each["where"])
+        assert whole == pytest.approx(each["latency_ms"])
+    assert "squeezenet_v1_1,pixel4-cpu2-int8,,conv 3x3," in out.read_text()
+
+
+def test_timings_of_networks_make_a_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "mine.tflite"
+    model.write_bytes(CONVERTED.read_bytes())
+    named = {"ghostnet": 160, "mobilenet_w1": "", "resnet10": 224, "mine.tflite": ""}
+    lines = ["network,resolution,ms"]
+    for name, resolution in named.items():
+        options = ["--resolution", str(resolution)] if resolution else []
+        path = str(model) if name == model.name else name
+        assert main(["show", path, "--target", "s10-cpu1-fp32", "--json", *options]) == 0
+        ms = json.loads(capsys.readouterr().out)["latency_ms"]
+        lines.append(f"{name},{resolution},{1.5 * ms:.6f}")
+    timings, out = tmp_path / "timings.csv", tmp_path / "phone.csv"
+    timings.write_text("\n".join(lines))
+    command = ["latency", "calibrate", "--from", str(timings), "--out", str(out)]
+    assert main([*command, "--target", "s10-cpu1-fp32"]) == 0
+    printed = capsys.readouterr().out
+    assert "from 4 timings, starting from s10-cpu1-fp32" in printed
+    assert "mine.tflite" in printed
+    assert main(["show", "mobilenet_w1", "--target", str(out), "--json"]) == 0
+    predicted = json.loads(capsys.readouterr().out)["latency_ms"]
+    assert predicted == pytest.approx(float(lines[2].split(",")[2]), rel=0.02)
+    assert main([*command, "--target", "s10-cpu1-fp32"]) == 2
+    assert "already exists" in capsys.readouterr().err
+    assert main([*command[:-1], str(tmp_path / "x.csv"), "--target", str(out)]) == 2
+    assert "a table of your own: leave out --target" in capsys.readouterr().err
+    assert main([*command[:2], "--out", str(tmp_path / "y.csv")]) == 2
+    assert "give --target, the table to transfer, or --from" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -665,9 +721,9 @@ EXPECTED = {
     "cut weights": "cut.safetensors",
     "cut arch": "cut.json",
     "one class": "at least 2",
-    "unknown target": "cortex-a76",
+    "unknown target": "a name that `ghostnas latency list` prints",
     "part of a target": (
-        "did you mean pixel4-cpu1-fp32 or pixel4-cpu1-int8 or pixel4-little-fp32?"
+        "did you mean pixel4-cpu1-fp32 or pixel4-cpu2-fp32 or pixel4-medium-fp32?"
     ),
     "unknown target of a budget": "did you mean pixel4-cpu1-fp32",
     "budget below zero": "'-5ms': write a positive number",
@@ -699,9 +755,9 @@ EXPECTED = {
     "unknown device of a search": "'cuda'",
     "seed below zero": "from 0 to 2147483647",
     "seed above all": "from 0 to 2147483647",
-    "search into a file": "cortex-a76.csv: is a file, not a folder",
-    "search below a file": "cortex-a76.csv: is a file, not a folder",
-    "export into a file": "cortex-a76.csv: is a file, not a folder",
+    "search into a file": "emulated-a76.csv: is a file, not a folder",
+    "search below a file": "emulated-a76.csv: is a file, not a folder",
+    "export into a file": "emulated-a76.csv: is a file, not a folder",
     "recipe that holds none out": "validation_pictures",
     "bad time": "90s",
     "unknown network": "mobilenetv3-large",
@@ -732,7 +788,7 @@ EXPECTED = {
     "check of a name": ".csv",
     "check of another device": "another setting than the device: device is",
     "check of too few": "4 networks are too few",
-    "calibrate what is unknown": "cortex-a76",
+    "calibrate what is unknown": "a name that `ghostnas latency list` prints",
     "calibrate to no csv": ".csv",
     "calibrate without out": "--out",
     "confidence above 1": "0.9",

@@ -11,7 +11,7 @@ from small import write_space
 from ghostnas.cli.main import main
 from ghostnas.devices import emulated, op_models, table_build
 from ghostnas.devices.bench import Setting
-from ghostnas.devices.emulated import DEVICES, EmulatedBench, features
+from ghostnas.devices.emulated import DEVICES, EmulatedBench
 from ghostnas.devices.emulator import Counts
 from ghostnas.errors import DeviceError, InputError
 from ghostnas.latency import table as latency_table
@@ -76,27 +76,12 @@ def ms_of(made: EmulatedBench, *ops: OpSignature) -> list[float]:
     return [each.median_ms for each in made.time(models).timings]  # type: ignore[union-attr]
 
 
-def test_float32_costs_cycles_cold_lines_and_map_lines() -> None:
-    assert features("fp32", "matrix", counts(7e3, 20), 10.0, 30.0) == (7e3, 20, 30.0)
-    assert features("fp32", "other", counts(7e3, 20), 0.0, 30.0) == (7e3, 20, 30.0)
-
-
-def test_a_line_is_cold_only_once() -> None:
+def test_a_line_is_cold_only_once(inject: Callable[..., FakeEmulator]) -> None:
     """A kernel that streams its weights again misses more lines than there are."""
-    assert features("fp32", "matrix", counts(7e3, 41), 10.0, 30.0) == (7e3, 40.0, 30.0)
-    assert features("fp32", "matrix", counts(7e3, 40), 10.0, 30.0) == (7e3, 40.0, 30.0)
-
-
-@pytest.mark.parametrize(
-    ("kind", "expected"),
-    [
-        ("matrix", (7e3, 0.0, 0.0)),
-        ("depthwise", (0.0, 30.0, 0.0)),
-        ("other", (0.0, 0.0, 30.0)),
-    ],
-)
-def test_int8_costs_one_feature_by_kind(kind: str, expected: tuple[float, ...]) -> None:
-    assert features("int8", kind, counts(7e3, 20), 10.0, 30.0) == expected
+    inject(always=counts(2.4e6, 1_000_000))
+    maps, weights = 4 * 14 * 14 * (32 + 64) / 64, 4 * (32 * 64 + 64) / 64
+    [ms] = ms_of(bench("cortex-a76"), CONV)
+    assert ms == pytest.approx(1.0 + 12e-6 * (maps + weights), rel=1e-3)
 
 
 def test_a_board_has_the_clock_of_a_core_and_a_cost_of_cold_lines(
@@ -115,32 +100,6 @@ def test_int8_of_a_board_counts_as_float32_does(inject: Callable[..., FakeEmulat
     assert ms_of(bench("cortex-a76", dtype="int8"), CONV, DEPTHWISE) == pytest.approx([1.0, 1.0])
 
 
-def test_a_phone_costs_its_maps_too(inject: Callable[..., FakeEmulator]) -> None:
-    inject(always=counts(1e6, 1_000_000))
-    cycle, cold, line = DEVICES["pixel4-cpu1"].costs["fp32"].costs_ns
-    maps, weights = 4 * 14 * 14 * (32 + 64) / 64, 4 * (32 * 64 + 64) / 64
-    expected = 1e-6 * (1e6 * cycle + (maps + weights) * cold + maps * line)
-    [ms] = ms_of(bench("pixel4-cpu1"), CONV)
-    assert ms == pytest.approx(expected, rel=1e-3)
-
-
-def test_int8_of_a_phone_distinguishes_kinds_of_op(inject: Callable[..., FakeEmulator]) -> None:
-    inject(always=counts(1e6, 50))
-    made = bench("pixel4-cpu1", dtype="int8")
-    cycle, depthwise, other = DEVICES["pixel4-cpu1"].costs["int8"].costs_ns
-    a_map = 14 * 14 * 32 / 64
-    assert ms_of(made, CONV, DENSE, DEPTHWISE, ADD, HARD_SIGMOID) == pytest.approx(
-        [
-            cycle,
-            cycle,
-            1e-6 * 2 * a_map * depthwise,
-            1e-6 * 3 * a_map * other,
-            1e-6 * 2 * other,  # 64 bytes in, 64 out
-        ],
-        rel=1e-9,
-    )
-
-
 def test_a_timing_is_exact_and_a_single_run(inject: Callable[..., FakeEmulator]) -> None:
     inject()
     made = bench("cortex-a76", rounds=30)
@@ -150,28 +109,19 @@ def test_a_timing_is_exact_and_a_single_run(inject: Callable[..., FakeEmulator])
     assert made.time([]).timings == ()
 
 
-@pytest.mark.parametrize(
-    ("name", "dtype", "method"),
-    [
-        ("cortex-a76", "fp32", "emulated, not measured"),
-        ("cortex-a55", "int8", "emulated, not measured"),
-        ("pixel4-cpu1", "fp32", "emulated, fitted to 74 published networks"),
-        ("s10-cpu1", "int8", "emulated, fitted to 65 published networks"),
-    ],
-)
+@pytest.mark.parametrize(("name", "dtype"), [("cortex-a76", "fp32"), ("cortex-a55", "int8")])
 def test_the_origin_says_what_the_numbers_are(
-    inject: Callable[..., FakeEmulator], name: str, dtype: str, method: str
+    inject: Callable[..., FakeEmulator], name: str, dtype: str
 ) -> None:
     inject()
     origin = table_build.origin_of(bench(name, dtype=dtype))
     device = DEVICES[name]
-    costs = device.costs[dtype]
-    assert origin.method == method
-    assert origin.op_error == costs.error > 0.05
-    assert (origin.device, origin.soc, origin.core) == (device.device, device.soc, device.core)
+    assert origin.method == "emulated, not measured"
+    assert origin.op_error > 0.05
+    assert (origin.device, origin.soc, origin.core) == (device.device, "none", device.core)
     assert (origin.clock_mhz, origin.threads, origin.dtype) == (device.clock_mhz, 1, dtype)
     assert origin.runtime == "LiteRT 1.4.0"
-    assert f"{costs.features} costs of {costs.costs_ns[0]:.4g}, " in origin.notes
+    assert f"{1e3 / device.clock_mhz:.4g} ns a cycle, " in origin.notes
     assert origin.notes.endswith("says nothing of threads, GPU and heat")
 
 
@@ -189,8 +139,7 @@ def test_the_models_that_are_refused_are_named_and_the_others_timed(
 @pytest.mark.parametrize(
     ("name", "setting", "message"),
     [
-        ("cortex-m0", {}, "unknown emulated device 'cortex-m0'; known: cortex-a76, .*s10-little"),
-        ("pixel4-little", {"dtype": "int8"}, "pixel4-little is emulated for fp32 only"),
+        ("cortex-m0", {}, "unknown emulated device 'cortex-m0'; known: cortex-a76, .*cortex-a53"),
         ("cortex-a76", {"threads": 2}, "an emulated device has one thread"),
         ("cortex-a76", {}, "no parts in .*: run scripts/emulated_arm/setup first"),
     ],
@@ -200,15 +149,6 @@ def test_what_cannot_be_emulated_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         EmulatedBench(name, Setting(**setting), tmp_path)  # type: ignore[arg-type]
-
-
-def test_every_device_has_costs_that_are_possible() -> None:
-    for name, device in DEVICES.items():
-        for dtype, costs in device.costs.items():
-            assert dtype in ("fp32", "int8"), name
-            assert min(costs.costs_ns) >= 0 < costs.costs_ns[0], name
-            assert 0 < costs.error < 0.2, name
-            assert bool(costs.fitted_to) == (device.soc != "none"), name
 
 
 def test_a_build_without_the_parts_ends_with_2_and_one_line(

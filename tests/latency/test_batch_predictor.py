@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import small
 
 from ghostnas import files
 from ghostnas.errors import InputError, MissingOpError
@@ -12,7 +13,7 @@ from ghostnas.latency.predictor import Predictor
 from ghostnas.latency.table import Correction
 from ghostnas.networks import space
 
-ARM = table.load("cortex-a76")
+ARM = table.load(small.TABLE)
 GHOSTNET = space.load("ghostnet")
 MBCONV_FILE = """
 block = "mbconv"

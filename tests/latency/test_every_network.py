@@ -7,14 +7,17 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+import small
 
-from ghostnas.latency import table
+from ghostnas.latency import table, targets
+from ghostnas.latency.op_signature import signatures
 from ghostnas.latency.predictor import Predictor
-from ghostnas.networks import space, zoo
-from ghostnas.networks.arch import fit_to
+from ghostnas.networks import classics, space, zoo
+from ghostnas.networks.arch import fit_to, lower
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "latencies.csv"
 GHOSTNET = space.load("ghostnet")
+SOME = (small.TABLE, "arm", "s10-little4-int8", "mi8se-cpu1-int8", "rpi4-cpu4-fp32")
 RESOLUTIONS, CLASSES = (32, 96, 224), (2, 10, 100, 1000)
 WIDE = """
 block = "mbconv"
@@ -44,35 +47,41 @@ def networks():
     return [*archs, *fitted, *(fit_to(arch, resolution=32, classes=1000) for arch in archs[:6])]
 
 
-@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("target", table.targets())
-def test_every_network_has_a_latency_on_every_target(target, every):
+@pytest.mark.parametrize("target", SOME)
+def test_every_network_has_a_latency(target):
     predictor = Predictor(table.load(target))
-    borrowing = 0
-    for arch in networks()[::every]:
+    for arch in networks():
         found = predictor.predict(arch)
         assert 0 <= found.low_ms < found.latency_ms < found.high_ms < 20 * found.latency_ms
         assert 0.01 < found.latency_ms < 2000
-        borrowing += any("conv 32x32x3 " in str(op) for op in found.interpolated)
-    assert borrowing > 20 / every  # stems whose stride is dropped, which no table has
+        assert bool(found.interpolated) <= (target == small.TABLE)
 
 
-@pytest.mark.parametrize("target", table.targets())
+def test_every_target_has_a_latency_for_every_published_network():
+    """No op of any network in classics and zoo is refused, whatever the device and the dtype."""
+    ops = {op for name in classics.names() for op in signatures(classics.graph(name))}
+    ops |= {op for arch in networks() for op in signatures(lower(arch))}
+    for target in targets.targets().values():
+        costs = [target.model.latency_ms(op, target.dtype) for op in ops]
+        assert min(costs) > 0
+        assert max(costs) < 2000
+
+
+@pytest.mark.parametrize("target", SOME)
 def test_a_stem_takes_longer_at_stride_1_than_at_2_with_less_than_half_the_pixels_to_make(target):
     costs = Predictor(table.load(target)).costs
     whole = zoo.ghostnet(1.0)
     strided, dropped = (
         costs.of_part(fit_to(whole, resolution=size, classes=10), 0) for size in (128, 96)
     )
-    [op] = dropped.interpolated
-    assert (op.stride, strided.ops) == (1, 1)
+    assert strided.ops == dropped.ops == 1
     assert dropped.latency_ms > strided.latency_ms
 
 
 def test_what_was_known_is_predicted_as_before():
     with open(GOLDEN, newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["target"] for row in rows} == set(table.targets())
+    assert len({row["target"] for row in rows}) > 10
     for row in rows:
         network = zoo.ghostnet(float(row["width"]), int(row["resolution"]), int(row["classes"]))
         found = Predictor(table.load(row["target"])).predict(network)

@@ -4,6 +4,7 @@ from functools import cache
 from math import prod
 
 import pytest
+import small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ from ghostnas.latency.table import Timing
 from ghostnas.networks import space, zoo
 from ghostnas.networks.arch import fit_to, lower, parts
 
-ARM = latency_table.load("cortex-a76")
+ARM = latency_table.load(small.TABLE)
 GHOSTNET = space.load("ghostnet")
 MBCONV = space.parse(
     """
@@ -250,7 +251,7 @@ def test_the_error_of_an_op_is_the_methods_or_its_spread_where_that_is_larger():
 def test_a_kind_of_op_that_is_not_in_the_table_is_named_with_what_to_do():
     pools = [op for op in ARM.rows if op.op == "pool"]
     costs = OpCosts(without(*pools))
-    words = r"^table cortex-a76 has too few ops like pool 28x28x72 -> 72 none to predict it; "
+    words = r"^table emulated-a76 has too few ops like pool 28x28x72 -> 72 none to predict it; "
     for ask in (costs.of_arch, lambda arch: costs.of_graph(lower(arch))):
         with pytest.raises(
             MissingOpError, match=words + "build a table with: ghostnas latency build$"

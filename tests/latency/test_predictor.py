@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ from ghostnas.latency.table import Correction, Timing
 from ghostnas.networks import space, zoo
 from ghostnas.networks.arch import lower
 
-TABLE = latency_table.load("cortex-a76")
+TABLE = latency_table.load(small.TABLE)
 GHOSTNET = space.load("ghostnet")
 GRAPH = lower(zoo.ghostnet())
 FEW = {"dense", "flatten"}  # kinds of which the table has too few to leave any out
@@ -127,7 +128,7 @@ def test_left_out_ops_are_predicted_within_the_error_that_is_stated(seed):
 
 def test_a_kind_of_op_that_is_not_in_the_table_is_named_and_never_0_ms():
     pools = [op for op in TABLE.rows if op.op == "pool"]
-    with pytest.raises(MissingOpError, match=r"cortex-a76.*pool 28x28x72.*latency build"):
+    with pytest.raises(MissingOpError, match=r"emulated-a76.*pool 28x28x72.*latency build"):
         Predictor(table_of(without(*pools))).predict(GRAPH)
     with pytest.raises(MissingOpError, match="conv 224x224x3 -> 16 k3 s2 relu"):
         Predictor(table_of({})).predict(GRAPH)
@@ -211,7 +212,9 @@ def test_a_calibrated_interval_widens_with_confidence():
 def test_a_table_without_measured_networks_refuses_other_confidences():
     assert Predictor(TABLE, CONFIDENCE).predict(GRAPH) == Predictor(TABLE).predict(GRAPH)
     for confidence in (0.5, 0.95):
-        with pytest.raises(InputError, match=r"cortex-a76 was calibrated on no networks.*of 0\.9$"):
+        with pytest.raises(
+            InputError, match=r"emulated-a76 was calibrated on no networks.*of 0\.9$"
+        ):
             Predictor(TABLE, confidence)
 
 
