@@ -138,9 +138,7 @@ def test_int8_onnx_saturates_on_no_cpu() -> None:
 @pytest.mark.parametrize(
     "seed", [pytest.param(n, marks=pytest.mark.slow if n >= 3 else ()) for n in range(50)]
 )
-def test_networks_of_the_wide_space_in_int8_follow_float_and_run_whole_in_xnnpack(
-    seed: int,
-) -> None:
+def test_wide_networks_in_int8_follow_float_and_run_whole_in_xnnpack(seed: int) -> None:
     rng = random.Random(seed)
     searched = replace(space.load("ghostnet-wide"), classes=10)
     arch = replace(searched.decode(searched.sample(rng)), resolution=rng.choice([32, 33, 48]))
