@@ -4,6 +4,7 @@ import doctest
 import functools
 import inspect
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import ghostnas
 from ghostnas import api
 from ghostnas.cli.main import main
 from ghostnas.devices import op_models, table_build
-from ghostnas.networks import zoo
+from ghostnas.networks import blocks, zoo
 
 pytestmark = pytest.mark.usefixtures("one_core")
 VERBS = [name for name in ghostnas.__all__ if name[0].islower()]
@@ -66,6 +67,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "short.toml").write_text(RECIPE)
     (folder / "origin.toml").write_text(ORIGIN)
     (folder / "rows.csv").write_text(ROWS)
+    shutil.copy(Path(__file__).parents[1] / "examples" / "my_block.py", folder)
     return folder
 
 
@@ -82,7 +84,7 @@ ORDER = (
         "predict",
         "list_targets",
     ),
-    *("load_network", "load_space", "load_data", "import_table"),
+    *("load_network", "load_space", "load_blocks", "load_data", "import_table"),
     *("build_table", "check_table", "calibrate_table"),
     *("ghostify", "paper_table", "paper_figures", "paper_page", "paper_seeds"),
 )
@@ -101,6 +103,11 @@ def test_the_example_of_each_function_runs(
         monkeypatch.setattr(op_models, "OPS_A_KIND", 2)
         monkeypatch.setattr(table_build, "SPREAD", 99.0)
         monkeypatch.setattr(table_build, "DRIFTED", 99.0)
+    if name == "load_blocks":  # forgotten after the test
+        monkeypatch.setenv(blocks.OWN_FILES, "")
+        monkeypatch.setattr(blocks, "BLOCK_TYPES", dict(blocks.BLOCK_TYPES))
+        monkeypatch.setitem(sys.modules, "ghostnas.networks.blocks.own_my_block", None)
+        monkeypatch.delitem(sys.modules, "ghostnas.networks.blocks.own_my_block")
     test = doctest.DocTest(shown, {"ghostnas": ghostnas}, name, None, None, None)
     said: list[str] = []
     failed = doctest.DocTestRunner(verbose=False).run(test, out=said.append)

@@ -149,6 +149,33 @@ def count_ops(model: bytes) -> dict[str, int]:
     return dict(Counter(names[code.builtinCode] for code in used))
 
 
+def expected_ops(graph: Graph) -> dict[tuple[str, ...], int]:
+    """How many ops of some kinds, each a few names, the model of a deployed graph must hold."""
+    convolutions = dense = concatenations = means = 0
+    for node in graph.nodes:
+        match node.op:
+            case Conv() | ChannelConv():
+                convolutions += 1
+            case AvgPool() if _is_apart(node.op):
+                convolutions += 1
+            case Dense():
+                dense += 1
+            case Concat():
+                concatenations += 1
+            case Upsample():
+                concatenations += 1 + node.op.height % 2 + node.op.width % 2
+            case GlobalPool():
+                means += 1
+            case _:
+                pass
+    return {
+        ("CONV_2D", "DEPTHWISE_CONV_2D"): convolutions,
+        ("FULLY_CONNECTED",): dense,
+        ("CONCATENATION",): concatenations,
+        ("MEAN",): means,
+    }
+
+
 class _Writer:
     """Gathers tensors and operators. `values` holds the tensor of each graph node's output."""
 
@@ -189,7 +216,7 @@ class _Writer:
                 return self._add(node.name, [scaled, shift], shape, op.activation)
             case Pad():
                 return self._pad(node.name, inputs[0], (op.amount, op.amount))
-            case AvgPool() if op.kernel == op.stride > 1:
+            case AvgPool() if _is_apart(op):
                 return self._mean_of_windows(node, op, inputs[0])
             case MaxPool() | AvgPool():
                 options = schema.Pool2DOptionsT()
@@ -441,6 +468,11 @@ class _Writer:
         return self._operator(
             _OPERATOR.DEQUANTIZE, [kept], options, name=name, shape=tuple(value.shape)
         )
+
+
+def _is_apart(op: AvgPool) -> bool:
+    """Whether no two of its windows overlap."""
+    return op.kernel == op.stride > 1
 
 
 def _nhwc(shape: Shape) -> Shape:

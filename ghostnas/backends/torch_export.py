@@ -14,6 +14,7 @@ from torch.export.passes import move_to_device_pass
 from torch.func import functional_call
 
 from ghostnas.backends.torch_module import Net, net_of
+from ghostnas.ir.branches import merge_weights
 from ghostnas.ir.fusion import fold
 from ghostnas.ir.graph import Graph, Weights
 
@@ -30,14 +31,16 @@ def write(
 ) -> bytes:
     """The program: ``image`` (N, 3, height, width), any N, to logits (N, classes).
 
-    With `half`, batch norms are folded and all weights are kept as float16. The program
-    converts them to float32 whenever it runs and computes in that, which every CPU can; inputs and
-    outputs are float32 too. `texts` become the file's extra files.
+    Parallel branches are one convolution (`ghostnas.ir.branches`). With `half`, batch norms are
+    folded and all weights are kept as float16. The program converts them to float32 whenever it
+    runs and computes in that, which every CPU can; inputs and outputs are float32 too. `texts`
+    become the file's extra files.
 
     Raises:
         InputError: `weights` do not fit `graph`.
     """
-    module = _HalfStored(net_of(*fold(graph, weights))) if half else net_of(graph, weights)
+    net = net_of(*fold(graph, weights)) if half else net_of(*merge_weights(graph, weights))
+    module = _HalfStored(net) if half else net
     example = torch.zeros(BATCH_OF_EXAMPLE, *graph.input_shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export's own deprecations

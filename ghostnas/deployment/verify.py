@@ -17,7 +17,7 @@ from ghostnas.backends.model_file import ModelFile, one_line, open_model
 from ghostnas.deployment.samples import BATCH, Evaluation, batches
 from ghostnas.errors import ExportError, GhostnasError, InputError
 from ghostnas.ir.fusion import deploy
-from ghostnas.ir.graph import Concat, Conv, Dense, GlobalPool, Graph, Weights
+from ghostnas.ir.graph import Graph, Weights
 from ghostnas.ir.preprocessing import Preprocessing
 from ghostnas.processes import processor, usable_cpus
 from ghostnas.progress import Say, silent
@@ -344,14 +344,9 @@ def _inspect(model: bytes, dtype: str, graph: Graph) -> tuple[int, dict[str, int
     if dtype != "int8" and not (parts == 1 and gives_output):
         raise ExportError(f"XNNPACK took the model in {parts} parts, not one")
     ops = tflite_writer.count_ops(model)
-    nodes = [type(node.op) for node in deploy(graph).nodes]
-    for kind, names in {
-        Conv: ("CONV_2D", "DEPTHWISE_CONV_2D"),
-        Dense: ("FULLY_CONNECTED",),
-        Concat: ("CONCATENATION",),
-        GlobalPool: ("MEAN",),
-    }.items():
-        found, wanted = sum(ops.get(name, 0) for name in names), nodes.count(kind)
+    wanted_of = tflite_writer.expected_ops(deploy(graph))
+    for names, wanted in wanted_of.items():
+        found = sum(ops.get(name, 0) for name in names)
         if found != wanted:
             raise ExportError(f"has {found} {' and '.join(names)} for {wanted} in the network")
     return parts, ops

@@ -151,7 +151,10 @@ def calibrate(
         op_error=table.origin.op_error,
         sentinel_ms=bench.first.sentinel_ms,
     )
-    carried = dataclasses.replace(table, name=out.stem, origin=origin, rows=rows)
+    model = table.model and dataclasses.replace(
+        table.model, costs_ns=tuple(scale * price for price in table.model.costs_ns)
+    )
+    carried = dataclasses.replace(table, name=out.stem, origin=origin, rows=rows, model=model)
     carried = table_build.correct(carried, measured)
     table_build.save_networks(table_build.networks_file(out), measured)
     latency_table.save(carried, out)

@@ -27,12 +27,27 @@ NODES = {
     "conv": ("*PAD|Constant Pad", "CONV_2D|Convolution|Fully Connected"),
     "depthwise": ("*PAD|Constant Pad", "DEPTHWISE_CONV_2D|Convolution DWConv|Convolution"),
     "maxpool": ("MAX_POOL_2D|Max Pooling",),
-    "avgpool": ("AVERAGE_POOL_2D|Average Pooling",),
+    "strip": ("*PAD|Constant Pad", "DEPTHWISE_CONV_2D|Convolution DWConv|Convolution"),
+    # Windows that do not overlap are written as a depthwise convolution.
+    "avgpool": (
+        "AVERAGE_POOL_2D|Average Pooling|DEPTHWISE_CONV_2D|Convolution DWConv|Convolution",
+    ),
+    "upsample": (
+        "CONCATENATION|Copy|Concatenate",
+        "DEPTH_TO_SPACE|Depth To Space",
+        *("*STRIDED_SLICE|Slice", "*CONCATENATION|Copy|Concatenate") * 2,
+    ),
+    "channelconv": (
+        "*RESHAPE|Static Reshape|Copy",
+        "CONV_2D|Convolution",
+        "*RESHAPE|Static Reshape|Copy",
+    ),
     "pad": ("PAD|Constant Pad",),
     "dense": ("*Static Reshape|Copy", "FULLY_CONNECTED|Fully Connected"),
     "affine": ("MUL|Multiply|Binary Elementwise", "ADD|Add|Binary Elementwise"),
     "add": ("ADD|Add|Binary Elementwise",),
     "multiply": ("MUL|Multiply|Binary Elementwise",),
+    "product": ("MUL|Multiply|Binary Elementwise",),
     "concat": ("*QUANTIZE|Convert", "CONCATENATION|Copy|Concatenate"),
     "narrow": ("SLICE|STRIDED_SLICE|Slice",),
     "pool": ("MEAN|AVERAGE_POOL_2D|Mean|Sum|Global Average Pooling|Average Pooling",),

@@ -17,7 +17,7 @@ from ghostnas.files import shipped
 from ghostnas.latency.cost_model import CostModel, Work
 
 FILE = "targets.csv"
-SOURCES = ("measured", "fitted", "computed")
+SOURCES = ("fitted", "computed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

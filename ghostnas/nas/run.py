@@ -169,6 +169,8 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
         say(line)
     with locked(folder):
         url = settings.storage or f"sqlite:///{folder.resolve()}/study.db"
+        if settings.storage:
+            storage.open_storage(url, say)  # one that cannot be opened is told before anything else
         pool = EvaluatorPool(
             settings.data,
             prepared.recipe,

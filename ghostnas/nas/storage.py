@@ -148,6 +148,8 @@ def reason(error: BaseException) -> str:
     """The first line of the database's own message."""
     while error.__cause__ is not None:
         error = error.__cause__
+    if callable(details := getattr(error, "details", None)):  # of gRPC
+        return str(details())
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
@@ -183,8 +185,8 @@ class Heartbeat:
         far as this process has listened. While the database is gone, nobody can be heard.
         """
         with self._lock:
-            now = time.monotonic()
-            long = {number for number, (_, since) in self._heard.items() if now - since > GRACE_S}
+            heard, until = self._heard.items(), self._listened
+            long = {number for number, (_, since) in heard if until - since > GRACE_S}
         running = (
             self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if long else ()
         )

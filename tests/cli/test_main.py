@@ -910,7 +910,11 @@ def test_the_readmes_commands_parse_and_the_quick_ones_run(
     parsed = _parser().parse_args(words)
     of_a_device = {"build", "check", "calibrate", "import"} & set(words)
     needs_minutes_or_data = (
-        words[0] in ("search", "train") or of_a_device or "runs/" in line or "get" in words
+        words[0] in ("search", "train", "pick")
+        or of_a_device
+        or "runs/" in line
+        or "mine.tflite" in line
+        or "get" in words
     )
     if needs_minutes_or_data:
         assert callable(parsed.command)

@@ -20,6 +20,7 @@ from ghostnas.ir import cost
 from ghostnas.latency import calibration
 from ghostnas.latency import table as latency_table
 from ghostnas.latency.op_costs import OpCosts
+from ghostnas.latency.op_signature import signatures
 from ghostnas.latency.predictor import CONFIDENCE, Predictor
 from ghostnas.latency.table import Table, Timing
 from ghostnas.networks import space, zoo
@@ -329,6 +330,23 @@ def test_a_table_is_carried_to_another_device_by_a_few_networks(
     assert carried.origin.method == f"carried over from slow by {FEWEST} networks"
     assert (carried.origin.device, carried.origin.op_error) == (here.origin.device, 0.07)
     assert carried.correction.networks == FEWEST
+
+
+def test_a_cost_model_is_carried_over_at_the_devices_speed(
+    bench: Bench, small: Space, tmp_path: Path
+) -> None:
+    arm = latency_table.load("arm")
+    origin = dataclasses.replace(arm.origin, architecture=bench.hardware.architecture)
+    like_here = dataclasses.replace(arm, origin=origin)
+    carried = calibrated(bench, like_here, small, tmp_path / "carried.csv")
+    measured = table_build.load_networks(tmp_path / "carried.networks.jsonl")
+    ratios = [
+        each.timing.median_ms
+        / sum(carried.model.latency_ms(op, "fp32") for op in signatures(lower(each.arch)))
+        for each in measured
+    ]
+    assert np.median(ratios) == pytest.approx(1, rel=0.01)  # but for ops that cost nothing
+    assert carried.correction is not None
 
 
 def test_a_table_that_was_carried_over_predicts_and_can_be_checked(

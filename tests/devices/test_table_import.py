@@ -56,7 +56,10 @@ def small_network():
     x = graph.add("scale", Multiply(), x, y)
     x = graph.add("pointwise", Conv(in_channels=36, out_channels=16, stride=2, bias=True), x)
     same = Conv(in_channels=16, out_channels=16, kernel=3, bias=True)
+    # With ReLUs, which run within them: two plain convolutions would be merged into one.
     x, y = graph.add("left", same, x), graph.add("right", same, x)
+    x = graph.add("left_relu", Activation(kind="relu"), x)
+    y = graph.add("right_relu", Activation(kind="relu"), y)
     x = graph.add("sum6", Add(), x, y)
     x = graph.add("sum6_relu6", Activation(kind="relu6"), x)
     x = graph.add("pool", GlobalPool(), x)
@@ -69,7 +72,7 @@ def small_network():
 
 SMALL = small_network()
 STEM = OpSignature("conv", 33, 32, 3, 8, 3, 2, "none")
-SIDE = OpSignature("conv", 5, 4, 16, 16, 3, 1, "none")
+SIDE = OpSignature("conv", 5, 4, 16, 16, 3, 1, "relu")
 WIDE = OpSignature("depthwise", 17, 16, 8, 24, 3, 2, "none")
 GATE = OpSignature("hard_sigmoid", 1, 1, 36, 36, 0, 0, "none")
 SUM = OpSignature("add", 17, 16, 8, 8, 0, 0, "relu")

@@ -36,7 +36,8 @@ def search(place: Path, deploy: str) -> Path:
     out = place / deploy
     if not out.exists():
         arguments = [
-            *("search", "--target", "pixel4-cpu1-int8", "--budget", "9ms", "--budget", "3MB"),
+            *("search", "--target", "arm", "--dtype", "int8"),
+            *("--budget", "9ms", "--budget", "3MB"),
             *("--space", str(place / "small.toml"), "--data", f"folder:{place / 'pictures'}"),
             *("--recipe", str(place / "short.toml"), "--trials", "2", "--finalists", "1"),
             *("--seeds", "2", "--workers", "1", "--deploy", deploy, "--out", str(out), "--json"),
