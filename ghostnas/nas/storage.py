@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import optuna
@@ -159,9 +160,9 @@ class Heartbeat:
         self._study = study
         self._lock = threading.Lock()
         self._trials: set[int] = set()
-        self._heard: dict[
-            int, tuple[int, float]
-        ] = {}  # counter and when it last changed, by number
+        # Each trial's counter and when it last changed, by its number. A thread listens, so that
+        # it does not matter how long the search's own steps take.
+        self._heard: dict[int, tuple[int, float]] = {}
         self._count = 0
         self._listened = time.monotonic()
         self._ended = threading.Event()
@@ -181,21 +182,28 @@ class Heartbeat:
         """The running trials of other processes that were not heard of for `GRACE_S` seconds, as
         far as this process has listened. While the database is gone, nobody can be heard.
         """
+        with self._lock:
+            now = time.monotonic()
+            long = {number for number, (_, since) in self._heard.items() if now - since > GRACE_S}
+        running = (
+            self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if long else ()
+        )
+        return [trial for trial in running if trial.number in long]
+
+    def _listen(self) -> None:
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        now, found = time.monotonic(), []
-        if now - self._listened > GRACE_S / 2:
-            self._heard.clear()
-        self._listened = now
-        for trial in running:
-            with self._lock:
-                if trial._trial_id in self._trials:
-                    continue
-            count = int(trial.system_attrs.get(BEAT, 0))
-            before, since = self._heard.get(trial.number, (-1, now))
-            self._heard[trial.number] = (count, since if count == before else now)
-            if count == before and now - since > GRACE_S:
-                found.append(trial)
-        return found
+        with self._lock:
+            now = time.monotonic()
+            if now - self._listened > GRACE_S / 2:
+                self._heard.clear()
+            self._listened = now
+            heard = {}
+            for trial in running:
+                if trial._trial_id not in self._trials:
+                    count = int(trial.system_attrs.get(BEAT, 0))
+                    before, since = self._heard.get(trial.number, (-1, now))
+                    heard[trial.number] = (count, since if count == before else now)
+            self._heard = heard
 
     def end(self) -> None:
         self._ended.set()
@@ -213,6 +221,8 @@ class Heartbeat:
                     continue  # another process has closed it
                 except (StorageInternalError, SQLAlchemyError):
                     break  # the search itself meets the error too, and reports it
+            with suppress(StorageInternalError, SQLAlchemyError):
+                self._listen()
 
     def _beat(self, trial_id: int) -> None:
         self._study._storage.set_trial_system_attr(trial_id, BEAT, self._count)

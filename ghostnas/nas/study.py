@@ -232,6 +232,7 @@ class _Mine:
         self._study, self._screened = study, screened
         self._heartbeat = Heartbeat(study)
         self._unfinished: dict[int, optuna.Trial] = {}
+        self._unnamed: set[int] = set()  # others' trials that were waited for in vain
         self.running: dict[Future[float], tuple[optuna.Trial, Arch, float]] = {}
 
     def begin(self, space: Space, submit: Submit, trials: int) -> bool:
@@ -333,7 +334,10 @@ class _Mine:
             for number, arch_id in earlier.items():
                 if arch_id == arch.id:
                     return number
-            if None not in earlier.values() or time.monotonic() > until:
+            unnamed = {number for number, arch_id in earlier.items() if arch_id is None}
+            if time.monotonic() > until:
+                self._unnamed |= unnamed  # its process died
+            if unnamed <= self._unnamed:
                 return None
             time.sleep(NAMING_POLL_S)
 

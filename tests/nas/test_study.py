@@ -393,6 +393,8 @@ def test_a_second_process_leaves_the_running_trials_of_the_first_alone(storage):
 
 def test_a_trial_whose_process_sends_no_heartbeat_is_closed_and_tried_again(storage, monkeypatch):
     monkeypatch.setattr(storage_module, "GRACE_S", 1)
+    monkeypatch.setattr(storage_module, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(study, "HEARTBEAT_S", 0.2)
     dead = opened(storage, private=False, searched=TINY)
     left = left_running(dead)
     ids = run(opened(storage, private=False, searched=TINY), 3, searched=TINY)
@@ -400,6 +402,17 @@ def test_a_trial_whose_process_sends_no_heartbeat_is_closed_and_tried_again(stor
     assert states(dead).count("FAIL") == 1
     [again] = [each for each in dead.get_trials() if study.RETRY_OF in each.user_attrs]
     assert (again.user_attrs[study.RETRY_OF], again.params) == (left.number, left.params)
+
+
+def test_a_trial_left_without_a_network_holds_up_nobody_for_long(storage, monkeypatch):
+    monkeypatch.setattr(storage_module, "GRACE_S", 2)
+    monkeypatch.setattr(storage_module, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(study, "NAMING_S", 1.5)  # each wait is long beside the grace period
+    dead = opened(storage, private=False)
+    asked(dead)
+    began = opened(storage, private=False)
+    assert len(run(began, 6)) == 6
+    assert states(began).count("FAIL") == 1  # it was closed though the search was busy waiting
 
 
 def test_a_trial_that_another_process_closed_stays_closed(storage):
