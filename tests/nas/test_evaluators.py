@@ -19,6 +19,7 @@ from ghostnas.errors import TrainingError
 from ghostnas.ir import cost, weights
 from ghostnas.nas import evaluators, zero_cost
 from ghostnas.nas.evaluators import SCORED_PICTURES, SCORERS, EvaluatorPool, recorded
+from ghostnas.nas.rungs import go_on
 from ghostnas.networks.arch import Arch, Head, Stage, Stem, load, lower
 from ghostnas.networks.blocks import GhostBlock
 from ghostnas.training import recipe, splits
@@ -94,8 +95,8 @@ def test_unreadable_images_are_named_in_a_score(
     folder = write_pictures(tmp_path)
     monkeypatch.setattr(image_folder, "BYTES_IN_MEMORY", 0)
     in_files = splits.split(datasets.load(f"folder:{folder}"), SHORT)
-    monkeypatch.setattr(evaluators, "_split", in_files, raising=False)
-    monkeypatch.setattr(evaluators, "_recipe", SHORT, raising=False)
+    monkeypatch.setattr(evaluators, "_splits", {SHORT: in_files}, raising=False)
+    monkeypatch.setattr(evaluators, "_recipes", (SHORT, SHORT), raising=False)
     damaged = [in_files.validation.paths[0], in_files.test.paths[0]]
     for each in damaged:
         each.write_bytes(b"no picture")
@@ -192,7 +193,7 @@ def test_a_network_that_kills_every_worker_fails_and_the_others_continue(tmp_pat
     pool = EvaluatorPool(f"folder:{write_pictures(tmp_path)}", SHORT, 2, "macs")
     try:
         with pytest.raises(TrainingError, match=r"died 2 times.*--workers"):
-            pool._threads.submit(pool._run, TINY, os._exit, 1).result()
+            pool._threads.submit(pool._run, TINY, go_on, os._exit, 1).result()
         assert pool.submit(TINY, 1).result() > 0
     finally:
         pool.close()
