@@ -23,7 +23,7 @@ import numpy as np
 
 from ghostnas.arrays import Array
 from ghostnas.errors import InputError
-from ghostnas.latency.op_signature import NONLINEARITIES, OpSignature, weight_count
+from ghostnas.latency.op_signature import NONLINEARITIES, OpSignature, taps_of, weight_count
 
 ROUNDS = 20  # of reweighting, towards absolute errors
 LEAST_RESIDUAL = 0.02  # below which all errors weigh alike
@@ -146,7 +146,7 @@ def work(op: OpSignature, dtype: str) -> Work:
     units = _UNITS[dtype]
     pixels = _output_pixels(op)
     read, written = op.height * op.width * op.in_channels, pixels * op.out_channels
-    taps = max(op.kernel, 1) ** 2
+    taps = taps_of(op)
     padding = (op.height + op.kernel - 1) * (op.width + op.kernel - 1) * op.in_channels
     copied = float(read + padding) if units.padded and op.kernel > 1 else 0.0
     if op.op == "dense" or (op.op == "conv" and pixels == 1):
@@ -162,7 +162,7 @@ def work(op: OpSignature, dtype: str) -> Work:
             + units.written * written,
             elementwise=copied,
         )
-    if op.op == "depthwise":
+    if op.op in ("depthwise", "strip"):
         macs = pixels * _up(op.out_channels, 4) * taps
         macs *= units.large_window if taps > LARGEST_WINDOW else 1
         return Work(
@@ -180,8 +180,18 @@ def work(op: OpSignature, dtype: str) -> Work:
         return Work(elementwise=units.tap * written * taps)
     if op.op in NONLINEARITIES and pixels == 1:
         return Work()
-    maps = {"add": 2 * read + written, "concat": 2 * written}.get(op.op, read + written)
-    return Work(elementwise=units.elementwise[op.op] * maps)
+    if op.op == "channelconv":  # a window over a row of single numbers
+        return Work(depthwise=written * taps, weights=weight_count(op))
+    maps = {
+        "add": 2 * read + written,
+        "product": 2 * read + written,
+        "concat": 2 * written,
+        # Copied four times side by side, then moved to its place.
+        "upsample": 4 * read + 2 * written,
+    }.get(op.op, read + written)
+    # Of these no phone's times are known: they move maps as their relatives do.
+    known = {"product": "multiply", "upsample": "concat"}.get(op.op, op.op)
+    return Work(elementwise=units.elementwise[known] * maps)
 
 
 def total(ops: Iterable[OpSignature], dtype: str) -> Array:
