@@ -11,7 +11,8 @@ from ghostnas.latency import table
 from ghostnas.latency.predictor import Predictor
 from ghostnas.nas import results
 from ghostnas.nas.constraints import Accuracies, Candidate
-from ghostnas.nas.results import choose, pareto_front
+from ghostnas.nas.pareto import front
+from ghostnas.nas.results import choose
 from ghostnas.networks import zoo
 from ghostnas.networks.arch import lower
 
@@ -101,10 +102,11 @@ def row(trial, score, latency_ms, macs=1):
 
 
 def test_a_front_keeps_one_of_equal_trials():
-    assert [each["trial"] for each in pareto_front([row(0, 0.5, 10), row(1, 0.5, 10)])] == [0]
+    equal = [row(0, 0.5, 10), row(1, 0.5, 10)]
+    assert [each["trial"] for each in front(equal, ["latency"])] == [0]
 
 
 def test_a_front_depends_on_score_and_latency_alone():
     rows = [row(0, 0.5, 10, macs=9), row(1, 0.6, 12), row(2, 0.4, 11, macs=1), row(3, 0.6, 13)]
-    assert [each["trial"] for each in pareto_front(rows)] == [0, 1]
-    assert [each["trial"] for each in pareto_front(rows[::-1])] == [0, 1]
+    assert [each["trial"] for each in front(rows, ["latency"])] == [0, 1]
+    assert [each["trial"] for each in front(rows[::-1], ["latency"])] == [0, 1]
