@@ -181,9 +181,9 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
         )
         with closing(pool), closing(_Run(prepared, folder, pool, say)) as run:
             try:
+                run.open(url)
                 run.describe()
                 run.screen()
-                run.open(url)
                 run.trials()
                 return run.concluded_elsewhere() or run.conclude()
             except (StorageInternalError, SQLAlchemyError) as error:
@@ -204,9 +204,11 @@ class _Run:
         self._url = ""
         self._presence: concluding.Presence | None = None  # in a study that others may share
         self._study: optuna.Study
-        self._sampler: samplers.FeasibleSampler
         self._screened: Mapping[samplers.Key, Mapping[str, float]] = {}
         self._feasible = prepared.constraints.feasible(prepared.space)
+        self._sampler: samplers.FeasibleSampler = samplers.RandomFeasible(
+            self._feasible, self._settings.seed
+        )
 
     def describe(self) -> None:
         """Say what the search chooses from, and on what."""
@@ -240,8 +242,10 @@ class _Run:
         )
 
     def screen(self) -> None:
-        """Score networks without training, where the sampler learns from such scores."""
-        settings = self._settings
+        """Score networks without training, where the sampler learns from such scores, and give the
+        study its sampler.
+        """
+        prepared, settings = self._prepared, self._settings
         if settings.screened and settings.sampler == "surrogate" and settings.scorer == TRAIN:
             self._screened = screening.screen(
                 self._feasible,
@@ -253,11 +257,6 @@ class _Run:
                 self._folder / SCREENED_FILE,
                 self._say,
             )
-
-    def open(self, url: str) -> None:
-        """Open the study, create it if it is new, and keep the settings in the run folder."""
-        prepared, settings = self._prepared, self._settings
-        self._url = url
         if settings.sampler == "surrogate":
             self._sampler = samplers.SurrogateSampler(
                 self._feasible,
@@ -269,12 +268,18 @@ class _Run:
             )
         else:
             self._sampler = samplers.create(settings.sampler, self._feasible, settings.seed)
+        self._study.sampler = self._sampler
+
+    def open(self, url: str) -> None:
+        """Open the study, create it if it is new, and keep the settings in the run folder."""
+        prepared, settings = self._prepared, self._settings
+        self._url = url
         searched, utilization = prepared.space, prepared.constraints.utilization
         me = _member(self._folder) if settings.storage else None
         self._study = study.open_study(
             url,
             prepared.remembered(),
-            self._sampler,
+            self._sampler,  # until the screening is done
             feasible.published(searched, utilization) or prepared.smallest,
             halving=settings.halving,
             rungs=self._rungs,
