@@ -1,6 +1,6 @@
 """ghostnas: for one device and one budget, the best GhostNet, trained and exported.
 
-What the commands do, as functions of Python: `search`, `pick`, `train`, `evaluate`, `export`,
+What the commands do, as functions of Python: `search`, `pick`, `train`, `supernet`, `evaluate`, `export`,
 `show`, `predict_latency`, `build_table`, `check_table`, `calibrate_table`, `import_table`,
 `list_targets`, `load_blocks`, `load_network`, `load_space`, `load_data`, `ghostify`, `paper_table`,
 `paper_figures`, `paper_seeds`, `paper_page`; `DeviceOptions` says how to measure on a device. Each
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         predict_latency,
         search,
         show,
+        supernet,
         train,
     )
     from ghostnas.errors import GhostnasError
@@ -74,6 +75,7 @@ __all__ = [
     "predict_latency",
     "search",
     "show",
+    "supernet",
     "train",
 ]
 _TYPES = {

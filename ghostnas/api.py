@@ -285,6 +285,101 @@ def train(
     return run.start(arch, how, settings, machine, folder, progress)
 
 
+def supernet(
+    space: str | None = None,
+    *,
+    out: Place,
+    data: str | None = None,
+    recipe: str | None = None,
+    resume: bool = False,
+    networks: int | None = None,
+    target: str | None = None,
+    budget: str | Sequence[str] | None = None,
+    deploy: str | None = None,
+    resolution: int | None = None,
+    seed: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    workers: int | None = None,
+    checkpoint_every: float = 60.0,
+    strict: bool = False,
+    progress: Say = silent,
+) -> dict[str, Any]:
+    """Train weights once for all networks of a space; returns the contents of ``result.json``.
+
+    >>> trained = ghostnas.supernet("small.toml", data="folder:images", recipe="short.toml",
+    ...     out="shared")
+    >>> 0 <= trained["accuracy"] <= 1
+    True
+
+    Args:
+        space: its name or a ``.toml`` file; none with `resume`.
+        networks: how many each step trains; by default 4, or as many as a number has options where
+            none is nested.
+        target, budget: if given, only networks within the budget are trained.
+        deploy, resolution: what budgets refer to, as in `search`.
+        checkpoint_every: seconds between checkpoints.
+
+    Raises:
+        InputError: an argument is invalid.
+        BudgetError: nothing in the space meets the budgets.
+        TrainingError: it cannot continue; the last good state is kept in `out`.
+    """
+    from ghostnas.nas import supernet as running
+    from ghostnas.training import recipe as recipes
+    from ghostnas.training.proxy_network import PUBLISHED
+    from ghostnas.training.run import Machine
+    from ghostnas.training.supernet import Settings
+
+    folder = Path(out)
+    _check_folder(folder)
+    _check_counts(threads=threads, workers=workers)
+    machine = Machine(device=device, workers=_workers(workers), interval_s=checkpoint_every)
+    budgets = (budget,) if isinstance(budget, str) else tuple(budget or ())
+    if resume:
+        settled = {
+            "SPACE": space,
+            "--data": data,
+            "--recipe": recipe,
+            "--networks": networks,
+            "--target": target,
+            "--budget": budgets or None,
+            "--deploy": deploy,
+            "--resolution": resolution,
+            "--seed": seed,
+            "--epochs": epochs,
+            "--batch-size": batch_size,
+            "--strict": strict or None,
+            "--threads": threads,
+        }
+        if given := [name for name, value in settled.items() if value is not None]:
+            raise InputError(f"--resume continues the training in --out; leave {given[0]} out")
+        return running.resume(machine, folder, progress)
+    if space is None or data is None:
+        raise InputError(f"a supernet needs {'SPACE' if space is None else '--data'}")
+    if bool(budgets) != (target is not None):
+        raise InputError(f"a supernet with --{'budget' if budgets else 'target'} needs the other")
+    recipe_name = recipe or "supernet"
+    _check_names({"space": space, "data": data, "recipe": recipe_name, "budgets": budgets})
+    how = recipes.change(recipes.load(recipe_name), epochs=epochs, batch_size=batch_size)
+    settings = Settings(
+        space=space,
+        data=data,
+        recipe_name=recipe_name,
+        networks=networks or 0,
+        target=_variant(target, None, None) or "",
+        budgets=budgets,
+        deploy=deploy or PUBLISHED,
+        resolution=resolution or 0,
+        seed=seed or 0,
+        strict=strict,
+        threads=threads or 0,
+    )
+    return running.start(settings, how, machine, folder, progress)
+
+
 def evaluate(
     model: Place,
     *,

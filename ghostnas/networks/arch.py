@@ -109,14 +109,22 @@ def lower(arch: Arch) -> Graph:
     graph = Builder((3, arch.resolution, arch.resolution))
     strides = _running_strides(arch)
     x = _add_stem(graph, arch.stem, next(strides))
-    group = 0
+    *names, head = block_names(arch)
+    blocks = [block for stage in arch.stages for block in stage.blocks]
+    for name, block in zip(names, blocks, strict=True):
+        x = block.build(graph, x, name, next(strides))
+    _add_head(graph, x, arch.head, head, arch.classes)
+    return graph.build()
+
+
+def block_names(arch: Arch) -> list[str]:
+    """What the nodes of each block are named under, and at last those of the head."""
+    names, group = [], 0
     for stage in arch.stages:
         for blocks in (stage.blocks[:1], stage.blocks[1:]):
-            for index, block in enumerate(blocks):
-                x = block.build(graph, x, f"blocks.{group}.{index}", next(strides))
+            names += [f"blocks.{group}.{index}" for index in range(len(blocks))]
             group += bool(blocks)
-    _add_head(graph, x, arch.head, f"blocks.{group}.0", arch.classes)
-    return graph.build()
+    return [*names, f"blocks.{group}.0"]
 
 
 def parts(arch: Arch) -> list[Part]:

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
-from ghostnas.networks.arch import Head, Stem
-from ghostnas.networks.blocks import Block
-from ghostnas.networks.space import WHOLE, Space, Value, Walk
+from ghostnas.errors import InputError
+from ghostnas.networks.arch import Arch, Head, Stem
+from ghostnas.networks.blocks import BLOCK_TYPES, Block
+from ghostnas.networks.space import WHOLE, Params, Space, Value, Walk
 
 T = TypeVar("T")
+# Which options of a number, by its name, are looked at.
+Narrowed: TypeAlias = Callable[[str, Sequence[Any]], Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,7 @@ class _Unknown(Exception):  # noqa: N818 - leads the exploration, nothing went w
 
 def explore(
     build: Callable[[Callable[[str, Sequence[Any]], Any]], T],
+    narrowed: Narrowed = lambda name, options: options,
 ) -> Iterator[tuple[dict[str, Value], T]]:
     """Everything that `build(pick)` can build, with what it asked `pick` for, each setting once.
 
@@ -59,7 +63,8 @@ def explore(
         try:
             built = build(pick)
         except _Unknown as unknown:
-            waiting += [{**params, unknown.name: value} for value in reversed(unknown.options)]
+            options = narrowed(unknown.name, unknown.options)
+            waiting += [{**params, unknown.name: value} for value in reversed(options)]
         else:
             yield params, built
 
@@ -101,6 +106,63 @@ def heads(space: Space, whole: Mapping[str, Value]) -> list[Setting[Head]]:
     """The head's settings, given those of the whole."""
     found = explore(lambda pick: Walk(space, _given(whole, pick)).head())
     return [Setting(params=params, built=head, width=0.0) for params, head in found]
+
+
+def settings_of(space: Space, arch: Arch) -> Params:
+    """The settings of a space whose network has the same stem, blocks and head as `arch`, whatever
+    its resolution and classes.
+
+    Raises:
+        InputError: the space has no such network.
+    """
+    if "resolution" in space.choices:
+        space = space.pin(resolution=space.choices["resolution"][0])
+    blocks = tuple(block for stage in arch.stages for block in stage.blocks)
+    for whole in wholes(space):
+        for stem in stems(space, whole):
+            if stem.built == arch.stem:
+                for params in _matching(space, whole, 1, stem.width, arch.stem.channels, blocks):
+                    for head in heads(space, whole):
+                        if head.built == arch.head:
+                            return {**whole, **stem.params, **params, **head.params}
+    raise InputError(f"network {arch.id} is not one of space {space.name}")
+
+
+def _matching(
+    space: Space,
+    whole: Mapping[str, Value],
+    group: int,
+    width: float,
+    channels: int,
+    blocks: tuple[Block, ...],
+) -> Iterator[Params]:
+    """Settings of the groups from `group` on that build exactly these blocks."""
+    if group > space.groups or not blocks:
+        if group > space.groups and not blocks:
+            yield {}
+        return
+
+    def narrowed(name: str, options: Sequence[Any]) -> Sequence[Any]:
+        match name.rpartition(".")[2]:
+            case "block":
+                return [o for o in options if BLOCK_TYPES[o.split()[0]] is type(blocks[0])]
+            case "width":
+                walk = Walk(space, _given(whole, lambda name, options: options[0]))
+                return [o for o in options if walk.scale(o) == blocks[0].out_channels]
+            case "depth":
+                return [o for o in options if o <= len(blocks)]
+            case _:
+                return options
+
+    found = explore(
+        lambda pick: Walk(space, _given(whole, pick)).group(f"group{group}", width, channels),
+        narrowed,
+    )
+    for params, (built, out_width) in found:
+        if tuple(built) == blocks[: len(built)]:
+            out_channels, rest = built[-1].out_channels, blocks[len(built) :]
+            for later in _matching(space, whole, group + 1, out_width, out_channels, rest):
+                yield {**params, **later}
 
 
 def _given(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from ghostnas.arrays import Array
 from ghostnas.backends import torch_convolutions
 from ghostnas.backends.torch_module import Net, load_weights, weights_of
 from ghostnas.data.loader import normaliser
@@ -36,49 +38,62 @@ OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate", "alloc_
 Teacher: TypeAlias = Callable[[Tensor], Tensor]
 
 
-class Learner:
-    """What changes from step to step: the network, its optimizer, its average and its health.
+class Losses(NamedTuple):
+    """What one forward pass gave: the loss that is learned, the cross-entropy alone, without a
+    teacher's part, and the logits.
+    """
+
+    loss: Tensor
+    own: Tensor
+    logits: Tensor
+
+
+class Learner(ABC):
+    """What changes from step to step: weights, their optimizer, their average and their health.
 
     Args:
+        net: what is trained.
         world: the processes that share each batch.
-        initial: weights to start from; missing ones are drawn from `seed`.
-        teacher: a network to distill from, as the recipe says.
     """
 
     def __init__(
         self,
-        graph: Graph,
+        net: nn.Module,
+        classes: int,
         recipe: Recipe,
         seed: int,
         preprocessing: Preprocessing,
         world: World,
-        initial: Weights | None,
-        teacher: Teacher | None,
     ) -> None:
         self.step = 0
-        self.health = Health(classes=graph.output_shape[0])
-        self.net = fresh(graph, seed)
-        if initial is not None:
-            load_weights(self.net, {**weights_of(self.net), **initial})
+        self.health = Health(classes=classes)
+        self.net = net
         self.net.to(world.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        if recipe.mixed_precision and torch_convolutions.native_bfloat16():
-            torch_convolutions.use_bfloat16(self.net)
+        self.bfloat16 = recipe.mixed_precision and torch_convolutions.native_bfloat16()
         if world.size > 1:
             synchronise(self.net)
         self._optimizer = _optimizer(self.net, recipe)
         self._average = _average(self.net, recipe)
-        self._forward = _forward(self.net, recipe, world)
         self._normalise = normaliser(preprocessing, world.device)
-        self._recipe, self._seed, self._world, self._teacher = recipe, seed, world, teacher
+        self._recipe, self._seed, self._world = recipe, seed, world
 
     @property
+    @abstractmethod
     def result(self) -> Net:
-        """The network that the training is evaluated on and returns."""
-        if self._average is None:
-            return self.net
-        module = self._average.module
-        assert isinstance(module, Net)
-        return module
+        """The network that the training is evaluated on, now."""
+
+    @abstractmethod
+    def weights(self) -> dict[str, Array]:
+        """What the training returns."""
+
+    @abstractmethod
+    def _gradients(self, images: Tensor, labels: Tensor) -> Losses:
+        """Add a step's gradients to those of the weights."""
+
+    @property
+    def learned(self) -> nn.Module:
+        """What has learned: the average of the weights if the recipe has one."""
+        return self.net if self._average is None else self._average.module
 
     def learn(self, images: Tensor, labels: Tensor, learning_rate: float) -> None:
         """One step: uint8 images (n, 3, height, width) and labels (n,)."""
@@ -87,14 +102,8 @@ class Learner:
             torch.manual_seed(int(drawn.generate_state(1)[0]))
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        mixed = self._recipe.mixed_precision and self._world.device.type == "cuda"
-        with torch.autocast("cuda", torch.bfloat16, enabled=mixed):
-            logits = self._forward(self._normalise(images)).float()
-        smoothing = self._recipe.label_smoothing
-        own = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        loss = own if self._teacher is None else self._taught(own, logits, self._teacher(images))
         self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss, own, logits = self._gradients(images, labels)
         if self._recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.net.parameters(), self._recipe.clip_norm)
         self._optimizer.step()
@@ -102,6 +111,26 @@ class Learner:
             self._average.update_parameters(self.net)
         self.step += 1
         self.health.add(self.step, loss.detach(), own.detach(), logits.detach(), labels)
+
+    def _losses(
+        self,
+        forward: Callable[[Tensor], Tensor],
+        images: Tensor,
+        labels: Tensor,
+        answers: Tensor | None,
+    ) -> Losses:
+        """Of a forward pass, and if there are a teacher's `answers`, of the distance to them.
+
+        Args:
+            images: normalised.
+        """
+        mixed = self._recipe.mixed_precision and self._world.device.type == "cuda"
+        with torch.autocast("cuda", torch.bfloat16, enabled=mixed):
+            logits = forward(images).float()
+        smoothing = self._recipe.label_smoothing
+        own = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        loss = own if answers is None else self._taught(own, logits, answers)
+        return Losses(loss, own, logits)
 
     def _taught(self, own: Tensor, logits: Tensor, answers: Tensor) -> Tensor:
         """The loss combined with the distance to the teacher's logits, both softened."""
@@ -135,6 +164,50 @@ class Learner:
         """
         if not all(bool(tensor.isfinite().all()) for tensor in self.net.state_dict().values()):
             raise TrainingError(f"step {self.step} left weights that are not finite")
+
+
+class NetLearner(Learner):
+    """One network that learns.
+
+    Args:
+        initial: weights to start from; missing ones are drawn from `seed`.
+        teacher: a network to distill from, as the recipe says.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        recipe: Recipe,
+        seed: int,
+        preprocessing: Preprocessing,
+        world: World,
+        initial: Weights | None,
+        teacher: Teacher | None,
+    ) -> None:
+        net = fresh(graph, seed)
+        if initial is not None:
+            load_weights(net, {**weights_of(net), **initial})
+        super().__init__(net, graph.output_shape[0], recipe, seed, preprocessing, world)
+        if self.bfloat16:
+            torch_convolutions.use_bfloat16(net)
+        self._forward = _forward(net, recipe, world)
+        self._teacher = teacher
+
+    @property
+    def result(self) -> Net:
+        """As `Learner.result`."""
+        assert isinstance(self.learned, Net)
+        return self.learned
+
+    def weights(self) -> dict[str, Array]:
+        """As `Learner.weights`."""
+        return weights_of(self.result)
+
+    def _gradients(self, images: Tensor, labels: Tensor) -> Losses:
+        answers = None if self._teacher is None else self._teacher(images)
+        losses = self._losses(self._forward, self._normalise(images), labels, answers)
+        losses.loss.backward()  # type: ignore[no-untyped-call]
+        return losses
 
 
 class Health:
@@ -186,7 +259,7 @@ class Health:
         self.sums[:4] = [0.0] * 4
 
 
-def _optimizer(net: Net, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     decayed = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim == 1]
     groups = [
@@ -201,7 +274,7 @@ def _optimizer(net: Net, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
-def _average(net: Net, recipe: Recipe) -> AveragedModel | None:
+def _average(net: nn.Module, recipe: Recipe) -> AveragedModel | None:
     """A moving average of weights and statistics that forgets its first steps: without that, a
     training of three epochs returned weights close to its initial ones.
     """
@@ -221,13 +294,7 @@ def _average(net: Net, recipe: Recipe) -> AveragedModel | None:
 
 def _forward(net: Net, recipe: Recipe, world: World) -> Callable[[Tensor], Tensor]:
     """The network as a step runs it: with dropout, compiled, over processes, as requested."""
-    if recipe.dropout:
-        last = [node.name for node in net.graph.nodes if isinstance(node.op, Dense)][-1]
-
-        def drop(module: nn.Module, inputs: Any) -> Any:
-            return F.dropout(inputs[0], recipe.dropout, module.training)
-
-        net.get_submodule(last).register_forward_pre_hook(drop)
+    drop_out(net, recipe)
     forward: nn.Module = net
     if world.size > 1:
         ids = [world.device.index] if world.device.type == "cuda" else None
@@ -237,6 +304,18 @@ def _forward(net: Net, recipe: Recipe, world: World) -> Callable[[Tensor], Tenso
     if recipe.compile and world.device.type == "cuda":
         forward.compile()
     return forward
+
+
+def drop_out(net: Net, recipe: Recipe) -> None:
+    """Have a network drop features before its classifier while it trains, as the recipe says."""
+    if not recipe.dropout:
+        return
+    last = [node.name for node in net.graph.nodes if isinstance(node.op, Dense)][-1]
+
+    def drop(module: nn.Module, inputs: Any) -> Any:
+        return F.dropout(inputs[0], recipe.dropout, module.training)
+
+    net.get_submodule(last).register_forward_pre_hook(drop)
 
 
 @contextmanager

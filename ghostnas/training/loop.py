@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ghostnas.arrays import Array
-from ghostnas.backends.torch_module import Net, weights_of
+from ghostnas.backends.torch_module import Net
 from ghostnas.data.augmentation import Augmentation, PaddedCrop, ResizedCrop, augment
 from ghostnas.data.images import Source
 from ghostnas.data.loader import normaliser, test_batches, train_batches
@@ -23,7 +23,7 @@ from ghostnas.ir.preprocessing import Preprocessing
 from ghostnas.training import checkpoint
 from ghostnas.training.checkpoint import Keeper
 from ghostnas.training.distributed import World
-from ghostnas.training.learner import Learner, Teacher, memory_errors
+from ghostnas.training.learner import Learner, NetLearner, Teacher, memory_errors
 from ghostnas.training.recipe import Recipe
 
 EVALUATION_BATCH = 250
@@ -113,6 +113,7 @@ def train(
     task: Task,
     report: Callable[[Progress], None] = lambda progress: None,
     execution: Execution = ALONE,
+    new_learner: Callable[[Task, World], Learner] | None = None,
 ) -> Trained:
     """Train the task's network and say how it does on the held-out images.
 
@@ -121,6 +122,7 @@ def train(
 
     Args:
         report: called after each step (on CUDA, each 20th and each epoch's last).
+        new_learner: what learns, if not the network alone.
 
     Raises:
         TrainingError: the loss is not a finite number or grows, or there is not enough memory.
@@ -131,7 +133,7 @@ def train(
     plan = _plan(task)
     accuracy: float | None = None
     with memory_errors(recipe.batch_size):
-        learner = _learner(task, execution)
+        learner = _learner(task, execution, new_learner or _net_learner)
         clock = _Clock(plan, learner.step)
         while learner.step < plan.steps:
             epoch = learner.step // plan.steps_an_epoch
@@ -156,7 +158,7 @@ def train(
         if accuracy is None:  # nothing was left to do
             accuracy = _accuracy(learner, task, execution)
     seconds = time.perf_counter() - started
-    return Trained(weights=weights_of(learner.result), accuracy=accuracy, seconds=seconds)
+    return Trained(weights=learner.weights(), accuracy=accuracy, seconds=seconds)
 
 
 def evaluate(
@@ -285,12 +287,18 @@ def _progress(
     )
 
 
-def _learner(task: Task, execution: Execution) -> Learner:
-    """The network as it begins: as the keeper has it, in all processes, or new."""
-    world, keeper = execution.world, execution.keeper
-    learner = Learner(
+def _net_learner(task: Task, world: World) -> Learner:
+    return NetLearner(
         task.graph, task.recipe, task.seed, task.preprocessing, world, task.initial, task.teacher
     )
+
+
+def _learner(
+    task: Task, execution: Execution, new: Callable[[Task, World], Learner]
+) -> Learner:
+    """What learns, as it begins: as the keeper has it, in all processes, or new."""
+    world, keeper = execution.world, execution.keeper
+    learner = new(task, world)
     if kept := world.from_first(keeper.read() if keeper and world.first else None):
         learner.restore(checkpoint.from_bytes(kept, "the checkpoint"))
     return learner

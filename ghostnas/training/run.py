@@ -163,7 +163,7 @@ class _Training:
         if world.first:
             for left in self._folder.glob(f".{CHECKPOINT}.*"):  # by a kill while writing
                 left.unlink()
-        curve = _Curve(self._folder / "curve.csv", self._say) if world.first else None
+        curve = Curve(self._folder / "curve.csv", self._say) if world.first else None
         task = Task(
             graph=self._graph,
             train=pictures.train,
@@ -198,7 +198,7 @@ class _Training:
             "test_pictures": len(pictures.test) - unread_in_all,
             "seed": settings.seed,
             "seconds": round(curve.seconds if curve else trained.seconds, 1),
-            "hardware": _hardware(world),
+            "hardware": hardware(world),
         }
         for line in images.skipped_lines({**self._skipped, **unread}.values()):
             self._say(line)
@@ -225,7 +225,7 @@ class _Training:
         return accuracy, unread
 
 
-class _Curve:
+class Curve:
     """curve.csv, one row per epoch, including those of earlier processes; and progress lines."""
 
     COLUMNS = (
@@ -350,7 +350,7 @@ def _teacher(file: str, pictures: Split, device: torch.device, say: Say) -> Teac
     return answer
 
 
-def _hardware(world: World) -> str:
+def hardware(world: World) -> str:
     if world.device.type == "cuda":
         name = torch.cuda.get_device_name(world.device)
         return f"{world.size} x {name}" if world.size > 1 else name

@@ -1,15 +1,22 @@
-"""Initial weights for a network from those of another: whatever fits is taken. Trains nothing.
+"""Which part of one network's weights another takes: index maps, and what is made of them. Trains
+nothing.
 
 A layer takes the first channels of the layer of the same name. Which inputs belong to them follows
 from the graph: a Ghost module's output is its primary maps and then its cheap ones, so half of its
 channels are the first half of each. A stage takes the first blocks of the stage of its number.
+Kernels are centred.
+
+`fit` takes what it can of any file. `parts` takes everything from arrays that many networks share
+(`ghostnas.training.shared_weights`); channels that one network concatenates are interleaved there,
+so that every width is a prefix of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TypeAlias, assert_never
+from typing import Any, TypeAlias, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +67,19 @@ Layout: TypeAlias = tuple[Run, ...]  # of a node's output, in order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A part of an array.
+
+    Attributes:
+        indices: of its first dimensions, those that are taken, in order.
+        kernel: sizes of the other dimensions, which are centred.
+    """
+
+    indices: tuple[Indices, ...]
+    kernel: Shape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
     """How many arrays of the network were taken whole, in part or not at all, and how many of the
     file's were unused.
@@ -94,32 +114,25 @@ def fit(graph: Graph, weights: Weights, seed: int = 0) -> tuple[dict[str, Array]
     shapes = {key: shape for node in graph.nodes for key, shape in weight_shapes(node).items()}
     matched = block_matching.match(weights, shapes)
     source = {
-        key: matched[key]
+        key: matched[key].shape
         for node in graph.nodes
         for key, shape in weight_shapes(node).items()
-        if key in matched and _could(matched[key], shape, _grouped(node.op))
+        if key in matched and _could(matched[key].shape, shape, _grouped(node.op))
     }
-    # The first walk finds where the Ghost modules' maps are; then the stem, which the first of them
-    # are added to, can take the same channels.
-    layouts = _layouts(graph, source, _layouts(graph, source, None))
+    classifier = set(weight_shapes(graph.nodes[-1]))
     rng = np.random.default_rng(seed)
     arrays: dict[str, Array] = {}
     whole = 0
-    for node, layout in zip(graph.nodes, layouts, strict=True):
-        for key, shape in weight_shapes(node).items():
-            found = source.get(key)
-            if found is None or (node is graph.nodes[-1] and len(found) != shape[0]):
-                continue
-            if isinstance(node.op, ChannelConv):  # one kernel for all channels
-                arrays[key] = np.ascontiguousarray(_centred(found, shape[2:]), np.float32)
-                whole += found.shape == shape
-                continue
-            indices = [_join(layout, len(found))]
-            if isinstance(node.op, Conv | Dense) and not _grouped(node.op):
-                indices += [_join(layouts[node.inputs[0]], size) for size in found.shape[1:2]]
-            if not any((each == NONE).all() for each in indices):
-                arrays[key] = _gathered(found, indices, _fresh(key, shape, rng))
-                whole += found.shape == shape and all(map(_is_all, indices))
+    for key, part in _parts(graph, source, interleaved=False).items():
+        found, shape = matched[key], shapes[key]
+        if key in classifier and len(found) != shape[0]:
+            continue
+        if not part.indices:  # one kernel for all channels
+            arrays[key] = np.ascontiguousarray(_centred(found, part.kernel), np.float32)
+            whole += found.shape == shape
+        elif not any((each == NONE).all() for each in part.indices):
+            arrays[key] = _gathered(found, part.indices, _fresh(key, shape, rng))
+            whole += found.shape == shape and all(map(_is_all, part.indices))
     if not arrays:
         raise InputError(
             f"none of the {len(weights)} arrays fit any of the network's {len(shapes)}"
@@ -128,10 +141,41 @@ def fit(graph: Graph, weights: Weights, seed: int = 0) -> tuple[dict[str, Array]
     return arrays, Fitted(whole=whole, cut=len(arrays) - whole, left=left, unused=unused)
 
 
-def _layouts(graph: Graph, source: Weights, known: list[Layout] | None) -> list[Layout]:
+def parts(graph: Graph) -> dict[str, Part]:
+    """The part that each of a network's arrays is of one that networks of all widths share: key to
+    part. Its indices are a permutation of the first ones.
+    """
+    shapes = {key: shape for node in graph.nodes for key, shape in weight_shapes(node).items()}
+    return _parts(graph, shapes, interleaved=True)
+
+
+def _parts(graph: Graph, source: Mapping[str, Shape], *, interleaved: bool) -> dict[str, Part]:
+    """The parts of another network's arrays, of the shapes in `source`."""
+    # The first walk finds where the Ghost modules' maps are; then the stem, which the first of them
+    # are added to, can take the same channels.
+    layouts = _layouts(graph, source, None, interleaved=interleaved)
+    layouts = _layouts(graph, source, layouts, interleaved=interleaved)
+    found = {}
+    for node, layout in zip(graph.nodes, layouts, strict=True):
+        for key, shape in weight_shapes(node).items():
+            theirs = source.get(key)
+            if theirs is None:
+                continue
+            indices: list[Indices] = []
+            if not isinstance(node.op, ChannelConv):
+                indices.append(_join(layout, theirs[0]))
+            if isinstance(node.op, Conv | Dense) and not _grouped(node.op):
+                indices += [_join(layouts[node.inputs[0]], size) for size in theirs[1:2]]
+            found[key] = Part(indices=tuple(indices), kernel=shape[2:])
+    return found
+
+
+def _layouts(
+    graph: Graph, source: Mapping[str, Shape], known: list[Layout] | None, *, interleaved: bool
+) -> list[Layout]:
     """For each node, which of the other network's channels its output has.
 
-    `known` is the layouts of an earlier walk, if any.
+    `source` is the shapes of the other's arrays; `known` the layouts of an earlier walk, if any.
     """
     readers = graph.consumers()
     layouts: list[Layout] = []
@@ -148,12 +192,16 @@ def _layouts(graph: Graph, source: Weights, known: list[Layout] | None) -> list[
                 if partner is not None and (known or partner < index):
                     layout = (known or layouts)[partner]
                 else:
-                    size = node.shape[0] if found is None else len(found)
+                    size = node.shape[0] if found is None else found[0]
                     layout = (_first(node.shape[0], size),)
             case Concat():
                 layout = tuple(run for each in before for run in each)
+                if interleaved:
+                    layout = _interleaved(layout)
             case Narrow():
                 layout = _narrowed(before[0], node.op)
+                if interleaved:
+                    layout = _ranked(layout[0].indices)
             case Add():
                 layout = before[1]  # the shortcut's channels stay in place
             case BatchNorm() | Affine() | Activation() | Multiply():
@@ -168,18 +216,33 @@ def _layouts(graph: Graph, source: Weights, known: list[Layout] | None) -> list[
     return layouts
 
 
-def _cheap(op: Conv, layout: Layout, found: Array | None) -> Layout:
+def _interleaved(layout: Layout) -> Layout:
+    """The runs as one, each spread evenly over it: of two the channels alternate, and the first n
+    of the whole are about the first n / 2 of each, whatever its width.
+    """
+    share = np.concatenate([run.indices / run.size for run in layout])
+    return _ranked(share)
+
+
+def _ranked(order: npt.NDArray[Any]) -> Layout:
+    """One run, its channels numbered in the order of these numbers; equal ones stay in place."""
+    places = np.empty(len(order), np.intp)
+    places[np.argsort(order, kind="stable")] = np.arange(len(order))
+    return (Run(indices=places, size=len(order)),)
+
+
+def _cheap(op: Conv, layout: Layout, found: Shape | None) -> Layout:
     """A depthwise convolution's maps follow its input; a cheap operation makes several per map."""
     each = op.out_channels // op.in_channels
     if found is None:
         return layout if each == 1 else (_first(op.out_channels, op.out_channels),)
-    their_each = max(1, round(len(found) / sum(run.size for run in layout)))
+    their_each = max(1, round(found[0] / sum(run.size for run in layout)))
     if each == their_each == 1:
         return layout
     maps = np.arange(op.out_channels)
-    inputs, number = _join(layout, len(found) // their_each)[maps // each], maps % each
+    inputs, number = _join(layout, found[0] // their_each)[maps // each], maps % each
     rows = np.where((inputs == NONE) | (number >= their_each), NONE, inputs * their_each + number)
-    return (Run(indices=rows, size=len(found)),)
+    return (Run(indices=rows, size=found[0]),)
 
 
 def _partner(graph: Graph, readers: list[list[int]], index: int) -> int | None:
@@ -193,22 +256,27 @@ def _partner(graph: Graph, readers: list[list[int]], index: int) -> int | None:
                 isinstance(node.op, Multiply) and here != node.inputs[0]
             ):
                 return sum(node.inputs) - here
-            if isinstance(node.op, BatchNorm | Activation):
+            per_channel = isinstance(node.op, BatchNorm | Activation | Upsample)
+            if per_channel or (isinstance(node.op, Conv) and node.op.depthwise and _single(node.op)):
                 reached.append(reader)
     return None
+
+
+def _single(op: Conv) -> bool:
+    return op.in_channels == op.out_channels
 
 
 def _grouped(op: Op) -> bool:
     return isinstance(op, Conv) and op.groups > 1
 
 
-def _could(array: Array, shape: Shape, grouped: bool) -> bool:
+def _could(found: Shape, shape: Shape, grouped: bool) -> bool:
     """Whether an array could be part of one of `shape`: same rank, kernels that can be centred."""
-    if array.ndim != len(shape) or not array.size:
+    if len(found) != len(shape) or 0 in found:
         return False
-    if grouped and array.ndim == 4 and not array.shape[1] == shape[1] == 1:
+    if grouped and len(found) == 4 and not found[1] == shape[1] == 1:
         return False
-    theirs, ours = array.shape[2:], shape[2:]
+    theirs, ours = found[2:], shape[2:]
     if len(set(ours)) > 1:  # one row or one column
         alike = [side == 1 for side in theirs] == [side == 1 for side in ours]
     else:
@@ -216,7 +284,7 @@ def _could(array: Array, shape: Shape, grouped: bool) -> bool:
     return alike and all((a - b) % 2 == 0 for a, b in zip(theirs, ours, strict=True))
 
 
-def _gathered(source: Array, indices: list[Indices], start: Array) -> Array:
+def _gathered(source: Array, indices: Sequence[Indices], start: Array) -> Array:
     """`start`, filled from `source` at the `indices` of the first dimensions."""
     values, new = source[indices[0]], indices[0] == NONE
     if len(indices) > 1:
