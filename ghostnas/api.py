@@ -180,24 +180,40 @@ def pick(
     budget: str | Sequence[str],
     target: str | None = None,
     out: Place | None = None,
+    networks: int | None = None,
+    progress: Say = silent,
 ) -> dict[str, Any]:
     """Of the networks that a search trained or scored, the one expected to be the most accurate
-    within another budget, or on another target. Nothing is trained.
+    within another budget, or on another target; or of a supernet's space, the one that scores best
+    with its part of the weights. Nothing is trained.
 
     >>> ghostnas.pick("run", budget="250KFLOPs")["macs"] <= 250_000
     True
 
     Args:
-        run: folder of the search.
-        out: a .json file to write the architecture to.
+        run: folder of the search, or of a supernet, which needs a `target`.
+        out: a .json file to write the architecture to; the weights that a supernet gives it go
+            beside it.
+        networks: of a supernet's space, how many are scored; 50 by default.
 
     Raises:
-        InputError: an argument is invalid, or the folder holds no search.
-        BudgetError: the search knows no network within the budget.
+        InputError: an argument is invalid, or the folder holds neither.
+        BudgetError: no network that is known, or of the supernet's space, is within the budget.
     """
     from ghostnas.nas import pick as picking
+    from ghostnas.nas import supernet as shared
+    from ghostnas.training.supernet import SETTINGS
 
     budgets = (budget,) if isinstance(budget, str) else tuple(budget)
+    if (Path(run) / SETTINGS).exists():
+        if target is None:
+            raise InputError(f"{run}: is a supernet's; give --target, for which to pick")
+        _check_names({"target": target, "budgets": budgets})
+        file = None if out is None else Path(out)
+        count = shared.SCORED if networks is None else networks
+        return shared.pick(Path(run), budgets, target, file, count, progress)
+    if networks is not None:
+        raise InputError(f"--networks is for a supernet's folder, which {run} is not")
     return picking.pick(Path(run), budgets, target, None if out is None else Path(out))
 
 
@@ -230,6 +246,7 @@ def train(
 
     Args:
         network: its name, a ``.json`` file or a run folder; none with `resume`.
+        init: a file of weights to start from, or ``supernet:DIR``.
         checkpoint_every: seconds between checkpoints.
 
     Raises:
@@ -277,7 +294,7 @@ def train(
         data=data,
         recipe_name=recipe_name,
         seed=seed or 0,
-        init=str(Path(init).resolve()) if init else "",
+        init=_initial(init) if init else "",
         teacher=str(Path(teacher).resolve()) if teacher else "",
         strict=strict,
         threads=threads or 0,
@@ -1277,6 +1294,14 @@ def _workers(given: int | None) -> int:
     from ghostnas.processes import usable_cpus
 
     return min(WORKERS, usable_cpus()) if given is None else given
+
+
+def _initial(given: Place) -> str:
+    """What a training starts from, found from any folder."""
+    from ghostnas.training import supernet
+
+    name = str(given)
+    return supernet.absolute(name) if supernet.folder_of(name) else str(Path(name).resolve())
 
 
 def _table_file(path: Place) -> Path:

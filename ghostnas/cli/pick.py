@@ -8,12 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from ghostnas import api
-from ghostnas.cli.options import Result, command
+from ghostnas.cli.options import Result, command, positive, say
 
 
 def run(args: Namespace) -> Result:
-    found = api.pick(args.run, budget=args.budget, target=args.target, out=args.out)
-    return found, text
+    found = api.pick(
+        args.run,
+        budget=args.budget,
+        target=args.target,
+        out=args.out,
+        networks=args.networks,
+        progress=say,
+    )
+    return found, text if found["score_std"] is not None else text_of_supernet
 
 
 def text(found: Mapping[str, Any]) -> str:
@@ -33,11 +40,29 @@ def text(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def text_of_supernet(found: Mapping[str, Any]) -> str:
+    lines = [
+        f"{found['id']}: {found['score']:.1%} of the images held out with the supernet's weights, "
+        f"{found['test_accuracy']:.1%} of {found['test_pictures']} test images; "
+        f"{found['macs'] / 1e6:.1f} MFLOPs, {found['params'] / 1e6:.2f} M parameters, "
+        f"{found['latency_ms']:.1f} ms ({found['latency_low_ms']:.1f} to "
+        f"{found['latency_high_ms']:.1f}) on {found['target']}",
+        f"the best of {found['of']} networks scored within {', '.join(found['budgets'])}",
+    ]
+    if found["network"]:
+        start = f"ghostnas train {found['network']} --init {found['weights']}"
+        lines.append(f"next: {start} --data DATA --out DIR")
+    return "\n".join(lines)
+
+
 def add(subcommands: Any) -> None:
     pick = command(
-        subcommands, "pick", run, "another budget or target for a finished search, without training"
+        subcommands,
+        "pick",
+        run,
+        "another budget or target for a finished search or a supernet, without training",
     )
-    pick.add_argument("run", type=Path, help="folder of the search")
+    pick.add_argument("run", type=Path, help="folder of the search, or of a supernet")
     pick.add_argument(
         "--budget",
         action="append",
@@ -47,3 +72,6 @@ def add(subcommands: Any) -> None:
     )
     pick.add_argument("--target", help="name of a latency table (the search's)")
     pick.add_argument("--out", type=Path, metavar="FILE.json", help="write the architecture")
+    pick.add_argument(
+        "--networks", type=positive, metavar="N", help="of a supernet's, to score (50)"
+    )

@@ -90,7 +90,10 @@ def add(subcommands: Any) -> None:
         metavar="RECIPE",
         help="how finalists and the baseline are trained (that of the trials)",
     )
-    search.add_argument("--scorer", help="train, or a training-free one like synflow (train)")
+    search.add_argument(
+        "--scorer",
+        help="train, supernet:DIR, or a training-free one like synflow (train)",
+    )
     search.add_argument(
         "--screened",
         type=count,

@@ -34,12 +34,13 @@ def run(args: Namespace) -> Result:
 
 
 def to_text(result: Mapping[str, Any]) -> str:
+    shared, known = f"{result['params'] / 1e6:.1f} M", f"{result['networks']:.2g}"
     return (
-        f"{result['run']}: {result['params'] / 1e6:.1f} M weights shared by {result['networks']:.2g}"
-        f" networks of space {result['space']}; its first network has {result['accuracy']:.1%} of "
-        f"{result['held_out_pictures']} images held out from training; {result['epochs']} epochs "
-        f"of {result['train_pictures']} images, {result['networks_per_step']} networks a step, in "
-        f"{result['seconds'] / 60:.1f} minutes on {result['hardware']}, seed {result['seed']}\n"
+        f"{result['run']}: {shared} weights shared by {known} networks of space {result['space']}; "
+        f"its first network has {result['accuracy']:.1%} of {result['held_out_pictures']} images "
+        f"held out from training; {result['epochs']} epochs of {result['train_pictures']} images, "
+        f"{result['networks_per_step']} networks a step, in {result['seconds'] / 60:.1f} minutes "
+        f"on {result['hardware']}, seed {result['seed']}\n"
         f"next: ghostnas pick {result['run']} --target TARGET --budget AMOUNT --out FILE.json"
     )
 
@@ -50,7 +51,11 @@ def how_to_resume(args: Namespace) -> str:
 
 def add(subcommands: Any) -> None:
     parser = command(
-        subcommands, "supernet", run, "train weights once for all networks of a space", how_to_resume
+        subcommands,
+        "supernet",
+        run,
+        "train weights once for all networks of a space",
+        how_to_resume,
     )
     parser.add_argument(
         "space",

@@ -62,7 +62,7 @@ def add(subcommands: Any) -> None:
     parser.add_argument("--recipe", help="a name or a .toml file (cifar)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--resume", action="store_true", help="resume the training in --out")
-    parser.add_argument("--init", type=Path, metavar="FILE", help="weights to start from")
+    parser.add_argument("--init", metavar="FILE", help="weights to start from, or supernet:DIR")
     parser.add_argument("--teacher", type=Path, metavar="MODEL", help="a model to distill from")
     parser.add_argument("--seed", type=seed, metavar="N", help="for all random numbers (0)")
     parser.add_argument("--epochs", type=positive, metavar="N", help="(the recipe's)")

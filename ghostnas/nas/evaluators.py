@@ -34,7 +34,7 @@ from ghostnas.nas.rungs import Report, StoppedEarly, go_on
 from ghostnas.networks.arch import Arch, lower
 from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus
 from ghostnas.records import from_table
-from ghostnas.training import splits
+from ghostnas.training import splits, supernet
 from ghostnas.training.distributed import World, on_cuda
 from ghostnas.training.loop import HERE, Execution, Progress, Task, Trained, evaluate, train
 from ghostnas.training.proxy_network import proxy_of
@@ -42,7 +42,7 @@ from ghostnas.training.recipe import Recipe
 from ghostnas.training.splits import Split
 
 TRAIN = "train"  # the scorer that is a training by the recipe
-SCORERS = (TRAIN, *zero_cost.SCORERS)
+SCORERS = (TRAIN, *zero_cost.SCORERS)  # and `supernet.PREFIX` with a folder
 SCORED_PICTURES = 64  # images that a training-free scorer sees
 LIVES = 2  # processes that a training may lose before it counts as failed
 JOIN_S = 5.0  # to wait for a terminated process
@@ -70,7 +70,8 @@ class EvaluatorPool:
     cores or, depending on `device`, on one of the GPUs, assigned to the workers round-robin.
 
     What is trained is the network's proxy (`ghostnas.training.proxy_network`). A scorer other than
-    TRAIN scores without training. The recipes must hold out the same validation images.
+    TRAIN scores without training, with random weights or those of a supernet. The recipes must hold
+    out the same validation images.
 
     Args:
         final: the recipe of `submit_test`; that of the trials by default.
@@ -205,6 +206,7 @@ class _Worker:
 
 
 _splits: dict[Recipe, Split]
+_supernet: supernet.Opened | None
 _recipes: tuple[Recipe, Recipe]
 _scorer: str
 _reports: Connection
@@ -221,12 +223,14 @@ def _start_worker(
     reports: Connection,
 ) -> None:
     # A worker process has one job and keeps its data.
-    global _splits, _recipes, _scorer, _reports, _world
+    global _splits, _recipes, _scorer, _reports, _world, _supernet
     start_worker(parent)
     torch.set_num_threads(threads)
     dataset = load(data)
     _splits = {recipe: splits.split(dataset, recipe) for recipe in recipes}
     _recipes, _scorer = recipes, scorer
+    folder = supernet.folder_of(scorer)
+    _supernet = supernet.read(folder) if folder else None
     _reports = reports
     if gpu_slot is not None:
         _world = World(device=torch.device("cuda", gpu_slot % torch.cuda.device_count()))
@@ -258,6 +262,8 @@ def recorded(weights_path: Path) -> Score | None:
 
 
 def _score(arch: Arch, seed: int, rungs: tuple[int, ...]) -> float:
+    if _supernet is not None:
+        return _supernet.score(arch, _world)
     if _scorer != TRAIN:
         return score_untrained(_scorer, arch, _splits[_recipes[0]], seed)
 

@@ -45,7 +45,7 @@ from ghostnas.networks import space
 from ghostnas.networks.arch import Arch, fit_to
 from ghostnas.networks.zoo import ghostnet
 from ghostnas.progress import Say, duration
-from ghostnas.training import proxy_network, recipe, splits
+from ghostnas.training import proxy_network, recipe, splits, supernet
 from ghostnas.training.distributed import on_cuda
 from ghostnas.training.recipe import Recipe
 
@@ -101,10 +101,11 @@ class _Prepared:
         self.settings = settings
         self.recipe = recipe.load(settings.recipe)
         self.final_recipe = recipe.load(settings.final_recipe or settings.recipe)
-        if settings.scorer not in SCORERS:
+        shared = supernet.folder_of(settings.scorer)
+        if shared is None and settings.scorer not in SCORERS:
             raise InputError(
                 f"unknown scorer {settings.scorer!r}{did_you_mean(settings.scorer, SCORERS)}; "
-                f"known: {', '.join(SCORERS)}"
+                f"known: {', '.join(SCORERS)}, {supernet.PREFIX}DIR"
             )
         samplers.check(settings.sampler)
         self.traded = pareto.parse(settings.pareto) if settings.pareto else ()
@@ -131,6 +132,8 @@ class _Prepared:
         self.space = proxy_network.deployed_space(
             searched, settings.deploy, settings.resolution, self.split
         )
+        if shared is not None:
+            supernet.read(shared).check(searched, self.split)
         self.past = warm_start.read(Path(settings.warm_start)) if settings.warm_start else None
         self.smallest = feasible.find_smallest(self.space, self.constraints.utilization)
         # The target's table knows its ops.
@@ -544,6 +547,7 @@ def _located(settings: Settings) -> Settings:
         final_recipe=absolute(settings.final_recipe),
         warm_start=str(Path(settings.warm_start).resolve()) if settings.warm_start else "",
         target=absolute(settings.target),
+        scorer=supernet.absolute(settings.scorer),
     )
 
 

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from ghostnas.errors import BudgetError, InputError
+from ghostnas.backends.torch_module import weights_of
+from ghostnas.data.images import subset
 from ghostnas.files import write_whole
 from ghostnas.ir import weights
 from ghostnas.nas import samplers
@@ -27,12 +28,14 @@ from ghostnas.nas.constraints import Constraints
 from ghostnas.nas.feasible import FeasibleSet, find_smallest
 from ghostnas.networks.arch import to_json
 from ghostnas.networks.space import Params, Space, Value
-from ghostnas.progress import Say
-from ghostnas.training import proxy_network, splits, supernet
+from ghostnas.progress import Say, silent
+from ghostnas.training import splits, supernet, supernet_run
+from ghostnas.training.loop import evaluate
 from ghostnas.training.recipe import Recipe
 from ghostnas.training.run import Machine
 from ghostnas.training.shared_weights import NESTED
-from ghostnas.training.supernet import Draw, Drawn, Settings
+from ghostnas.training.supernet import Settings
+from ghostnas.training.supernet_run import Draw, Drawn
 
 FEWEST = 4  # networks of a step in a space with nested numbers: two extremes and two others
 STREAM = 0x5E7  # separates the draws of networks from others of the same seed
@@ -40,24 +43,25 @@ STEPS_A_DRAW = 64  # whose networks are drawn from a feasible set at once
 EXTREMES = 256  # networks within the budgets of which the largest counts as the largest
 SCORED = 50  # networks that `pick` scores
 WAVE, PARENTS = 10, 5
+TESTED = 2000  # test images on which the picked network is
 
 
 def start(
     settings: Settings, how: Recipe, machine: Machine, folder: Path, say: Say
 ) -> dict[str, Any]:
-    """As `ghostnas.training.supernet.start`.
+    """As `ghostnas.training.supernet_run.start`.
 
     Raises:
         BudgetError: no network meets the budgets.
     """
-    return supernet.start(
+    return supernet_run.start(
         settings, how, lambda space: _draw(settings, space), machine, folder, say
     )
 
 
 def resume(machine: Machine, folder: Path, say: Say) -> dict[str, Any]:
-    """As `ghostnas.training.supernet.resume`."""
-    return supernet.resume(_draw, machine, folder, say)
+    """As `ghostnas.training.supernet_run.resume`."""
+    return supernet_run.resume(_draw, machine, folder, say)
 
 
 def _draw(settings: Settings, space: Space) -> Draw:
@@ -75,9 +79,11 @@ def dealt(space: Space, networks: int, seed: int) -> Draw:
     def draw(step: int) -> Drawn:
         rng = np.random.default_rng([STREAM, seed, step])
         options = {name: _deal(several, count, rng) for name, several in space.choices.items()}
-        found = [_asked(space, {name: options[name][at] for name in options}) for at in range(count)]
-        for at, values in enumerate(extremes[: count if count > 1 else 0]):
-            found[at] = _asked(space, {**found[at], **values})
+        found = [
+            _asked(space, {name: options[name][at] for name in options}) for at in range(count)
+        ]
+        for at, extreme in enumerate(extremes[:count]):
+            found[at] = _asked(space, {**found[at], **extreme})
         return Drawn(tuple(found), teaches=bool(extremes))
 
     return draw
@@ -145,4 +151,90 @@ def _asked(space: Space, params: Mapping[str, Value]) -> Params:
         return found[name]
 
     space.build(pick)
+    return found
+
+
+def pick(
+    folder: Path,
+    budgets: Sequence[str],
+    target: str,
+    out: Path | None,
+    networks: int = SCORED,
+    say: Say = silent,
+) -> dict[str, Any]:
+    """The network within budgets that scores best with its part of a supernet's weights: half of
+    those scored are drawn evenly, the others are the best so far with one number changed.
+
+    Args:
+        out: an architecture's .json file to write, with the inherited weights beside it as
+            .safetensors.
+        networks: how many are scored.
+
+    Raises:
+        InputError: the folder holds no finished supernet.
+        BudgetError: no network meets the budgets.
+    """
+    opened = supernet.read(folder)
+    constraints = Constraints(target, budgets)
+    feasible = constraints.feasible(opened.space)
+    scores = _evolved(feasible, opened.score_of, networks, say)
+    key = max(scores, key=lambda each: scores[each])
+    params = dict(key)
+    arch = opened.space.decode(params)
+    counted, latency = constraints.cost_of(arch)
+    tested = subset(opened.split.test, min(TESTED, len(opened.split.test)), splits.SEED)[0]
+    net = opened.network_of(params)
+    test_accuracy = evaluate(net, tested, opened.split.preprocessing)
+    files: dict[str, str | None] = {"network": None, "weights": None}
+    if out is not None:
+        write_whole(out, json.dumps(to_json(arch), indent=1).encode())
+        beside = out.with_suffix(".safetensors")
+        weights.save(weights_of(net), beside, preprocessing=opened.split.preprocessing)
+        files = {"network": str(out), "weights": str(beside)}
+    return {
+        "run": str(folder),
+        **files,
+        "id": arch.id,
+        "trial": None,
+        "score": round(scores[key], 5),
+        "score_std": None,
+        "test_accuracy": round(test_accuracy, 5),
+        "test_pictures": len(tested),
+        "of": len(scores),
+        "target": target,
+        "budgets": list(budgets),
+        **dataclasses.asdict(counted),
+        "latency_ms": round(latency.latency_ms, 4),
+        "latency_low_ms": round(latency.low_ms, 4),
+        "latency_high_ms": round(latency.high_ms, 4),
+    }
+
+
+def _evolved(
+    feasible: FeasibleSet, score: Callable[[Params], float], networks: int, say: Say
+) -> dict[samplers.Key, float]:
+    """Scores of networks within the budgets by their settings."""
+    rng = np.random.default_rng(STREAM)
+    found: dict[samplers.Key, float] = {}
+
+    def add(several: Sequence[Params], most: int) -> None:
+        for params in several:
+            key = samplers.key_of(params)
+            if len(found) < most and key not in found:
+                found[key] = score(params)
+        best = max(found.values())
+        say(f"{len(found)}/{networks} networks scored with the supernet's weights, best {best:.1%}")
+
+    everything = feasible.all
+    if everything is not None and len(everything) <= networks:
+        add(everything, networks)
+        return found
+    while len(found) < networks // 2:
+        add(feasible.draw(rng, networks), networks // 2)
+    while len(found) < networks:
+        before = len(found)
+        parents = [dict(key) for key in sorted(found, key=lambda each: -found[each])[:PARENTS]]
+        add(samplers.mutants(feasible, parents, rng, WAVE), min(networks, before + WAVE))
+        if len(found) == before:  # no change of the best leads to a network that is left
+            add(feasible.draw(rng, networks), networks)
     return found

@@ -162,7 +162,11 @@ def train(
 
 
 def evaluate(
-    net: Net, images: Source, preprocessing: Preprocessing, execution: Execution = ALONE
+    net: Net,
+    images: Source,
+    preprocessing: Preprocessing,
+    execution: Execution = ALONE,
+    batch_size: int = EVALUATION_BATCH,
 ) -> float:
     """The share of readable images whose class the network, in evaluation mode then, puts first.
 
@@ -178,7 +182,7 @@ def evaluate(
     with torch.inference_mode():
         for batch, labels in test_batches(
             own,
-            batch_size=EVALUATION_BATCH,
+            batch_size=batch_size,
             size=net.graph.input_shape[1],
             device=world.device,
             workers=execution.workers,
@@ -293,9 +297,7 @@ def _net_learner(task: Task, world: World) -> Learner:
     )
 
 
-def _learner(
-    task: Task, execution: Execution, new: Callable[[Task, World], Learner]
-) -> Learner:
+def _learner(task: Task, execution: Execution, new: Callable[[Task, World], Learner]) -> Learner:
     """What learns, as it begins: as the keeper has it, in all processes, or new."""
     world, keeper = execution.world, execution.keeper
     learner = new(task, world)

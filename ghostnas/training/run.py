@@ -28,7 +28,7 @@ from ghostnas.ir import cost, weights
 from ghostnas.networks.arch import Arch, load, lower, to_json
 from ghostnas.processes import processor
 from ghostnas.progress import Say, duration
-from ghostnas.training import proxy_network, splits, weight_transfer
+from ghostnas.training import proxy_network, splits, supernet, weight_transfer
 from ghostnas.training.checkpoint import INTERVAL_S, Keeper
 from ghostnas.training.distributed import World, join
 from ghostnas.training.learner import Teacher
@@ -125,9 +125,7 @@ class _Training:
         self._keeper = Keeper(folder / CHECKPOINT, machine.interval_s)
         self._initial: dict[str, Array] | None = None
         if settings.init and not self._keeper.path.exists():
-            weights_found = pretrained.read_any(Path(settings.init))
-            self._initial, taken = weight_transfer.fit(self._graph, weights_found, settings.seed)
-            self._say(f"{settings.init}: {taken}")
+            self._initial = self._inherited(settings.init)
         self._teacher: Teacher | None = None
         if settings.teacher:
             self._teacher = _teacher(settings.teacher, self.pictures, world.device, self._say)
@@ -150,6 +148,18 @@ class _Training:
                 f"whose budgets and latency are not the proxy's; --resolution {arch.resolution} "
                 "trains that"
             )
+
+    def _inherited(self, source: str) -> dict[str, Array]:
+        """Weights to start from: those in a file, or the network's part of a supernet."""
+        if (folder := supernet.folder_of(source)) is not None:
+            opened = supernet.read(folder)
+            opened.check_classes(self.pictures)
+            self._say(f"{source}: the network's part of the weights of {opened.space.name}")
+            return opened.weights(self._arch)
+        found = pretrained.read_any(Path(source))
+        initial, taken = weight_transfer.fit(self._graph, found, self._settings.seed)
+        self._say(f"{source}: {taken}")
+        return initial
 
     def write_settings(self) -> None:
         document = json.dumps(to_json(self._arch), indent=1)

@@ -1,11 +1,11 @@
 """Weights that all networks of a space share, and the network that any of them is with its part.
 
-There is one array for each role (``ghost1.primary_conv.0``) in each kind of block at each place (the
-third block of the second group), as large as the largest network has it. A network takes the first
-channels and the middles of kernels (`ghostnas.training.weight_transfer`). Blocks of different types,
-or of different numbers that a space file gives with a type, are different kinds and share nothing;
-neither do a cheap operation that makes one map of each and one that makes several. Batch norms have
-no statistics here: they differ from network to network. Trains nothing.
+There is one array for each role (``ghost1.primary_conv.0``) in each kind of block at each place
+(the third block of the second group), as large as the largest network has it. A network takes the
+first channels and the middles of kernels (`ghostnas.training.weight_transfer`). Blocks of different
+types, or of different numbers that a space file gives with a type, are different kinds and share
+nothing; neither do a cheap operation that makes one map of each and one that makes several. Batch
+norms have no statistics here: they differ from network to network. Trains nothing.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from ghostnas.arrays import Array
 from ghostnas.backends.torch_module import Net
 from ghostnas.errors import InputError
-from ghostnas.ir.graph import BatchNorm, Conv, Dense, Graph, Shape, Weights, weight_shapes
+from ghostnas.ir.graph import BatchNorm, Conv, Graph, Shape, Weights, weight_shapes
 from ghostnas.networks import enumeration
-from ghostnas.networks.arch import Arch, Head, Part, Stem, block_names, lower, lower_part
+from ghostnas.networks.arch import Part, block_names, lower_part
 from ghostnas.networks.space import Space, Value, Walk
 from ghostnas.training import weight_transfer
 from ghostnas.training.initialization import RESIDUAL_SCALE, residual_norms
@@ -175,7 +175,8 @@ def shared_names(space: Space, params: Mapping[str, Value], graph: Graph) -> dic
 
 def _by_maps(graph: Graph, names: Mapping[str, str]) -> dict[str, str]:
     """The names, with how many maps a cheap operation makes of each in those of its nodes."""
-    found, several = {}, {}
+    found: dict[str, str] = {}
+    several: dict[int, str] = {}
     for index, node in enumerate(graph.nodes):
         mark = ""
         if isinstance(node.op, Conv) and node.op.groups > 1:
@@ -193,17 +194,26 @@ def _kind(space: Space, group: int, params: Mapping[str, Value]) -> str:
     return str(params.get(f"group{group}.block", options[0])).replace(" ", ",").replace(".", "_")
 
 
-def largest(space: Space) -> Space:
-    """The space with all nested numbers at their largest but the groups' widths: networks as wide
-    as the one before have no shortcut, so that the widest do not have all arrays.
+def _largest(space: Space) -> Iterator[Space]:
+    """Spaces that together have all arrays at their largest, with most nested numbers pinned.
+
+    Widths between blocks are not: a block as wide as the one before has no shortcut, so that the
+    widest networks do not have all arrays. Nor do those whose widths are equal only as they are
+    rounded; hence a space that does not round.
     """
-    return space.pin(
+    pinned = space.pin(
         **{
             name: max(options)
             for name, options in space.choices.items()
-            if name.rpartition(".")[2] in NESTED and not name.endswith(".width")
+            if name.rpartition(".")[2] in NESTED
+            and not name.endswith(".width")
+            and name != "stem.channels"
         }
     )
+    if "resolution" in pinned.choices:
+        pinned = pinned.pin(resolution=pinned.choices["resolution"][0])
+    yield pinned
+    yield pinned.pin(round_to=1)
 
 
 def _shapes(space: Space) -> dict[str, tuple[Shape, bool]]:
@@ -230,35 +240,35 @@ def _shapes(space: Space) -> dict[str, tuple[Shape, bool]]:
 
 
 def _parts(space: Space) -> Iterator[tuple[tuple[str, ...], Part]]:
-    """Every part that has an array at its largest, and what its nodes are named under."""
+    """Parts that together have all arrays at their largest, and what their nodes are named under:
+    nothing for the stem and the head.
+    """
     if searched := [name for name in space.choices if name.endswith("stride")]:
         raise InputError(f"space {space.name} searches {searched[0]}: its weights have no places")
-    space = largest(space)
-    if "resolution" in space.choices:
-        space = space.pin(resolution=space.choices["resolution"][0])
-    seen = set()
-    for whole in enumeration.wholes(space):
-        stems = enumeration.stems(space, whole)
-        yield from (((), Part(each.built, (3, MAP, MAP), each.built.stride)) for each in stems)
-        ends = {(each.width, each.built.channels) for each in stems}
-        for group in range(1, space.groups + 1):
-            settings = [
-                (channels, setting)
-                for width, channels in sorted(ends)
-                for setting in enumeration.groups(space, whole, group, width, channels)
-            ]
-            for channels, setting in settings:
-                kind = _kind(space, group, setting.params)
+    for pinned in _largest(space):
+        for whole in enumeration.wholes(pinned):
+            yield from dict.fromkeys(_parts_of(pinned, whole))
+
+
+def _parts_of(
+    space: Space, whole: Mapping[str, Value]
+) -> Iterator[tuple[tuple[str, ...], Part]]:
+    stems = enumeration.stems(space, whole)
+    for stem in stems:
+        yield (), Part(stem.built, (3, MAP, MAP), stem.built.stride)
+    ends = {(stem.width, stem.built.channels) for stem in stems}
+    for group in range(1, space.groups + 1):
+        starts, ends = ends, set()
+        for width, start in sorted(starts):
+            for setting in enumeration.groups(space, whole, group, width, start):
+                kind, channels = _kind(space, group, setting.params), start
                 for position, block in enumerate(setting.built):
                     part = Part(block, (channels, MAP, MAP), block.stride)
+                    yield (f"group{group}", str(position), kind), part
                     channels = block.out_channels
-                    prefix = (f"group{group}", str(position), kind)
-                    if (prefix, part) not in seen:
-                        seen.add((prefix, part))
-                        yield prefix, part
-            ends = {(each.width, each.built[-1].out_channels) for _, each in settings}
-        for head, (_, channels) in itertools.product(enumeration.heads(space, whole), ends):
-            yield (), Part(head.built, (channels, MAP, MAP), 1, space.classes)
+                ends.add((setting.width, channels))
+    for head, (_, channels) in itertools.product(enumeration.heads(space, whole), sorted(ends)):
+        yield (), Part(head.built, (channels, MAP, MAP), 1, space.classes)
 
 
 def _initial(name: str, shape: Shape, residual: bool) -> Tensor:
@@ -278,7 +288,7 @@ def _indices(part: weight_transfer.Part, shape: Shape) -> tuple[Index, ...]:
     """A part of an array of this shape, as slices where it is one."""
     found: list[Index] = []
     for size, each in zip(shape, part.indices, strict=False):
-        assert len(each) <= size and each.max(initial=-1) < size
+        assert each.max(initial=-1) < size, f"a part of {len(each)} of an array of {shape}"
         ordered = np.array_equal(each, np.arange(len(each)))
         found.append(slice(0, len(each)) if ordered else torch.from_numpy(each))
     if len(shape) > 2:

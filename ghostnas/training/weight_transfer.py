@@ -257,7 +257,9 @@ def _partner(graph: Graph, readers: list[list[int]], index: int) -> int | None:
             ):
                 return sum(node.inputs) - here
             per_channel = isinstance(node.op, BatchNorm | Activation | Upsample)
-            if per_channel or (isinstance(node.op, Conv) and node.op.depthwise and _single(node.op)):
+            if per_channel or (
+                isinstance(node.op, Conv) and node.op.depthwise and _single(node.op)
+            ):
                 reached.append(reader)
     return None
 
