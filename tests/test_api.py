@@ -76,6 +76,7 @@ ORDER = (
         "DeviceOptions",
         "search",
         "pick",
+        "supernet",
         "show",
         "train",
         "export",

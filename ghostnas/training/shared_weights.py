@@ -250,9 +250,7 @@ def _parts(space: Space) -> Iterator[tuple[tuple[str, ...], Part]]:
             yield from dict.fromkeys(_parts_of(pinned, whole))
 
 
-def _parts_of(
-    space: Space, whole: Mapping[str, Value]
-) -> Iterator[tuple[tuple[str, ...], Part]]:
+def _parts_of(space: Space, whole: Mapping[str, Value]) -> Iterator[tuple[tuple[str, ...], Part]]:
     stems = enumeration.stems(space, whole)
     for stem in stems:
         yield (), Part(stem.built, (3, MAP, MAP), stem.built.stride)

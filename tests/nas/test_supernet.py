@@ -1,0 +1,423 @@
+"""A supernet from its training to a search, a finalist's training and a pick, on small images."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small import SPACE, write_pictures, write_space
+
+import ghostnas
+from ghostnas.backends.torch_module import net_of
+from ghostnas.cli.main import main
+from ghostnas.errors import InputError
+from ghostnas.ir import weights
+from ghostnas.nas.constraints import Constraints
+from ghostnas.nas.supernet import dealt, within
+from ghostnas.networks import arch
+from ghostnas.networks import space as spaces
+from ghostnas.training import recipe, supernet, supernet_run
+from ghostnas.training.distributed import World
+from ghostnas.training.loop import Task, evaluate
+from ghostnas.training.shared_weights import SharedWeights
+
+RECIPE = """
+epochs = 3
+batch_size = 16
+learning_rate = 0.01
+validation_pictures = 12
+crop_padding = 2
+warmup = 0.2
+dropout = 0.1
+first_resolution = 8
+"""
+BUDGET = "300KFLOPs"
+KINDS = """
+block = [
+    {type = "mbconv", kernel = 3, expansion = 3},
+    {type = "mbconv", kernel = 5, expansion = 6},
+    "skip",
+]
+alpha = 1
+resolution = 32
+round_to = 4
+stem = {channels = 8}
+head = {channels = 16, features = 0}
+group = [
+    {width = 8, stride = 2, depth = 1, se = 0},
+    {width = 8, stride = 1, depth = 1, se = 0},
+]
+"""
+
+pytestmark = pytest.mark.usefixtures("one_core")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("supernet")
+    write_space(folder)
+    write_pictures(folder)
+    (folder / "kinds.toml").write_text(KINDS)
+    (folder / "short.toml").write_text(RECIPE)
+    return folder
+
+
+def options(place: Path, **more: object) -> dict:
+    return {
+        "data": f"folder:{place / 'pictures'}",
+        "recipe": str(place / "short.toml"),
+        "device": "cpu",
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def result(place: Path) -> dict:
+    return ghostnas.supernet(str(place / "small.toml"), out=place / "shared", **options(place))
+
+
+@pytest.fixture(scope="module")
+def opened(place: Path, result: dict) -> supernet.Opened:
+    return supernet.read(place / "shared")
+
+
+def test_the_folder_says_what_was_trained(place: Path, result: dict) -> None:
+    assert json.loads((place / "shared" / "result.json").read_text()) == result
+    assert result["networks_per_step"] == 4
+    assert 0 <= result["accuracy"] <= 1
+    assert (place / "shared" / "space.toml").read_text() == (place / "small.toml").read_text()
+    rows = (place / "shared" / "curve.csv").read_text().splitlines()
+    assert len(rows) == 4
+
+
+def test_a_training_changes_every_array(place: Path, opened: supernet.Opened) -> None:
+
+    fresh, trained = SharedWeights(opened.space, 0).arrays(), opened.shared.arrays()
+    assert set(fresh) == set(trained)
+    unchanged = [name for name in fresh if np.array_equal(fresh[name], trained[name])]
+    assert len(unchanged) < len(fresh) / 10  # few steps do not draw every kind
+
+
+class Stopped(Exception):  # noqa: N818
+    pass
+
+
+def stopped_after(step: int):
+    def say(line: str) -> None:
+        if f"step {step}/" in line:
+            raise Stopped
+
+    return say
+
+
+@pytest.mark.parametrize("more", [{}, {"target": "arm", "budget": BUDGET}], ids=["all", "within"])
+def test_a_stopped_training_resumes_to_the_same_weights(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict
+) -> None:
+    monkeypatch.setattr("ghostnas.training.run.SPOKEN_EVERY_S", 0.0)
+    small = str(place / "small.toml")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    how = options(place, checkpoint_every=0.0, epochs=7, **more)
+    ghostnas.supernet(small, out=whole, **how)
+    with pytest.raises(Stopped):
+        ghostnas.supernet(small, out=parts, progress=stopped_after(2), **how)
+    for step in (3, 5):
+        with pytest.raises(Stopped):
+            ghostnas.supernet(
+                out=parts, resume=True, checkpoint_every=0.0, progress=stopped_after(step)
+            )
+    with pytest.raises(InputError, match="its training has not finished"):
+        supernet.read(parts).shared  # noqa: B018
+    ghostnas.supernet(out=parts, resume=True, device="cpu")
+    expected = weights.load(whole / supernet.WEIGHTS)
+    for name, array in weights.load(parts / supernet.WEIGHTS).items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+def test_a_score_is_the_same_every_time_and_that_of_the_network_run_alone(
+    opened: supernet.Opened,
+) -> None:
+
+    for seed in range(3):
+        network = opened.space.decode(opened.space.sample(random.Random(seed)))
+        before = torch.random.get_rng_state()
+        score = opened.score(network)
+        assert torch.equal(before, torch.random.get_rng_state())
+        assert score == opened.score(network)
+        net = opened.network(network)
+        alone = net_of(net.graph, opened.weights(network))
+        assert evaluate(alone, opened.held_out, opened.split.preprocessing) == score
+
+
+def test_scores_depend_on_the_weights(opened: supernet.Opened) -> None:
+    """Trained, the first network has learned more than with weights as drawn."""
+    network = opened.space.decode({})
+    mean = opened.network(network).get_buffer("bn1.running_mean")
+    assert mean.abs().min() > 0
+    assert not torch.equal(mean, torch.zeros_like(mean))
+
+
+def test_a_network_of_another_space_has_no_score(opened: supernet.Opened) -> None:
+    with pytest.raises(InputError, match="is not one of space small"):
+        opened.score(ghostnas.load_network("ghostnet"))
+
+
+def test_strict_fairness_where_nothing_is_nested() -> None:
+    space = spaces.parse(KINDS, "kinds", "kinds")
+    draw = dealt(space, 0, 0)
+    assert draw(3) == dealt(space, 0, 0)(3)
+    assert draw(3) != dealt(space, 0, 1)(3)
+    pairs = Counter()
+    for step in range(60):
+        drawn = draw(step)
+        assert not drawn.teaches
+        assert len(drawn.networks) == 3
+        for group in ("group1.block", "group2.block"):
+            options = [params[group] for params in drawn.networks]
+            assert sorted(options) == sorted(space.choices[group])
+        pairs.update(tuple(params.values()) for params in drawn.networks)
+    assert len(pairs) == 9
+    assert min(pairs.values()) > 8
+
+
+def test_the_largest_network_teaches_and_the_smallest_comes_second() -> None:
+    space = spaces.parse(SPACE, "small", "small")
+    draw = dealt(space, 0, 0)
+    nested = {
+        "group1.depth": (2, 1),
+        "group1.width": (16, 8),
+        "group1.expansion": (2, 1),
+        "group1.se": (0.25, 0),
+        "head.channels": (32, 16),
+    }
+    seen = set()
+    for step in range(20):
+        drawn = draw(step)
+        assert drawn.teaches
+        for at in range(2):
+            found = {name: drawn.networks[at][name] for name in nested}
+            assert found == {name: ends[at] for name, ends in nested.items()}
+        seen |= {params["group1.ghost_ratio"] for params in drawn.networks[:2]}
+        assert space.decode(drawn.networks[2]) != space.decode(drawn.networks[0])
+    assert seen == {2, 3}
+
+
+def test_all_networks_of_a_budget_are_within_it() -> None:
+    space = spaces.parse(SPACE, "small", "small").pin(resolution=32)
+    constraints = Constraints("arm", [BUDGET])
+    draw = within(constraints.feasible(space), 3, 0)
+    seen = set()
+    for step in (0, 1, 63, 64, 200):
+        drawn = draw(step)
+        assert drawn.teaches
+        assert len(drawn.networks) == 3
+        shares = [constraints.utilization(space.decode(params)) for params in drawn.networks]
+        assert max(shares) <= 1
+        assert shares[0] > shares[1]
+        seen.add(tuple(drawn.networks[2].items()))
+    assert len(seen) == 5
+    again = within(constraints.feasible(space), 3, 0)
+    assert again(64) == draw(64)
+
+
+def test_a_search_by_the_supernets_scores(place: Path, opened: supernet.Opened) -> None:
+    found = ghostnas.search(
+        target="arm",
+        budget=BUDGET,
+        space=str(place / "small.toml"),
+        data=f"folder:{place / 'pictures'}",
+        recipe=str(place / "short.toml"),
+        scorer=f"supernet:{place / 'shared'}",
+        trials=2,
+        finalists=1,
+        seeds=1,
+        workers=1,
+        out=place / "run",
+    )
+    assert found["scorer"] == f"supernet:{place / 'shared'}"
+    rows = (place / "run" / "trials.csv").read_text().splitlines()
+    header = rows[0].split(",")
+    for row in rows[1:]:
+        cells = dict(zip(header, row.split(","), strict=False))
+        assert 0 <= float(cells["score"]) <= 1
+
+
+def test_pick_takes_the_best_of_a_budget_with_its_weights(
+    place: Path, opened: supernet.Opened
+) -> None:
+    said: list[str] = []
+    found = ghostnas.pick(
+        place / "shared",
+        target="arm",
+        budget=BUDGET,
+        out=place / "picked.json",
+        networks=12,
+        progress=said.append,
+    )
+    network = arch.load(place / "picked.json")
+    assert network.id == found["id"]
+    assert found["macs"] <= 300_000
+    assert found["of"] == 12
+    assert found["score"] == round(opened.score(network), 5)
+    kept = weights.load(place / "picked.safetensors")
+    for key, array in opened.weights(network).items():
+        np.testing.assert_array_equal(kept[key], array)
+    assert "12/12 networks scored" in said[-1]
+    again = ghostnas.pick(place / "shared", target="arm", budget=BUDGET, networks=12)
+    assert again == {**found, "network": None, "weights": None}
+
+
+def test_a_training_starts_from_the_networks_part(
+    place: Path, opened: supernet.Opened, tmp_path: Path
+) -> None:
+    """With a learning rate of nearly nothing, it stays there."""
+    frozen = replace(opened.how, learning_rate=1e-9, epochs=1, dropout=0.0)
+
+    (tmp_path / "frozen.toml").write_text(recipe.to_text(frozen))
+    network = opened.space.decode(opened.space.sample(random.Random(4)))
+    (tmp_path / "network.json").write_text(json.dumps(arch.to_json(network)))
+    said: list[str] = []
+    ghostnas.train(
+        str(tmp_path / "network.json"),
+        init=f"supernet:{place / 'shared'}",
+        data=f"folder:{place / 'pictures'}",
+        recipe=str(tmp_path / "frozen.toml"),
+        device="cpu",
+        out=tmp_path / "run",
+        progress=said.append,
+    )
+    assert any("part of the weights" in line for line in said)
+    trained = weights.load(tmp_path / "run" / "model.safetensors")
+    for key, array in opened.weights(network).items():
+        if not key.endswith(("running_mean", "running_var")):
+            np.testing.assert_allclose(trained[key], array, atol=1e-6, err_msg=key)
+
+
+def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(list(arguments)) == 2
+    lines = capsys.readouterr().err.splitlines()
+    return lines[-1]
+
+
+def test_wrong_input_is_told_in_a_line(
+    place: Path, result: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared, small, out = str(place / "shared"), str(place / "small.toml"), str(tmp_path / "out")
+    scored = f"supernet:{shared}"
+    data = ["--data", f"folder:{place / 'pictures'}"]
+    short = ["--recipe", str(place / "short.toml")]
+    budget = ["--target", "arm", "--budget", BUDGET]
+    for arguments, expected in (
+        (["supernet", "--out", out], "a supernet needs SPACE"),
+        (["supernet", small, "--out", out], "a supernet needs --data"),
+        (["supernet", small, *data, *short, "--out", shared], "already holds a supernet"),
+        (["supernet", small, *data, *short, "--out", out, *budget[:2]], "needs the other"),
+        (["supernet", small, *data, "--recipe", "cifar", "--out", out], "no validation images"),
+        (["supernet", "--resume", "--out", out], "holds no supernet"),
+        (["supernet", small, "--resume", "--out", shared], "leave SPACE out"),
+        (
+            ["supernet", small, *data, *short, "--out", out, *budget[:2], "--budget", "1FLOPs"],
+            "no network of space small meets the budget",
+        ),
+        (["pick", shared, "--budget", BUDGET], "give --target"),
+        (["pick", str(place), *budget, "--networks", "3"], "--networks is for a supernet's"),
+        (["search", *budget, "--scorer", "supernet:nowhere", *data, *short], "holds no supernet"),
+        (
+            [
+                "search",
+                *budget,
+                "--scorer",
+                f"supernet:{shared}",
+                *data,
+                *short,
+                "--space",
+                "ghostnet",
+            ],
+            "its networks are those of space small, not ghostnet",
+        ),
+        (
+            ["train", "ghostnet", "--init", scored, *data, *short, "--out", out],
+            "is not one of space small",
+        ),
+    ):
+        assert expected in failed(capsys, *arguments), arguments
+    assert not Path(out).exists()
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ghostnas", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_kills_at_any_moment_change_no_bit(place: Path, tmp_path: Path) -> None:
+    command = [
+        *("supernet", str(place / "small.toml"), "--data", f"folder:{place / 'pictures'}"),
+        *("--recipe", str(place / "short.toml"), "--epochs", "20", "--device", "cpu"),
+    ]
+    whole = tmp_path / "whole"
+    process = start([*command, "--threads", "1", "--out", str(whole)])
+    while not (whole / supernet.SETTINGS).exists():
+        time.sleep(0.01)
+    began = time.monotonic()
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    length = time.monotonic() - began
+    expected = weights.load(whole / supernet.WEIGHTS)
+    rng = random.Random(0)
+    killed = 0
+    while killed < 3:
+        out = tmp_path / f"killed{killed}"
+        more = ["--threads", "1", "--checkpoint-every", "0s", "--out", str(out)]
+        process = start([*command, *more])
+        while not (out / supernet.SETTINGS).exists():
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 1) * length)
+        if process.poll() is not None:  # it had finished: try again, for a shorter time
+            process.communicate()
+            shutil.rmtree(out)
+            continue
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        killed += 1
+        assert not (out / "result.json").exists()
+        resumed = start(["supernet", "--resume", "--out", str(out), "--device", "cpu"])
+        _, errors = resumed.communicate()
+        assert resumed.returncode == 0, errors
+        for name, array in weights.load(out / supernet.WEIGHTS).items():
+            np.testing.assert_array_equal(array, expected[name], err_msg=f"{killed}: {name}")
+
+
+def test_several_processes_are_refused(opened: supernet.Opened) -> None:
+
+    task = Task(
+        graph=opened.graph_of({}),
+        train=opened.split.train,
+        held_out=opened.held_out,
+        recipe=opened.how,
+        seed=0,
+        preprocessing=opened.split.preprocessing,
+    )
+    world = World(device=torch.device("cpu"), size=2)
+    with pytest.raises(InputError, match="in one process"):
+        supernet_run.SupernetLearner(
+            SharedWeights(opened.space, 0),
+            opened.graph_of,
+            dealt(opened.space, 0, 0),
+            {},
+            task,
+            world,
+        )
