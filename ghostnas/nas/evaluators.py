@@ -263,7 +263,7 @@ def recorded(weights_path: Path) -> Score | None:
 
 def _score(arch: Arch, seed: int, rungs: tuple[int, ...]) -> float:
     if _supernet is not None:
-        return _supernet.score(arch, _world)
+        return _supernet.judge(arch, _world).likelihood
     if _scorer != TRAIN:
         return score_untrained(_scorer, arch, _splits[_recipes[0]], seed)
 

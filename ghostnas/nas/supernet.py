@@ -30,11 +30,10 @@ from ghostnas.networks.arch import to_json
 from ghostnas.networks.space import Params, Space, Value
 from ghostnas.progress import Say, silent
 from ghostnas.training import splits, supernet, supernet_run
-from ghostnas.training.loop import evaluate
 from ghostnas.training.recipe import Recipe
 from ghostnas.training.run import Machine
 from ghostnas.training.shared_weights import NESTED
-from ghostnas.training.supernet import Settings
+from ghostnas.training.supernet import Judged, Settings
 from ghostnas.training.supernet_run import Draw, Drawn
 
 FEWEST = 4  # networks of a step in a space with nested numbers: two extremes and two others
@@ -43,7 +42,7 @@ STEPS_A_DRAW = 64  # whose networks are drawn from a feasible set at once
 EXTREMES = 256  # networks within the budgets of which the largest counts as the largest
 SCORED = 50  # networks that `pick` scores
 WAVE, PARENTS = 10, 5
-TESTED = 2000  # test images on which the picked network is
+TESTED = 1000  # test images on which the picked network is
 
 
 def start(
@@ -177,14 +176,14 @@ def pick(
     opened = supernet.read(folder)
     constraints = Constraints(target, budgets)
     feasible = constraints.feasible(opened.space)
-    scores = _evolved(feasible, opened.score_of, networks, say)
-    key = max(scores, key=lambda each: scores[each])
+    judged = _evolved(feasible, opened.judge_of, networks, say)
+    key = max(judged, key=lambda each: judged[each].likelihood)
     params = dict(key)
     arch = opened.space.decode(params)
     counted, latency = constraints.cost_of(arch)
     tested = subset(opened.split.test, min(TESTED, len(opened.split.test)), splits.SEED)[0]
     net = opened.network_of(params)
-    test_accuracy = evaluate(net, tested, opened.split.preprocessing)
+    test = supernet.judge(net, tested, opened.split.preprocessing)
     files: dict[str, str | None] = {"network": None, "weights": None}
     if out is not None:
         write_whole(out, json.dumps(to_json(arch), indent=1).encode())
@@ -196,11 +195,12 @@ def pick(
         **files,
         "id": arch.id,
         "trial": None,
-        "score": round(scores[key], 5),
+        "score": round(judged[key].likelihood, 5),
         "score_std": None,
-        "test_accuracy": round(test_accuracy, 5),
+        "accuracy": round(judged[key].accuracy, 5),
+        "test_accuracy": round(test.accuracy, 5),
         "test_pictures": len(tested),
-        "of": len(scores),
+        "of": len(judged),
         "target": target,
         "budgets": list(budgets),
         **dataclasses.asdict(counted),
@@ -211,19 +211,25 @@ def pick(
 
 
 def _evolved(
-    feasible: FeasibleSet, score: Callable[[Params], float], networks: int, say: Say
-) -> dict[samplers.Key, float]:
-    """Scores of networks within the budgets by their settings."""
+    feasible: FeasibleSet, judge: Callable[[Params], Judged], networks: int, say: Say
+) -> dict[samplers.Key, Judged]:
+    """How networks within the budgets do, by their settings."""
     rng = np.random.default_rng(STREAM)
-    found: dict[samplers.Key, float] = {}
+    found: dict[samplers.Key, Judged] = {}
+
+    def likelihood(key: samplers.Key) -> float:
+        return found[key].likelihood
 
     def add(several: Sequence[Params], most: int) -> None:
         for params in several:
             key = samplers.key_of(params)
             if len(found) < most and key not in found:
-                found[key] = score(params)
-        best = max(found.values())
-        say(f"{len(found)}/{networks} networks scored with the supernet's weights, best {best:.1%}")
+                found[key] = judge(params)
+        best = found[max(found, key=likelihood)]
+        say(
+            f"{len(found)}/{networks} networks scored with the supernet's weights, the best has "
+            f"{best.accuracy:.1%}"
+        )
 
     everything = feasible.all
     if everything is not None and len(everything) <= networks:
@@ -233,8 +239,8 @@ def _evolved(
         add(feasible.draw(rng, networks), networks // 2)
     while len(found) < networks:
         before = len(found)
-        parents = [dict(key) for key in sorted(found, key=lambda each: -found[each])[:PARENTS]]
-        add(samplers.mutants(feasible, parents, rng, WAVE), min(networks, before + WAVE))
+        parents = [dict(key) for key in sorted(found, key=likelihood)[-PARENTS:]]
+        add(samplers.mutants(feasible, parents, rng, 2 * WAVE), min(networks, before + WAVE))
         if len(found) == before:  # no change of the best leads to a network that is left
             add(feasible.draw(rng, networks), networks)
     return found

@@ -21,14 +21,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from nas_bench_macro import Row, arch_of, load_rows
 from scipy.stats import kendalltau
 
 import ghostnas
-from ghostnas.data.loader import normaliser, test_batches
 from ghostnas.nas.supernet import dealt
-from ghostnas.networks.arch import Arch, lower
+from ghostnas.networks.arch import lower
 from ghostnas.training import recipe, supernet, supernet_run
 from ghostnas.training.learner import Learner, NetLearner
 from ghostnas.training.loop import HERE, Task
@@ -85,21 +83,6 @@ def train(schedule: Schedule, data: str, folder: Path) -> None:
     used.write_text(json.dumps(before + time.process_time() - began))
 
 
-def score(opened: supernet.Opened, arch: Arch) -> tuple[float, float]:
-    """The network's accuracy on the images held out, and its mean log-likelihood there."""
-    net = opened.network(arch)
-    normalise = normaliser(opened.split.preprocessing, torch.device("cpu"))
-    right, likelihood = 0, 0.0
-    with torch.inference_mode():
-        for images, labels in test_batches(
-            opened.held_out, batch_size=supernet.SCORING_BATCH, size=net.graph.input_shape[1]
-        ):
-            logits = net(normalise(images))
-            right += int((logits.argmax(1) == labels).sum())
-            likelihood -= float(F.cross_entropy(logits, labels, reduction="sum"))
-    return right / len(opened.held_out), likelihood / len(opened.held_out)
-
-
 def scores(folder: Path, keys: list[str]) -> dict[str, tuple[float, float]]:
     """Those of all keys; a journal beside the folder keeps them."""
     journal = folder.with_suffix(".scores.jsonl")
@@ -112,7 +95,7 @@ def scores(folder: Path, keys: list[str]) -> dict[str, tuple[float, float]]:
     with journal.open("a") as file:
         for key in missing:
             began = time.process_time()
-            accuracy, likelihood = found[key] = score(opened, arch_of(key))
+            accuracy, likelihood = found[key] = opened.judge(arch_of(key))
             row = {"key": key, "accuracy": accuracy, "likelihood": likelihood}
             row["cpu_s"] = time.process_time() - began
             file.write(json.dumps(row) + "\n")

@@ -19,9 +19,11 @@ from small import SPACE, write_pictures, write_space
 import ghostnas
 from ghostnas.backends.torch_module import net_of
 from ghostnas.cli.main import main
+from ghostnas.data.loader import normaliser
 from ghostnas.errors import InputError
 from ghostnas.ir import weights
 from ghostnas.nas.constraints import Constraints
+from ghostnas.nas.evaluators import EvaluatorPool
 from ghostnas.nas.supernet import dealt, within
 from ghostnas.networks import arch
 from ghostnas.networks import space as spaces
@@ -150,25 +152,42 @@ def test_a_score_is_the_same_every_time_and_that_of_the_network_run_alone(
     for seed in range(3):
         network = opened.space.decode(opened.space.sample(random.Random(seed)))
         before = torch.random.get_rng_state()
-        score = opened.score(network)
+        judged = opened.judge(network)
         assert torch.equal(before, torch.random.get_rng_state())
-        assert score == opened.score(network)
+        assert judged == opened.judge(network)
         net = opened.network(network)
         alone = net_of(net.graph, opened.weights(network))
-        assert evaluate(alone, opened.held_out, opened.split.preprocessing) == score
+        assert evaluate(alone, opened.held_out, opened.split.preprocessing) == judged.accuracy
+        assert 0 < judged.likelihood < 1
 
 
-def test_scores_depend_on_the_weights(opened: supernet.Opened) -> None:
-    """Trained, the first network has learned more than with weights as drawn."""
+def test_the_likelihood_is_the_mean_probability_of_the_right_classes(
+    opened: supernet.Opened,
+) -> None:
+    net = opened.network(opened.space.decode({}))
+    images = torch.from_numpy(opened.held_out.images).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        inputs = normaliser(opened.split.preprocessing, torch.device("cpu"))(images)
+        chances = net(inputs).softmax(1)[range(len(images)), opened.held_out.labels].double()
+    expected = float(chances.prod() ** (1 / len(images)))
+    found = opened.judge(opened.space.decode({}))
+    assert found.likelihood == pytest.approx(expected, rel=1e-4)
+
+
+def test_batch_statistics_are_those_of_the_networks_own_maps(opened: supernet.Opened) -> None:
     network = opened.space.decode({})
-    mean = opened.network(network).get_buffer("bn1.running_mean")
-    assert mean.abs().min() > 0
-    assert not torch.equal(mean, torch.zeros_like(mean))
+    net = opened.network(network)
+    some = opened.split.train
+    images = torch.from_numpy(some.images).permute(0, 3, 1, 2)
+    inputs = normaliser(opened.split.preprocessing, torch.device("cpu"))(images)
+    maps = net.get_submodule("conv_stem")(inputs)
+    expected = maps.mean((0, 2, 3)).detach()
+    torch.testing.assert_close(net.get_buffer("bn1.running_mean"), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_a_network_of_another_space_has_no_score(opened: supernet.Opened) -> None:
     with pytest.raises(InputError, match="is not one of space small"):
-        opened.score(ghostnas.load_network("ghostnet"))
+        opened.judge(ghostnas.load_network("ghostnet"))
 
 
 def test_strict_fairness_where_nothing_is_nested() -> None:
@@ -229,6 +248,18 @@ def test_all_networks_of_a_budget_are_within_it() -> None:
     assert again(64) == draw(64)
 
 
+def test_a_pool_of_processes_scores_with_the_supernet(place: Path, opened: supernet.Opened) -> None:
+    networks = [opened.space.decode(opened.space.sample(random.Random(n))) for n in range(2)]
+    scorer = f"supernet:{place / 'shared'}"
+    pool = EvaluatorPool(f"folder:{place / 'pictures'}", opened.how, 1, scorer)
+    try:
+        scores = [future.result() for future in [pool.submit(each, 0) for each in networks]]
+    finally:
+        pool.close()
+    assert scores == [opened.judge(each).likelihood for each in networks]
+
+
+@pytest.mark.slow
 def test_a_search_by_the_supernets_scores(place: Path, opened: supernet.Opened) -> None:
     found = ghostnas.search(
         target="arm",
@@ -267,7 +298,9 @@ def test_pick_takes_the_best_of_a_budget_with_its_weights(
     assert network.id == found["id"]
     assert found["macs"] <= 300_000
     assert found["of"] == 12
-    assert found["score"] == round(opened.score(network), 5)
+    judged = opened.judge(network)
+    assert found["score"] == round(judged.likelihood, 5)
+    assert found["accuracy"] == round(judged.accuracy, 5)
     kept = weights.load(place / "picked.safetensors")
     for key, array in opened.weights(network).items():
         np.testing.assert_array_equal(kept[key], array)
