@@ -42,7 +42,7 @@ def text(found: Mapping[str, Any]) -> str:
 
 def text_of_supernet(found: Mapping[str, Any]) -> str:
     lines = [
-        f"{found['id']}: with the supernet's weights {found['accuracy']:.1%} of the images held out, "
+        f"{found['id']}: with the supernet's weights {found['accuracy']:.1%} of images held out, "
         f"{found['test_accuracy']:.1%} of {found['test_pictures']} test images; "
         f"{found['macs'] / 1e6:.1f} MFLOPs, {found['params'] / 1e6:.2f} M parameters, "
         f"{found['latency_ms']:.1f} ms ({found['latency_low_ms']:.1f} to "
