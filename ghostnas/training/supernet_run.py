@@ -21,7 +21,7 @@ from torch import Tensor
 from ghostnas.arrays import Array
 from ghostnas.backends import torch_convolutions
 from ghostnas.backends.torch_module import Net
-from ghostnas.data import datasets
+from ghostnas.data import datasets, images
 from ghostnas.errors import InputError, TrainingError
 from ghostnas.files import locked, read_text, shipped, write_whole
 from ghostnas.ir import weights
@@ -200,12 +200,13 @@ def _run(opened: Opened, draw: Draw, machine: Machine, say: Say) -> dict[str, An
         preprocessing=split.preprocessing,
     )
     curve = Curve(folder / "curve.csv", say)
+    skipped = dict[Path, str]()
     with join(machine.device) as world:
         execution = Execution(
             world=world,
             workers=machine.workers,
             strict=settings.strict,
-            skipped={},
+            skipped=skipped,
             keeper=Keeper(folder / CHECKPOINT, machine.interval_s),
             evaluate_every=max(1, how.epochs // CURVE_POINTS),
         )
@@ -238,6 +239,8 @@ def _run(opened: Opened, draw: Draw, machine: Machine, say: Say) -> dict[str, An
             "seconds": round(curve.seconds, 1),
             "hardware": hardware(world),
         }
+    for line in images.skipped_lines(skipped.values()):
+        say(line)
     weights.save(trained.weights, folder / WEIGHTS, preprocessing=split.preprocessing)
     write_whole(folder / "result.json", json.dumps(result, indent=1).encode())
     return result
