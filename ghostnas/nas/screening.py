@@ -47,11 +47,10 @@ def screen(
         count = min(count, len(everything))
     while len(found) < count:
         before = len(found)
-        for wave in (
-            _even(feasible, found, count // 2, rng),
-            _changed(feasible, found, count, rng),
-        ):
-            _score(feasible, submit, wave, found, path, say, count)
+        wave = _even(feasible, found, count // 2, rng)
+        _score(feasible, submit, wave, found, path, say, count)
+        wave = _changed(feasible, found, count, rng)
+        _score(feasible, submit, wave, found, path, say, count)
         if len(found) == before:  # no change of the best leads to a network that is left
             wave = _even(feasible, found, count, rng)
             if not wave:
