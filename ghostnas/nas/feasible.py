@@ -481,8 +481,8 @@ def _menu(settings: Sequence[Setting[Any]], channels: int) -> _Menu:
             entering, first = (part.out_channels if isinstance(part, Block) else 0), False
         rows.append(row)
     used = np.full((len(rows), max(map(len, rows))), -1)
-    for row, numbers in zip(used, rows, strict=True):
-        row[: len(numbers)] = numbers
+    for at, row in enumerate(rows):
+        used[at, : len(row)] = row
     return _Menu(settings, list(places), used)
 
 
