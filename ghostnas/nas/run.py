@@ -42,7 +42,7 @@ from ghostnas.nas.results import Outcome
 from ghostnas.nas.settings import CHANGEABLE, Settings, read, to_text
 from ghostnas.nas.snapshot import Snapshot, TrialSeen, Watch, front, unwatched
 from ghostnas.nas.study import ScoredArch
-from ghostnas.networks import space
+from ghostnas.networks import blocks, space
 from ghostnas.networks.arch import Arch, fit_to
 from ghostnas.networks.zoo import ghostnet
 from ghostnas.progress import Say, duration
@@ -66,7 +66,9 @@ def start(settings: Settings, folder: Path, say: Say, watch: Watch = unwatched) 
         raise InputError(f"{folder}: already holds a search; resume it with --resume")
     prepared = _Prepared(_located(settings))  # checks every name and file before making a folder
     fingerprint = splits.fingerprint(prepared.split)
-    prepared.settings = dataclasses.replace(prepared.settings, fingerprint=fingerprint)
+    prepared.settings = dataclasses.replace(
+        prepared.settings, fingerprint=fingerprint, blocks=tuple(blocks.own_files())
+    )
     folder.mkdir(parents=True, exist_ok=True)
     return _search(prepared, folder, say, watch)
 
@@ -80,6 +82,8 @@ def resume(
         InputError: there is none, a change is not to one of CHANGEABLE, or its data has changed.
     """
     settings = read(folder / SETTINGS_FILE)
+    for file in settings.blocks:
+        blocks.load_file(Path(file))
     located = dataclasses.asdict(_located(dataclasses.replace(settings, **changes)))
     for key in changes:
         if key not in CHANGEABLE and located[key] != getattr(settings, key):
