@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ghostnas import api
-from ghostnas.cli.options import Result, command, positive, say
+from ghostnas.cli.options import Result, command, positive
 
 
 def run(args: Namespace) -> Result:
@@ -18,7 +18,7 @@ def run(args: Namespace) -> Result:
         target=args.target,
         out=args.out,
         networks=args.networks,
-        progress=say,
+        progress=args.say,
     )
     return found, text if found["score_std"] is not None else text_of_supernet
 
@@ -27,32 +27,31 @@ def text(found: Mapping[str, Any]) -> str:
     trained = (
         "not trained yet" if found["trial"] is None else f"trial {found['trial']} of the search"
     )
-    lines = [
+    return (
         f"{found['id']}: expected score {found['score']:.4g} +- {found['score_std']:.2g}, "
         f"{found['macs'] / 1e6:.1f} MFLOPs, {found['params'] / 1e6:.2f} M parameters, "
         f"{found['latency_ms']:.1f} ms ({found['latency_low_ms']:.1f} to "
-        f"{found['latency_high_ms']:.1f}) on {found['target']}; {trained}",
+        f"{found['latency_high_ms']:.1f}) on {found['target']}; {trained}\n"
         f"the best of {found['of']} networks that the search knows within "
-        f"{', '.join(found['budgets'])}",
-    ]
-    if found["network"]:
-        lines.append(f"next: ghostnas train {found['network']} --data DATA --out DIR")
-    return "\n".join(lines)
+        f"{', '.join(found['budgets'])}"
+    )
+
+
+def _then(found: Mapping[str, Any]) -> str:
+    network = found["network"]
+    start = f" --init {found['weights']}" if found.get("weights") else ""
+    return f"ghostnas train {network}{start} --data DATA --out DIR" if network else ""
 
 
 def text_of_supernet(found: Mapping[str, Any]) -> str:
-    lines = [
+    return (
         f"{found['id']}: with the supernet's weights {found['accuracy']:.1%} of images held out, "
         f"{found['test_accuracy']:.1%} of {found['test_pictures']} test images; "
         f"{found['macs'] / 1e6:.1f} MFLOPs, {found['params'] / 1e6:.2f} M parameters, "
         f"{found['latency_ms']:.1f} ms ({found['latency_low_ms']:.1f} to "
-        f"{found['latency_high_ms']:.1f}) on {found['target']}",
-        f"the best of {found['of']} networks scored within {', '.join(found['budgets'])}",
-    ]
-    if found["network"]:
-        start = f"ghostnas train {found['network']} --init {found['weights']}"
-        lines.append(f"next: {start} --data DATA --out DIR")
-    return "\n".join(lines)
+        f"{found['latency_high_ms']:.1f}) on {found['target']}\n"
+        f"the best of {found['of']} networks scored within {', '.join(found['budgets'])}"
+    )
 
 
 def add(subcommands: Any) -> None:
@@ -61,6 +60,8 @@ def add(subcommands: Any) -> None:
         "pick",
         run,
         "another budget or target for a finished search or a supernet, without training",
+        example="ghostnas pick runs/cifar --target pixel4-cpu1-fp32 --budget 15ms --out best.json",
+        then=_then,
     )
     pick.add_argument("run", type=Path, help="folder of the search, or of a supernet")
     pick.add_argument(

@@ -16,7 +16,6 @@ from ghostnas.cli.options import (
     count,
     positive,
     resolution,
-    say,
     seconds,
     seed,
 )
@@ -30,7 +29,7 @@ OPTIONS = (
 
 def run(args: Namespace) -> Result:
     options = {name: getattr(args, name) for name in OPTIONS}
-    return api.supernet(args.space, **options, progress=say), to_text
+    return api.supernet(args.space, **options, progress=args.say), to_text
 
 
 def to_text(result: Mapping[str, Any]) -> str:
@@ -40,8 +39,7 @@ def to_text(result: Mapping[str, Any]) -> str:
         f"its first network has {result['accuracy']:.1%} of {result['held_out_pictures']} images "
         f"held out from training; {result['epochs']} epochs of {result['train_pictures']} images, "
         f"{result['networks_per_step']} networks a step, in {result['seconds'] / 60:.1f} minutes "
-        f"on {result['hardware']}, seed {result['seed']}\n"
-        f"next: ghostnas pick {result['run']} --target TARGET --budget AMOUNT --out FILE.json"
+        f"on {result['hardware']}, seed {result['seed']}"
     )
 
 
@@ -56,6 +54,10 @@ def add(subcommands: Any) -> None:
         run,
         "train weights once for all networks of a space",
         how_to_resume,
+        example="ghostnas supernet ghostnet --data cifar10:data --out runs/shared",
+        then=lambda result: (
+            f"ghostnas pick {result['run']} --target TARGET --budget AMOUNT --out FILE.json"
+        ),
     )
     parser.add_argument(
         "space",
