@@ -1,11 +1,11 @@
 """ghostnas: for one device and one budget, the best GhostNet, trained and exported.
 
-What the commands do, as functions of Python: `search`, `pick`, `train`, `evaluate`, `export`,
-`show`, `predict_latency`, `build_table`, `check_table`, `calibrate_table`, `import_table`,
-`list_targets`, `load_blocks`, `load_network`, `load_space`, `load_data`, `ghostify`, `paper_table`,
-`paper_figures`, `paper_seeds`, `paper_page`; `DeviceOptions` says how to measure on a device. Each
-is loaded when it is first asked for; importing ghostnas loads neither torch nor Optuna nor a
-runtime.
+What the commands do, as functions of Python: `search`, `pick`, `report`, `train`, `evaluate`,
+`export`, `show`, `predict_latency`, `build_table`, `check_table`, `calibrate_table`,
+`import_table`, `list_targets`, `load_blocks`, `load_network`, `load_space`, `load_data`,
+`ghostify`, `paper_table`, `paper_figures`, `paper_seeds`, `paper_page`; `DeviceOptions` says how to
+measure on a device. Each is loaded when it is first asked for; importing ghostnas loads neither
+torch nor Optuna nor a runtime.
 """
 
 from importlib import import_module
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         paper_table,
         pick,
         predict_latency,
+        report,
         search,
         show,
         train,
@@ -72,6 +73,7 @@ __all__ = [
     "pick",
     "predict",
     "predict_latency",
+    "report",
     "search",
     "show",
     "train",

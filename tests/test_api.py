@@ -76,6 +76,7 @@ ORDER = (
         "DeviceOptions",
         "search",
         "pick",
+        "report",
         "show",
         "train",
         "export",

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ghostnas._version import __version__
-from ghostnas.cli import data, evaluate, export, latency, paper, pick, search, show, train
+from ghostnas.cli import data, evaluate, export, latency, paper, pick, report, search, show, train
 from ghostnas.cli.options import Result, is_first_process
 from ghostnas.errors import GhostnasError
 from ghostnas.files import is_utf8
 
-COMMANDS = (search, pick, show, export, train, evaluate, latency, data, paper)
+COMMANDS = (search, pick, report, show, export, train, evaluate, latency, data, paper)
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # a shell's exit status for a program that SIGPIPE ended
 
