@@ -19,8 +19,10 @@ def figure(rows: Sequence[Mapping[str, Any]], what: str) -> Figure:
             ``predicted``, in ms; perhaps ``predicted_low`` and ``predicted_high``.
         what: is drawn: ``networks``.
     """
-    shown = [{"predicted_low": row["predicted"], "predicted_high": row["predicted"], **row}
-             for row in rows]  # fmt: skip
+    shown = [
+        {"predicted_low": row["predicted"], "predicted_high": row["predicted"], **row}
+        for row in rows
+    ]
     ends = [
         value
         for row in shown
@@ -48,10 +50,15 @@ def figure(rows: Sequence[Mapping[str, Any]], what: str) -> Figure:
         table=Table(
             header=("name", "predicted, ms", "measured, ms", "10th percentile", "90th", "error, %"),
             rows=tuple(
-                (row["name"], f"{row['predicted']:.3f}", f"{row['measured']:.3f}",
-                 f"{row['low']:.3f}", f"{row['high']:.3f}",
-                 f"{100 * (row['predicted'] / row['measured'] - 1):+.1f}")
+                (
+                    row["name"],
+                    f"{row['predicted']:.3f}",
+                    f"{row['measured']:.3f}",
+                    f"{row['low']:.3f}",
+                    f"{row['high']:.3f}",
+                    f"{100 * (row['predicted'] / row['measured'] - 1):+.1f}",
+                )
                 for row in shown
             ),
         ),
-    )  # fmt: skip
+    )

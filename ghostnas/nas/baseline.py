@@ -10,7 +10,7 @@ WIDTHS = tuple(width / 20 for width in range(40, 1, -1))
 
 
 def plain(width: float, resolution: int, classes: int, *, drop_strides: bool) -> Arch:
-    """GhostNet for images of this size; with `drop_strides` as in `ghostnas.networks.arch.fit_to`."""
+    """GhostNet for images of this size; with `drop_strides`, some as `fit_to` drops them."""
     arch = ghostnet(width, resolution, classes)
     return fit_to(arch, resolution=resolution, classes=classes) if drop_strides else arch
 

@@ -1,5 +1,5 @@
-"""A search's run folder, read back for a report: finished, still running or stopped, of this version
-or an earlier one. Trains nothing, and needs neither the images nor the weights.
+"""A search's run folder, read back for a report: finished, still running or stopped, of this or an
+earlier version. Trains nothing, and needs neither the images nor the weights.
 """
 
 from __future__ import annotations

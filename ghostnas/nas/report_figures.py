@@ -1,4 +1,4 @@
-"""The figures of a search's report: each a Vega-Lite template, its rows, and the same as a table."""
+"""The figures of a search's report: each a Vega-Lite template, its rows, and a table of them."""
 
 from __future__ import annotations
 
@@ -88,10 +88,15 @@ def front(found: History, best: int | None, quantity: str, plain: Arch | None) -
     factor, unit = _UNIT[quantity]
     trials = [each for each in found.trials if each.score is not None]
     rows = [
-        {"trial": each.number, "score": each.score or 0.0, "latency_ms": each.latency.latency_ms,
-         "macs": each.cost.macs}
-        for each in trials if each.share <= 1 and each.state == DONE
-    ]  # fmt: skip
+        {
+            "trial": each.number,
+            "score": each.score or 0.0,
+            "latency_ms": each.latency.latency_ms,
+            "macs": each.cost.macs,
+        }
+        for each in trials
+        if each.share <= 1 and each.state == DONE
+    ]
     cost_name = {column: name for name, column in pareto.COSTS.items()}[quantity]
     along = pareto.front(rows, (cost_name,))
     limits = [b.limit for b in found.constraints.budgets if b.quantity == quantity]
@@ -128,8 +133,11 @@ def front(found: History, best: int | None, quantity: str, plain: Arch | None) -
         title=f"{scores.name.capitalize()} against {name}",
         caption=(
             "A dot is a trial; the line is the front, the best score within each cost. "
-            + ("Known networks are ticks, placed by their cost alone: none was trained here. "
-               if known else "")
+            + (
+                "Known networks are ticks, placed by their cost alone: none was trained here. "
+                if known
+                else ""
+            )
             + (held["caption"] if held else "")
             if quantity == "latency_ms"
             else "The same trials. Drag in either figure to mark trials in all; the buttons, or "
@@ -152,20 +160,23 @@ def front(found: History, best: int | None, quantity: str, plain: Arch | None) -
             Key(mark="dot", colour="--winner", text="winner" if found.result else "best so far"),
             *((Key(mark="diamond", colour="--baseline", text="plain GhostNet"),) if held else ()),
             *((Key(mark="dash", colour="--muted", text="budget"),) if limits else ()),
-            *((Key(mark="tick", colour="--other", text="known network, by cost"),) if known else ()),
+            *((Key(mark="tick", colour="--other", text="known network"),) if known else ()),
         ),
         table=Table(
             header=("on the front", unit, scores.axis),
             rows=(
                 *(
-                    (f"trial {row['trial']}", f"{factor * row[quantity]:.2f}",
-                     scores.text(row["score"]))
+                    (
+                        f"trial {row['trial']}",
+                        f"{factor * row[quantity]:.2f}",
+                        scores.text(row["score"]),
+                    )
                     for row in along
                 ),
                 *((each["text"], f"{each['x']:.2f}", "not trained") for each in known),
             ),
         ),
-    )  # fmt: skip
+    )
 
 
 def _amount(trial: Trial, quantity: str) -> float:
@@ -241,8 +252,10 @@ def progress(found: History, best: int | None) -> Figure:
         highest = max(highest, each.score or 0.0)
         row = {"n": n, "best": scores.value(highest), "trial": each.number}
         if noise is not None:
-            row |= {"low": scores.value(highest - NORMAL_95 * noise),
-                    "high": scores.value(highest + NORMAL_95 * noise)}  # fmt: skip
+            row |= {
+                "low": scores.value(highest - NORMAL_95 * noise),
+                "high": scores.value(highest + NORMAL_95 * noise),
+            }
         so_far.append(row)
     expected = history.expected_best([each.score or 0.0 for _, each in done])
     for row, value in zip(so_far, expected, strict=True):
@@ -270,8 +283,12 @@ def progress(found: History, best: int | None) -> Figure:
         title="The search over time",
         caption=f"Trials in the order in which they ended, and the best so far.{band} {whose}",
         alt=f"{len(so_far)} finished trials in order"
-        + (f"; the best so far ends at {last['best']:.4g}, random search's expected best without "
-           f"the sampler's order at {last['random']:.4g}." if last else "."),
+        + (
+            f"; the best so far ends at {last['best']:.4g}, random search's expected best without "
+            f"the sampler's order at {last['random']:.4g}."
+            if last
+            else "."
+        ),
         spec=spec,
         datasets={"trials": trial_rows(found, best)},
         source="trials",
@@ -292,7 +309,7 @@ def progress(found: History, best: int | None) -> Figure:
                 for row in so_far
             ),
         ),
-    )  # fmt: skip
+    )
 
 
 def _noise(found: History) -> tuple[float | None, str]:
@@ -355,10 +372,11 @@ def parallel(found: History, best: int | None) -> Figure | None:
     if len(trials) < 2:
         return None
     names = [
-        name for name in trials[0].params
+        name
+        for name in trials[0].params
         if all(name in each.params for each in trials)
         and len({each.params[name] for each in trials}) > 1
-    ]  # fmt: skip
+    ]
     order = list(found.importances)
     names.sort(key=lambda name: order.index(name) if name in order else len(order))
     names = names[:AXES]
@@ -375,9 +393,10 @@ def parallel(found: History, best: int | None) -> Figure | None:
         for each in trials:
             value = _choice(each, name)
             place = (
-                (float(value) - float(values[0])) / spread if numeric
+                (float(value) - float(values[0])) / spread
+                if numeric
                 else values.index(value) / max(1, len(values) - 1)
-            )  # fmt: skip
+            )
             jitter = 0.0 if numeric else 0.035 * ((each.number * 0.618) % 1 - 0.5)
             rows.append(
                 {
@@ -386,10 +405,13 @@ def parallel(found: History, best: int | None) -> Figure | None:
                     "at": at,
                     "place": round(place + jitter, 4),
                     "value": scores.text(each.score) if numeric else str(value),
-                    "group": "winner" if each.number == best
-                    else "best quarter" if (each.score or 0.0) >= quarter else "others",
+                    "group": "winner"
+                    if each.number == best
+                    else "best quarter"
+                    if (each.score or 0.0) >= quarter
+                    else "others",
                 }
-            )  # fmt: skip
+            )
         for place, value in ((0, values[0]), (1, values[-1])):
             text = scores.text(float(value)) if numeric else str(value)
             labels.append({"axis": name, "place": place, "text": text, "at": at})
@@ -421,12 +443,15 @@ def parallel(found: History, best: int | None) -> Figure | None:
         table=Table(
             header=("trial", *names, scores.axis),
             rows=tuple(
-                (str(each.number), *(str(each.params[name]) for name in names),
-                 scores.text(each.score))
+                (
+                    str(each.number),
+                    *(str(each.params[name]) for name in names),
+                    scores.text(each.score),
+                )
                 for each in trials
             ),
         ),
-    )  # fmt: skip
+    )
 
 
 def _choice(trial: Trial, name: str) -> Any:
@@ -457,8 +482,11 @@ def seeds(found: History, names: Mapping[str, str]) -> Figure | None:
         }
         for each in sorted(trained, key=lambda each: list(names).index(each.id))
     ]
-    means = [_mean_row(name, [e for e in trained if e.id == id]) for id, name in names.items()
-             if any(each.id == id for each in trained)]  # fmt: skip
+    means = [
+        _mean_row(name, [e for e in trained if e.id == id])
+        for id, name in names.items()
+        if any(each.id == id for each in trained)
+    ]
     return Figure(
         name="seeds",
         title="Every seed, not only the mean",
@@ -467,7 +495,8 @@ def seeds(found: History, names: Mapping[str, str]) -> Figure | None:
         "Student's t, over fresh seeds where there are any. From two seeds it is wide, and cut at "
         "the figure's edge.",
         alt="Points of test accuracy by network and seed. Means: "
-        + "; ".join(f"{each['network']} {each['mean']:.1f} %" for each in means) + ".",
+        + "; ".join(f"{each['network']} {each['mean']:.1f} %" for each in means)
+        + ".",
         spec=specification(
             TEMPLATES,
             "seeds",
@@ -487,13 +516,18 @@ def seeds(found: History, names: Mapping[str, str]) -> Figure | None:
         table=Table(
             header=("network", "seed", "role", "validation, %", "test, %"),
             rows=tuple(
-                (row["network"], str(row["seed"]), row["role"], f"{row['validation']:.2f}",
-                 f"{row['test']:.2f}")
+                (
+                    row["network"],
+                    str(row["seed"]),
+                    row["role"],
+                    f"{row['validation']:.2f}",
+                    f"{row['test']:.2f}",
+                )
                 for row in rows
             ),
             words=frozenset({0, 2}),
         ),
-    )  # fmt: skip
+    )
 
 
 def _ends(values: Sequence[float]) -> list[float]:
@@ -526,9 +560,15 @@ def where(target: str, networks: Sequence[tuple[str, Arch]]) -> Figure:
         kind = row["kind"] if row["kind"] in named else "other"
         part = drawn.setdefault(
             (row["network"], row["stage"], kind),
-            {"network": row["network"], "stage": row["stage"], "kind": kind, "ms": 0.0, "ops": 0,
-             "order": [*named, "other"].index(kind)},
-        )  # fmt: skip
+            {
+                "network": row["network"],
+                "stage": row["stage"],
+                "kind": kind,
+                "ms": 0.0,
+                "ops": 0,
+                "order": [*named, "other"].index(kind),
+            },
+        )
         part["ms"] += row["latency_ms"]
         part["ops"] += row["ops"]
         whole = ranges.setdefault(
@@ -549,8 +589,11 @@ def where(target: str, networks: Sequence[tuple[str, Arch]]) -> Figure:
         name="where",
         title="Where the milliseconds go",
         caption=f"Predicted for {target}, by stage and kind of op"
-        + (f"; the upper bar of each pair is {networks[0][0]}, the lower {networks[1][0]}"
-           if len(networks) > 1 else "")
+        + (
+            f"; the upper bar of each pair is {networks[0][0]}, the lower {networks[1][0]}"
+            if len(networks) > 1
+            else ""
+        )
         + ". A whisker is the range of its stage if the table errs on all its ops to one side; "
         "ops of different kinds rarely do.",
         alt=f"Stacked bars by stage. {networks[0][0]} spends most in {slowest['stage']}: "
@@ -576,10 +619,17 @@ def where(target: str, networks: Sequence[tuple[str, Arch]]) -> Figure:
         table=Table(
             header=("network", "stage", "kind of op", "ops", "ms", "low", "high"),
             rows=tuple(
-                (row["network"], row["stage"], row["kind"], str(row["ops"]),
-                 f"{row['latency_ms']:.3f}", f"{row['low_ms']:.3f}", f"{row['high_ms']:.3f}")
+                (
+                    row["network"],
+                    row["stage"],
+                    row["kind"],
+                    str(row["ops"]),
+                    f"{row['latency_ms']:.3f}",
+                    f"{row['low_ms']:.3f}",
+                    f"{row['high_ms']:.3f}",
+                )
                 for row in rows
             ),
             words=frozenset({0, 1, 2}),
         ),
-    )  # fmt: skip
+    )

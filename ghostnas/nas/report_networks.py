@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from ghostnas.ir import cost
 from ghostnas.latency import table
 from ghostnas.latency.predictor import Predictor
-from ghostnas.networks.arch import Arch, Part, Stem, lower_part, parts
+from ghostnas.networks.arch import Arch, Part, Stem, parts
 from ghostnas.networks.blocks import Block
 
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -27,7 +26,6 @@ class Layer:
         channels: into, within and out of it: ``24 → 72 → 40``.
         notes: attention, stride and what else is not a block's default.
         out: its output's height and width.
-        width: its output's channels.
     """
 
     kind: str
@@ -35,9 +33,6 @@ class Layer:
     channels: str
     notes: tuple[str, ...]
     out: int
-    width: int
-    macs: int
-    params: int
     latency_ms: float
 
 
@@ -90,42 +85,47 @@ def _layers(predictor: Predictor, arch: Arch) -> dict[str, list[Layer]]:
 
 
 def _layer(part: Part, latency_ms: float) -> Layer:
-    counted = cost.count(lower_part(part))
     channels, size, _ = part.in_shape
-    known: dict[str, Any] = {"out": -(-size // part.stride), "macs": counted.macs, "params": counted.params,
-             "latency_ms": latency_ms}  # fmt: skip
+    out = -(-size // part.stride)
     match part.numbers:
         case Stem() as stem:
             return Layer(
-                kind="conv", kernel=f"3{TIMES}3", channels=f"{channels} → {stem.channels}",
-                notes=_stride(part), width=stem.channels, **known,
-            )  # fmt: skip
+                kind="conv",
+                kernel=f"3{TIMES}3",
+                channels=f"{channels} → {stem.channels}",
+                notes=_stride(part),
+                out=out,
+                latency_ms=latency_ms,
+            )
         case Block() as block:
-            return _of_block(block, part, channels, known)
+            return _of_block(block, part, out, latency_ms)
         case head:
             within = [head.channels, *([head.features] if head.features else []), part.classes]
             return Layer(
-                kind="conv, pool, classifier", kernel="",
+                kind="conv, pool, classifier",
+                kernel="",
                 channels=" → ".join(map(str, [channels, *within])),
-                notes=(), width=part.classes, **{**known, "out": 1},
-            )  # fmt: skip
+                notes=(),
+                out=1,
+                latency_ms=latency_ms,
+            )
 
 
-def _of_block(block: Block, part: Part, channels: int, known: Mapping[str, Any]) -> Layer:
+def _of_block(block: Block, part: Part, out: int, latency_ms: float) -> Layer:
     numbers: dict[str, Any] = {
         each.name: getattr(block, each.name)
         for each in dataclasses.fields(block)  # type: ignore[arg-type]
     }
     hidden = numbers.get("hidden_channels")
-    chain = [channels, *([hidden] if hidden else []), block.out_channels]
+    chain = [part.in_shape[0], *([hidden] if hidden else []), block.out_channels]
     kernel = numbers.get("kernel")
     return Layer(
         kind=block.type_name,
         kernel=f"{kernel}{TIMES}{kernel}" if kernel else "",
         channels=" → ".join(map(str, chain)),
         notes=(*_attention(numbers), *_stride(part), *_others(block, numbers)),
-        width=block.out_channels,
-        **known,
+        out=out,
+        latency_ms=latency_ms,
     )
 
 

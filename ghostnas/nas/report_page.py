@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,9 +92,12 @@ def page(found: History) -> str:
         "duration": duration(found.seconds or (result or {}).get("seconds", 0.0)),
         "counts": _counts(found),
         "stages": report_networks.stages(target, winner, plain if differs else None)
-        if winner else (),
-        "names": (_name(found, number, result), names.get(plain.id, "plain GhostNet")
-                  if plain and differs else ""),
+        if winner
+        else (),
+        "names": (
+            _name(found, number, result),
+            names.get(plain.id, "plain GhostNet") if plain and differs else "",
+        ),
         "trials": report_figures.trial_rows(found, number),
         "seconds": {each.number: each.seconds for each in found.trials},
         "errors": {each.number: each.error for each in found.trials},
@@ -106,7 +109,7 @@ def page(found: History) -> str:
         "exported": (result or {}).get("exported", ()),
         "measured": _measured(found.folder),
         "known_by": found.known_by,
-    }  # fmt: skip
+    }
     return render(TEMPLATES, "report.html.j2", values, figures=figures)
 
 
@@ -303,11 +306,15 @@ def _counts(found: History) -> str:
     for each in found.trials:
         by_state[each.state] = by_state.get(each.state, 0) + 1
     words = {
-        history.DONE: "finished", history.STOPPED: "stopped early", history.FAILED: "failed",
-        history.REPEATED: "repeated another process's", history.RUNNING: "running",
-    }  # fmt: skip
-    return ", ".join(f"{by_state[state]} {said}" for state, said in words.items()
-                     if state in by_state)  # fmt: skip
+        history.DONE: "finished",
+        history.STOPPED: "stopped early",
+        history.FAILED: "failed",
+        history.REPEATED: "repeated another process's",
+        history.RUNNING: "running",
+    }
+    return ", ".join(
+        f"{by_state[state]} {said}" for state, said in words.items() if state in by_state
+    )
 
 
 def _next(found: History) -> list[Next]:
@@ -334,15 +341,22 @@ def _next(found: History) -> list[Next]:
         Next(
             what="Another budget or target, without training",
             command=shell(
-                ["ghostnas", "pick", run, "--budget", settings.budgets[0],
-                 "--out", f"{run}/pick.json"]
+                [
+                    "ghostnas",
+                    "pick",
+                    run,
+                    "--budget",
+                    settings.budgets[0],
+                    "--out",
+                    f"{run}/pick.json",
+                ]
             ),
         ),
         Next(
             what="Search on, with more trials",
             command=shell([*resume, "--trials", str(2 * settings.trials)]),
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _reproduce(found: History) -> list[tuple[str, str]]:
@@ -354,8 +368,10 @@ def _reproduce(found: History) -> list[tuple[str, str]]:
         ("budgets", ", ".join(settings.budgets)),
         ("target", settings.target),
         ("confidence of latency budgets", str(settings.confidence or "")),
-        ("deployment", settings.deploy
-         + (f", {settings.resolution} px" if settings.resolution else "")),
+        (
+            "deployment",
+            settings.deploy + (f", {settings.resolution} px" if settings.resolution else ""),
+        ),
         ("recipe of the trials", settings.recipe),
         ("recipe of the finalists", settings.final_recipe),
         ("scorer", settings.scorer),
@@ -365,7 +381,7 @@ def _reproduce(found: History) -> list[tuple[str, str]]:
         ("trials, finalists, seeds", f"{settings.trials}, {settings.finalists}, {settings.seeds}"),
         ("seed", str(settings.seed)),
         ("warm start", settings.warm_start),
-    ]  # fmt: skip
+    ]
     return [(name, value) for name, value in told if value]
 
 
@@ -406,11 +422,13 @@ def _origin(target: str) -> list[tuple[str, str]]:
         ("method", origin.method),
         ("error of the method on one op", f"{100 * origin.op_error:.0f} %"),
         ("ops in the table", str(len(table.rows)) if table.rows else "none: a model of costs"),
-        ("networks that it was calibrated on",
-         str(table.correction.networks) if table.correction else "none"),
+        (
+            "networks that it was calibrated on",
+            str(table.correction.networks) if table.correction else "none",
+        ),
         ("date", origin.date),
         ("notes", origin.notes),
-    ]  # fmt: skip
+    ]
     return [(name, value) for name, value in told if value]
 
 

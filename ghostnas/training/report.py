@@ -65,7 +65,7 @@ def page(folder: Path) -> str:
             for name in FILES
             if (folder / name).is_file()
         ],
-    }  # fmt: skip
+    }
     return render(TEMPLATES, "training.html.j2", values, figures=_figures(curve))
 
 
@@ -174,13 +174,17 @@ def _figure(
         table=Table(
             header=("epoch", *(text for _, text, _, _ in series)),
             rows=tuple(
-                (f"{row['epoch']:.0f}",
-                 *(f"{factor * row[column]:.4g}" if column in row else ""
-                   for column, _, _, factor in series))
+                (
+                    f"{row['epoch']:.0f}",
+                    *(
+                        f"{factor * row[column]:.4g}" if column in row else ""
+                        for column, _, _, factor in series
+                    ),
+                )
                 for row in curve
             ),
         ),
-    )  # fmt: skip
+    )
 
 
 def _curve(folder: Path) -> list[dict[str, float]]:

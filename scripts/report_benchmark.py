@@ -1,0 +1,60 @@
+"""How long a browser takes to draw the report of a search of many trials, and how large it is.
+
+    python scripts/report_benchmark.py --trials 500 --out runs/report-500
+
+The search trains nothing but its finalists: its trials are scored by their multiply-accumulates.
+Needs selenium, Chromium and its driver.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import ghostnas
+from ghostnas.nas import report_page
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from browser import Browser, chromium
+
+REPEATS = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=500)
+    parser.add_argument("--out", type=Path, default=Path("runs/report-benchmark"))
+    asked = parser.parse_args()
+    if not (asked.out / "result.json").exists():
+        ghostnas.search(
+            target="arm",
+            budget="150MFLOPs",
+            scorer="macs",
+            sampler="random",
+            trials=asked.trials,
+            finalists=1,
+            seeds=1,
+            deploy="data",
+            out=asked.out,
+            progress=lambda line: None,
+        )
+    began = time.perf_counter()
+    path = report_page.write(asked.out)
+    print(f"written in {time.perf_counter() - began:.2f} s: {path.stat().st_size / 1e6:.2f} MB")
+    for width in (1280, 390):
+        times = []
+        for _ in range(REPEATS):
+            with Browser(chromium(), width=width) as browser:
+                browser.open(path)
+                times.append(browser.drawn_ms())
+        print(
+            f"{width} px: {asked.trials} trials drawn in {statistics.median(times):.0f} ms "
+            f"(median of {REPEATS}, {min(times):.0f} to {max(times):.0f})"
+        )
+
+
+if __name__ == "__main__":
+    main()
