@@ -8,6 +8,7 @@ import csv
 import json
 import re
 import tomllib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,7 @@ class Trial:
     """
 
     number: int
+    id: str
     state: str
     score: float | None
     arch: Arch
@@ -99,8 +101,11 @@ class History:
 
     @property
     def best(self) -> Trial | None:
-        """The trial with the best score, of those that were not stopped if there are any."""
-        done = [each for each in self.scored if each.state == DONE] or self.scored
+        """The trial with the best score within the budgets, of those that were not stopped if there
+        are any.
+        """
+        within = [each for each in self.scored if each.share <= 1]
+        done = [each for each in within if each.state == DONE] or within
         return max(done, key=lambda each: each.score or 0.0, default=None)
 
 
@@ -137,7 +142,9 @@ def importances(found: optuna.Study) -> dict[str, float]:
         return {}
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
     try:
-        explained = optuna.importance.get_param_importances(found, evaluator=evaluator)
+        with warnings.catch_warnings():  # of few trials: the report says so itself
+            warnings.simplefilter("ignore", UserWarning)
+            explained = optuna.importance.get_param_importances(found, evaluator=evaluator)
     except (ValueError, RuntimeError):  # the trials have no choice in common
         return {}
     return {name: float(share) for name, share in explained.items() if np.isfinite(share)}
@@ -175,6 +182,7 @@ def _trial(found: FrozenTrial, constraints: Constraints) -> Trial:
         constraints,
         from_json(json.loads(told["arch"])),
         number=found.number,
+        id=str(told["id"]),
         state=state,
         score=None if score is None else float(score),
         seconds=None if seconds is None else float(seconds),
@@ -200,6 +208,7 @@ def _of_csv(folder: Path, constraints: Constraints) -> list[Trial]:
                 constraints,
                 from_json(json.loads(row["arch"])),
                 number=int(row["trial"]),
+                id=row["id"],
                 state=STOPPED if row.get("stopped") == "True" else DONE,
                 score=float(row["score"]),
                 seconds=float(row["seconds"]),

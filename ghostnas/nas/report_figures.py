@@ -23,8 +23,10 @@ TEMPLATES = Path(__file__).parent / "templates"
 NORMAL_95 = 1.96
 KNOWN_WIDTHS = tuple(width / 20 for width in range(2, 31))
 KNOWN = {"ghostnet": "GhostNet", "mobilenetv3-large": "MobileNetV3"}
-KNOWN_APART = 0.075  # of an axis: closer labels would run into each other
+KNOWN_APART = 0.11  # of an axis: closer labels would run into each other
 KINDS = 6  # of op that get a colour of their own
+JITTER = 0.05  # of an axis, between lines on one value
+MANY = 120  # trials: their dots and lines are drawn smaller and thinner
 AXES = 9  # of the parallel coordinates, and the score
 STATES = {
     DONE: "trained",
@@ -45,7 +47,7 @@ class Scores:
         self.axis = f"{self.name}, %" if self.accuracy else self.name
 
     def value(self, score: float) -> float:
-        return round(self.factor * score, 6)
+        return float(f"{self.factor * score:.7g}")
 
     def text(self, score: float | None) -> str:
         if score is None:
@@ -73,7 +75,7 @@ def _row(trial: Trial, n: int, scores: Scores, best: int | None) -> dict[str, An
         "params": round(trial.cost.params / 1e6, 4),
         "solid": trial.state == DONE and trial.share <= 1,
         "best": trial.number == best,
-        "id": trial.arch.id,
+        "id": trial.id,
     }
 
 
@@ -124,6 +126,7 @@ def front(found: History, best: int | None, quantity: str, plain: Arch | None) -
             "known": known,
             "baseline": held,
             "unscored": len(trials) < len(found.trials),
+            "many": len(trials) > MANY,
         },
     )
     name = "latency" if quantity == "latency_ms" else "FLOPs"
@@ -244,7 +247,11 @@ def _known(found: History, quantity: str, values: Sequence[float]) -> list[dict[
 def progress(found: History, best: int | None) -> Figure:
     """Scores in the order in which the trials ended, the best so far, and random search's curve."""
     scores = Scores(found.settings.scorer)
-    done = [(n, each) for n, each in enumerate(found.trials, 1) if each.state == DONE]
+    done = [
+        (n, each)
+        for n, each in enumerate(found.trials, 1)
+        if each.state == DONE and each.share <= 1
+    ]
     noise, noise_from = _noise(found) if scores.accuracy else (None, "")
     so_far: list[dict[str, Any]] = []
     highest = -math.inf
@@ -275,7 +282,12 @@ def progress(found: History, best: int | None) -> Figure:
     spec = specification(
         TEMPLATES,
         "progress",
-        {"scores": scores, "so_far": so_far, "band": noise is not None},
+        {
+            "scores": scores,
+            "so_far": so_far,
+            "band": noise is not None,
+            "many": len(found.trials) > MANY,
+        },
     )
     last = so_far[-1] if so_far else None
     return Figure(
@@ -397,7 +409,7 @@ def parallel(found: History, best: int | None) -> Figure | None:
                 if numeric
                 else values.index(value) / max(1, len(values) - 1)
             )
-            jitter = 0.0 if numeric else 0.035 * ((each.number * 0.618) % 1 - 0.5)
+            jitter = 0.0 if numeric else JITTER * ((each.number * 0.618) % 1 - 0.5)
             rows.append(
                 {
                     "trial": each.number,
@@ -428,7 +440,7 @@ def parallel(found: History, best: int | None) -> Figure | None:
         spec=specification(
             TEMPLATES,
             "choices",
-            {"axes": [*names, scores.name], "labels": labels},
+            {"axes": [*names, scores.name], "labels": labels, "many": len(trials) > MANY},
         ),
         datasets={"choices": rows},
         source="choices",

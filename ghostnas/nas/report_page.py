@@ -67,7 +67,7 @@ def page(found: History) -> str:
     winner = best.arch if best else None
     plain: Arch | None = None
     if result is not None:
-        number = result["best"].get("trial", number)
+        number = next((e.number for e in found.trials if e.id == result["best"]["id"]), None)
         winner = from_json(json.loads(read_text(found.folder / "best.json")))
         wanted = (result["baseline"] or {}).get("id")
         plain = _plain(winner, wanted) if wanted else None
@@ -252,9 +252,9 @@ def _compared(
     more = "more" if points >= 0 else "less"
     warning = "It is slower and less accurate than plain GhostNet. " if faster < 0 > points else ""
     told = (
-        f"which seeds alone rarely make (Welch's t-test, p = {compared['p_value']:g})."
+        f"which seeds alone rarely make (Welch's t-test, p = {compared['p_value']:.2g})."
         if compared["distinguished"]
-        else f"which the seeds alone may make (Welch's t-test, p = {compared['p_value']:g})."
+        else f"which the seeds alone may make (Welch's t-test, p = {compared['p_value']:.2g})."
     )
     return f"{warning}{against} and {abs(points):.1f} points {more} accurate{between}, {told}"
 
