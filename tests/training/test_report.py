@@ -62,6 +62,7 @@ def test_damage_is_named(folder: Path, tmp_path: Path) -> None:
     (folder / "result.json").write_text("{")
     with pytest.raises(InputError, match=r"result\.json: is damaged"):
         report.page(folder)
+    (folder / "result.json").unlink()
     (folder / "curve.csv").write_text("epoch,loss\n1,low\n")
     with pytest.raises(InputError, match="training curve"):
         report.page(folder)

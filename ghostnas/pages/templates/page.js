@@ -68,6 +68,8 @@
     const view = new vega.View(vega.parse(compiled), { renderer: "svg", container, hover: true, tooltip: hover });
     view.logLevel(vega.Warn);
     await view.runAsync();
+    container.querySelector("svg").setAttribute("aria-hidden", "true"); // the container has its words
+    container.view = view; // for whoever looks into it from the console
     const known = { view, figure, brushed: null };
     figures.set(figure.name, known);
     if (figure.link) linkBrush(known);
@@ -111,12 +113,23 @@
             return;
           }
           known.marks = true;
+          clear(known); // one selection at a time
           const rows = drawn.datasets[figure.source].filter((row) => within(held, row));
           mark(rows.map((row) => row[figure.link]));
         });
       });
     } catch {
       /* a figure that shows what is marked, and has no brush of its own */
+    }
+  }
+
+  function clear(except) {
+    for (const known of figures.values()) {
+      if (known === except || !known.brushed) continue;
+      known.brushed = null;
+      known.marks = false;
+      if (signal(known.view, "brush_x", [])) signal(known.view, "brush_y", []);
+      known.view.runAsync();
     }
   }
 
@@ -276,7 +289,10 @@
 
   document.addEventListener("click", (event) => {
     if (event.target.matches(".copy")) copy(event.target);
-    if (event.target.matches(".clear")) mark([]);
+    if (event.target.matches(".clear")) {
+      clear(null);
+      mark([]);
+    }
   });
   document.querySelectorAll("table.sortable").forEach(offerTable);
   (async () => {
