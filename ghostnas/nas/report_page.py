@@ -14,7 +14,7 @@ from typing import Any
 from ghostnas import stats
 from ghostnas.errors import GhostnasError, InputError
 from ghostnas.files import read_bytes, read_text, write_whole
-from ghostnas.latency import agreement
+from ghostnas.latency import report as latency_report
 from ghostnas.latency import table as latency_table
 from ghostnas.nas import baseline, history, report_figures, report_networks
 from ghostnas.nas.history import History
@@ -104,7 +104,7 @@ def page(found: History) -> str:
         "command": command(found),
         "reproduce": _reproduce(found),
         "versions": found.versions,
-        "origin": _origin(target),
+        "origin": latency_report.origin(latency_table.load(target)),
         "files": _hashes(found),
         "exported": (result or {}).get("exported", ()),
         "measured": _measured(found.folder),
@@ -135,8 +135,9 @@ def _figures(
         if plain is not None and plain.id != winner.id:
             shown.append((names.get(plain.id, "plain GhostNet"), plain))
         figures.append(report_figures.where(found.settings.target, shown))
-    if compared := [each for each in _measured(found.folder) if "predicted_ms" in each]:
-        figures.append(agreement.figure([_agreement_row(each) for each in compared], "files"))
+    rows = [_agreement_row(each) for each in _measured(found.folder) if "predicted_ms" in each]
+    if rows:
+        figures.append(latency_report.agreement(rows, "files"))
     return [each for each in figures if each is not None]
 
 
@@ -407,29 +408,6 @@ def _space_hash(name: str) -> str:
         return f", hash {space.load(name).hash}"
     except GhostnasError:
         return ", whose file is gone"
-
-
-def _origin(target: str) -> list[tuple[str, str]]:
-    """Where the target's latencies are from."""
-    table = latency_table.load(target)
-    origin = table.origin
-    told = [
-        ("table", table.name),
-        ("device", ", ".join(each for each in (origin.device, origin.soc, origin.core) if each)),
-        ("clock", f"{origin.clock_mhz} MHz" if origin.clock_mhz else ""),
-        ("threads", str(origin.threads)),
-        ("runtime", f"{origin.runtime}, {origin.delegate}, {origin.dtype}"),
-        ("method", origin.method),
-        ("error of the method on one op", f"{100 * origin.op_error:.0f} %"),
-        ("ops in the table", str(len(table.rows)) if table.rows else "none: a model of costs"),
-        (
-            "networks that it was calibrated on",
-            str(table.correction.networks) if table.correction else "none",
-        ),
-        ("date", origin.date),
-        ("notes", origin.notes),
-    ]
-    return [(name, value) for name, value in told if value]
 
 
 def _hashes(found: History) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Predicted against measured latency, drawn as a figure of a page."""
+"""What pages say of latencies: predicted against measured, and where a table is from."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ghostnas.pages.page import Figure, Key, Table, specification
+from ghostnas.latency.table import Table
+from ghostnas.pages import page
+from ghostnas.pages.page import Figure, Key, specification
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def figure(rows: Sequence[Mapping[str, Any]], what: str) -> Figure:
+def agreement(rows: Sequence[Mapping[str, Any]], what: str) -> Figure:
     """Measured over predicted milliseconds, with the line on which they agree.
 
     Args:
@@ -47,7 +49,7 @@ def figure(rows: Sequence[Mapping[str, Any]], what: str) -> Figure:
             Key(mark="dot", colour="--trial", text=what),
             Key(mark="dash", colour="--muted", text="agreement"),
         ),
-        table=Table(
+        table=page.Table(
             header=("name", "predicted, ms", "measured, ms", "10th percentile", "90th", "error, %"),
             rows=tuple(
                 (
@@ -62,3 +64,25 @@ def figure(rows: Sequence[Mapping[str, Any]], what: str) -> Figure:
             ),
         ),
     )
+
+
+def origin(table: Table) -> list[tuple[str, str]]:
+    """Where a table's latencies are from, as names and values; without those that it lacks."""
+    known = table.origin
+    told = [
+        ("table", table.name),
+        ("device", ", ".join(each for each in (known.device, known.soc, known.core) if each)),
+        ("clock", f"{known.clock_mhz} MHz" if known.clock_mhz else ""),
+        ("threads", str(known.threads)),
+        ("runtime", f"{known.runtime}, {known.delegate}, {known.dtype}"),
+        ("method", known.method),
+        ("error of the method on one op", f"{100 * known.op_error:.0f} %"),
+        ("ops in the table", str(len(table.rows)) if table.rows else "none: a model of costs"),
+        (
+            "networks that it was calibrated on",
+            str(table.correction.networks) if table.correction else "none",
+        ),
+        ("date", known.date),
+        ("notes", known.notes),
+    ]
+    return [(name, value) for name, value in told if value]
