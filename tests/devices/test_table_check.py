@@ -274,7 +274,7 @@ def test_a_table_of_another_setting_is_refused_before_anything_is_measured(
     with pytest.raises(InputError, match=f"{table} is for another setting .*: {difference}"):
         checked(bench, table, small)
     assert sizes == []
-    assert names(table.parent) == ["here.check.html", "here.csv", "here.networks.jsonl"]
+    assert names(table.parent) == ["here.csv", "here.networks.jsonl"]
 
 
 def test_too_few_networks_are_refused_before_anything_is_measured(
