@@ -160,7 +160,7 @@ def front(found: History, best: int | None, quantity: str, plain: Arch | None) -
         legend=(
             Key(mark="dot", colour="--trial", text="trial"),
             Key(mark="ring", colour="--trial", text="stopped, failed or over budget"),
-            Key(mark="dot", colour="--winner", text="winner" if found.result else "best so far"),
+            *_winner_key("dot", found, best),
             *((Key(mark="diamond", colour="--baseline", text="plain GhostNet"),) if held else ()),
             *((Key(mark="dash", colour="--muted", text="budget"),) if limits else ()),
             *((Key(mark="tick", colour="--other", text="known network"),) if known else ()),
@@ -180,6 +180,13 @@ def front(found: History, best: int | None, quantity: str, plain: Arch | None) -
             ),
         ),
     )
+
+
+def _winner_key(mark: str, found: History, best: int | None) -> tuple[Key, ...]:
+    """The legend's entry for the winner; none if that is plain GhostNet, which is no trial."""
+    if best is None:
+        return ()
+    return (Key(mark=mark, colour="--winner", text="winner" if found.result else "best so far"),)
 
 
 def _amount(trial: Trial, quantity: str) -> float:
@@ -448,7 +455,7 @@ def parallel(found: History, best: int | None) -> Figure | None:
         wide=True,
         roomy=True,
         legend=(
-            Key(mark="line", colour="--winner", text="winner" if found.result else "best so far"),
+            *_winner_key("line", found, best),
             Key(mark="line", colour="--trial", text="best quarter"),
             Key(mark="line", colour="--quiet", text="others"),
         ),
