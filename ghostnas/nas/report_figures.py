@@ -105,6 +105,7 @@ def front(found: History, best: int | None, quantity: str, plain: Arch | None) -
     values = [_amount(each, quantity) for each in found.trials]
     known = _known(found, quantity, [*values, *limits]) if found.trials else []
     held = _baseline_row(found, plain, scores)
+    known = [each for each in known if held is None or each["text"] != held["text"]]
     spec = specification(
         TEMPLATES,
         "front",
