@@ -4,7 +4,6 @@ any time, while it runs or after it stopped.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,22 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from ghostnas import stats
-from ghostnas.errors import GhostnasError, InputError
-from ghostnas.files import read_bytes, read_text, write_whole
+from ghostnas.errors import InputError
+from ghostnas.files import read_text, write_whole
 from ghostnas.latency import report as latency_report
 from ghostnas.latency import table as latency_table
-from ghostnas.nas import baseline, history, report_figures, report_networks
+from ghostnas.nas import (
+    baseline,
+    history,
+    report_again,
+    report_choices,
+    report_figures,
+    report_networks,
+)
 from ghostnas.nas.history import History
 from ghostnas.nas.report import roles
 from ghostnas.nas.report_figures import TEMPLATES, Scores
-from ghostnas.networks import space
 from ghostnas.networks.arch import Arch, from_json
 from ghostnas.pages.page import Figure, render, shell
 from ghostnas.progress import duration
 
 FILE = "report.html"
 FEWEST_FOR_INTERVAL = 3  # seeds; of two, Student's interval is 13 standard errors wide
-HASHED = ("search.toml", "best.json", "trials.csv", "result.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +105,11 @@ def page(found: History) -> str:
         "trials": report_figures.trial_rows(found, number),
         "seconds": {each.number: each.seconds for each in found.trials},
         "errors": {each.number: each.error for each in found.trials},
-        "command": command(found),
-        "reproduce": _reproduce(found),
+        "command": report_again.command(found),
+        "reproduce": report_again.settings(found),
         "versions": found.versions,
         "origin": latency_report.origin(latency_table.load(target)),
-        "files": _hashes(found),
+        "files": report_again.hashes(found),
         "exported": (result or {}).get("exported", ()),
         "measured": _measured(found.folder),
         "known_by": found.known_by,
@@ -126,8 +130,8 @@ def _figures(
         report_figures.front(found, number, "latency_ms", plain),
         report_figures.front(found, number, "macs", plain),
         report_figures.progress(found, number),
-        report_figures.importance(found),
-        report_figures.parallel(found, number),
+        report_choices.importance(found),
+        report_choices.parallel(found, number),
         report_figures.seeds(found, names),
     ]
     if winner is not None:
@@ -357,68 +361,6 @@ def _next(found: History) -> list[Next]:
             what="Search on, with more trials",
             command=shell([*resume, "--trials", str(2 * settings.trials)]),
         ),
-    ]
-
-
-def _reproduce(found: History) -> list[tuple[str, str]]:
-    settings = found.settings
-    told = [
-        ("data", settings.data),
-        ("fingerprint of the images", settings.fingerprint),
-        ("space", f"{settings.space}{_space_hash(settings.space)}"),
-        ("budgets", ", ".join(settings.budgets)),
-        ("target", settings.target),
-        ("confidence of latency budgets", str(settings.confidence or "")),
-        (
-            "deployment",
-            settings.deploy + (f", {settings.resolution} px" if settings.resolution else ""),
-        ),
-        ("recipe of the trials", settings.recipe),
-        ("recipe of the finalists", settings.final_recipe),
-        ("scorer", settings.scorer),
-        ("sampler", settings.sampler),
-        ("screened without training", str(settings.screened or "")),
-        ("halving", str(settings.halving or "")),
-        ("trials, finalists, seeds", f"{settings.trials}, {settings.finalists}, {settings.seeds}"),
-        ("seed", str(settings.seed)),
-        ("warm start", settings.warm_start),
-    ]
-    return [(name, value) for name, value in told if value]
-
-
-def command(found: History) -> str:
-    """The command that starts the same search again."""
-    settings = found.settings
-    words = ["ghostnas", "search", "--target", settings.target]
-    for each in settings.budgets:
-        words += ["--budget", each]
-    for name in (
-        *("space", "data", "effort", "recipe", "final_recipe", "scorer", "screened", "trials"),
-        *("halving", "sampler", "pareto", "seed", "finalists", "seeds", "deploy", "resolution"),
-        *("confidence", "warm_start"),
-    ):
-        value = getattr(settings, name)
-        if value not in ("", 0) or name in ("seed", "halving", "screened"):
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    return shell([*words, "--out", f"{found.folder}-again"])
-
-
-def _space_hash(name: str) -> str:
-    try:
-        return f", hash {space.load(name).hash}"
-    except GhostnasError:
-        return ", whose file is gone"
-
-
-def _hashes(found: History) -> list[tuple[str, str]]:
-    """sha256 of the run folder's files, as far as they are there."""
-    files = [found.folder / name for name in HASHED]
-    files += sorted((found.folder / "export").glob("model.*"))
-    files += sorted((found.folder / "proxy").glob("model.*"))
-    return [
-        (str(path.relative_to(found.folder)), hashlib.sha256(read_bytes(path)).hexdigest())
-        for path in files
-        if path.is_file()
     ]
 
 

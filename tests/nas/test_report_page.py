@@ -11,7 +11,7 @@ import pytest
 from runs import write_search
 
 from ghostnas.cli.main import _parser
-from ghostnas.nas import history, report_page
+from ghostnas.nas import history, report_again, report_page
 from ghostnas.nas.history import History
 
 EARLIER = Path(__file__).parents[1] / "golden" / "earlier" / "run"
@@ -117,7 +117,7 @@ def test_all_to_do_it_again_is_there(page: str, found: History) -> None:
 
 
 def test_the_command_of_a_search_is_one_that_can_be_given(found: History) -> None:
-    words = shlex.split(report_page.command(found).replace("\\\n", ""))
+    words = shlex.split(report_again.command(found).replace("\\\n", ""))
     asked = _parser().parse_args(words[1:])
     assert asked.budget == list(found.settings.budgets)
     assert asked.trials == found.settings.trials
