@@ -11,12 +11,25 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ghostnas._version import __version__
-from ghostnas.cli import data, evaluate, export, latency, paper, pick, report, search, show, train
-from ghostnas.cli.options import Result, is_first_process
+from ghostnas.cli import (
+    completion,
+    data,
+    evaluate,
+    export,
+    latency,
+    paper,
+    pick,
+    report,
+    search,
+    show,
+    train,
+)
+from ghostnas.cli.options import Result, is_first_process, say
 from ghostnas.errors import GhostnasError
 from ghostnas.files import is_utf8
+from ghostnas.progress import silent
 
-COMMANDS = (search, pick, report, show, export, train, evaluate, latency, data, paper)
+COMMANDS = (search, pick, report, show, export, train, evaluate, latency, data, paper, completion)
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # a shell's exit status for a program that SIGPIPE ended
 
@@ -29,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not is_utf8(each):  # nor would a file that names it be, such as a run's settings
             parser.error(f"{each!a} is not UTF-8; rename the file or folder")
     parsed = parser.parse_args(_with_negative_amounts(given))
+    parsed.say = silent if parsed.quiet else say
+    parsed.whole_parser = _parser
     command: Callable[[argparse.Namespace], Result] = parsed.command
     try:
         if files := getattr(parsed, "blocks", []):
@@ -45,7 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     if not is_first_process():
         return 0
-    return _print(json.dumps(result) if parsed.json else to_text(result))
+    status = _print(json.dumps(result) if parsed.json else to_text(result))
+    if status == 0 and not parsed.json and (next_step := parsed.then(result)):
+        parsed.say(f"next: {next_step}")
+    return status
 
 
 def _print(text: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ghostnas import api
-from ghostnas.cli.options import Result, add_blocks, command
+from ghostnas.cli.options import Result, command
 
 
 def run(args: Namespace) -> Result:
@@ -21,7 +21,10 @@ def text(written: Mapping[str, Any]) -> str:
 
 def add(subcommands: Any) -> None:
     report = command(
-        subcommands, "report", run, "write the report of a search or training, finished or not"
+        subcommands,
+        "report",
+        run,
+        "write the report of a search or training, finished or not",
+        example="ghostnas report runs/cifar",
     )
     report.add_argument("run", type=Path, help="folder of the search or training")
-    add_blocks(report)

@@ -26,7 +26,17 @@ def run(args: Namespace) -> Result:
 
 
 def add(subcommands: Any) -> None:
-    show = command(subcommands, "show", run, "show a network's costs")
+    show = command(
+        subcommands,
+        "show",
+        run,
+        "show a network's costs",
+        example="ghostnas show ghostnet --width 0.5 --target arm",
+        then=lambda found: (
+            "look for a better one: ghostnas search --target arm "
+            f"--budget {found['macs'] / 1e6:.0f}MFLOPs"
+        ),
+    )
     add_arch(show)
     show.add_argument("--target", help="name of a latency table, to predict latency as well")
     add_variant(show)

@@ -27,6 +27,7 @@ from ghostnas.nas import study
 from ghostnas.nas.constraints import Constraints
 from ghostnas.nas.samplers import reached
 from ghostnas.nas.settings import Settings
+from ghostnas.networks import blocks
 from ghostnas.networks.arch import Arch, from_json
 from ghostnas.networks.space import Value
 
@@ -116,6 +117,8 @@ def read(folder: Path) -> History:
         InputError: it holds none, or what it needs is damaged or missing.
     """
     settings = search_settings.read(folder / search_settings.FILE)
+    for file in settings.blocks:
+        blocks.load_file(Path(file))
     constraints = Constraints(settings.target, settings.budgets, settings.confidence or None)
     found = _study(folder, settings)
     trials = _of_study(found, constraints) if found else _of_csv(folder, constraints)

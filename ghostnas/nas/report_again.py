@@ -46,6 +46,8 @@ def command(found: History) -> str:
     words = ["ghostnas", "search", "--target", asked.target]
     for each in asked.budgets:
         words += ["--budget", each]
+    for each in asked.blocks:
+        words += ["--blocks", each]
     for name in (
         *("space", "data", "effort", "recipe", "final_recipe", "scorer", "screened", "trials"),
         *("halving", "sampler", "pareto", "seed", "finalists", "seeds", "deploy", "resolution"),

@@ -42,7 +42,7 @@ SCREENED = "screened"  # a trial's attribute: its training-free scores, by name
 POOL = 1_000  # candidates that a proposal is chosen from; of a set that is listed,
 LISTED_POOL = 4_000  # so many
 MUTANTS, PARENTS = 24, 6  # that join the pool at each proposal, and the networks they come from
-TEMPERATURE = 0.5  # of the posterior draws: less exploration pays where trials are few
+TEMPERATURE = 0.1  # of the posterior draws: where trials are few, exploration does not pay
 LARGER = 0.7  # prior weight of the first cost, in standard deviations: larger networks do better
 RUNG_NOISE = 3.0  # variance of a score one rung earlier, over that of the later one
 PAST_NOISE = 3.0  # variance of an earlier search's score over one of this search, if they agree
@@ -507,7 +507,7 @@ def mutants(
     choices = {name: options for name, options in feasible.choices.items() if len(options) > 1}
     for _ in range(4 * count if parents else 0):
         parent = parents[int(rng.integers(len(parents)))]
-        known = [name for name in parent if name in choices]
+        known = [name for name in choices if name in parent]
         if not known:
             break
         name = known[int(rng.integers(len(known)))]

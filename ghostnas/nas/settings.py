@@ -40,6 +40,7 @@ class Settings:
         export_front: how many networks along the front are trained and exported at the end.
         warm_start: run folder of an earlier search that this one learns from.
         fingerprint: of the data's images.
+        blocks: files of the user's own block types.
     """
 
     target: str
@@ -68,6 +69,7 @@ class Settings:
     workers: int = 2
     device: str = "auto"
     fingerprint: str = ""
+    blocks: tuple[str, ...] = ()
 
 
 # What a new search does by how long it may take, where it is not told otherwise: on two cores of a
