@@ -74,7 +74,11 @@ def _verdict(result: Mapping[str, Any]) -> str:
     points = 100 * compared["difference"]
     faster = -compared["latency_difference_ms"]
     speed = f"{abs(faster):.1f} ms {'faster' if faster >= 0 else 'slower'}"
-    against = f"{best['name']} against plain {baseline['name']}"
+    worse = faster < 0 > points
+    against = (
+        f"{best['name']} {'is slower and less accurate than' if worse else 'against'} plain "
+        f"{baseline['name']}"
+    )
     if compared["p_value"] is None:
         return f"{against}: {speed}; too few seeds to tell whose accuracy is higher"
     ends = compared["interval"]

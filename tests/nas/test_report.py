@@ -109,6 +109,10 @@ def test_the_terminal_shows_what_the_winner_is_and_how_it_compares() -> None:
             "p = 0.3), which the seeds alone may make",
         ),
         ({"comparison": COMPARED | {"latency_difference_ms": 1.0}}, "1.0 ms slower"),
+        (
+            {"comparison": COMPARED | {"latency_difference_ms": 1.0, "difference": -0.01}},
+            "trial 2 is slower and less accurate than plain GhostNet 0.5x: 1.0 ms slower",
+        ),
     ],
 )
 def test_the_first_line_is_the_answer(changed: dict[str, Any], said: str) -> None:
