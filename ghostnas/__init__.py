@@ -1,7 +1,7 @@
 """ghostnas: for one device and one budget, the best GhostNet, trained and exported.
 
-What the commands do, as functions of Python: `search`, `pick`, `supernet`, `train`, `evaluate`,
-`export`, `show`, `predict_latency`, `build_table`, `check_table`, `calibrate_table`,
+What the commands do, as functions of Python: `search`, `pick`, `report`, `supernet`, `train`,
+`evaluate`, `export`, `show`, `predict_latency`, `build_table`, `check_table`, `calibrate_table`,
 `import_table`, `list_targets`, `load_blocks`, `load_network`, `load_space`, `load_data`,
 `ghostify`, `paper_table`, `paper_figures`, `paper_seeds`, `paper_page`; `DeviceOptions` says how to
 measure on a device. Each is loaded when it is first asked for; importing ghostnas loads neither
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         paper_table,
         pick,
         predict_latency,
+        report,
         search,
         show,
         supernet,
@@ -73,6 +74,7 @@ __all__ = [
     "pick",
     "predict",
     "predict_latency",
+    "report",
     "search",
     "show",
     "supernet",

@@ -222,6 +222,33 @@ def pick(
     return picking.pick(Path(run), budgets, target, None if out is None else Path(out))
 
 
+def report(run: Place) -> dict[str, Any]:
+    """Write the report.html of a search or a training from its folder, finished or not; returns
+    its path and of what kind it is.
+
+    >>> ghostnas.report("run")["kind"]
+    'search'
+
+    Args:
+        run: the folder of the search or training.
+
+    Raises:
+        InputError: the folder holds neither, or what the report needs is missing or damaged.
+    """
+    folder = Path(run)
+    if (folder / "train.toml").exists():
+        from ghostnas.training import report as training_report
+
+        kind, path = "training", training_report.write(folder)
+    elif (folder / "search.toml").exists():
+        from ghostnas.nas import report_page
+
+        kind, path = "search", report_page.write(folder)
+    else:
+        raise InputError(f"{folder}: holds neither a search nor a training; name the --out of one")
+    return {"run": str(folder), "kind": kind, "report": str(path), "bytes": path.stat().st_size}
+
+
 def train(
     network: str | None = None,
     *,

@@ -64,6 +64,14 @@ def summary(values: Sequence[float]) -> Summary:
     )
 
 
+def mean_interval(of: Summary, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+    """The ends of the interval of the mean by Student's t; None for a single value."""
+    if of.std is None:
+        return None
+    reach = of.std / math.sqrt(of.count) * float(stats.t.ppf((1 + confidence) / 2, of.count - 1))
+    return of.mean - reach, of.mean + reach
+
+
 def percent(accuracies: Summary) -> str:
     """Accuracies from 0 to 1 as text: ``91.2 % +- 0.3 (4 seeds, 90.8 to 91.6)``.
 

@@ -76,6 +76,7 @@ ORDER = (
         "DeviceOptions",
         "search",
         "pick",
+        "report",
         "supernet",
         "show",
         "train",

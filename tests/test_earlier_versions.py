@@ -50,6 +50,16 @@ def test_a_training_is_resumed_and_exported(
     assert main(["export", "full", "--format", "tflite", "--out", "files"]) == 0
 
 
+@pytest.mark.parametrize(("name", "kind"), [("run", "search"), ("full", "training")])
+def test_a_run_has_a_report(
+    place: Path, name: str, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", name, "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert (written["kind"], written["report"]) == (kind, f"{name}/report.html")
+    assert (place / name / "report.html").stat().st_size == written["bytes"]
+
+
 def test_a_table_is_read_as_it_was(place: Path) -> None:
     [(op, timing)] = table.load("phone.csv").rows.items()
     assert (op.op, op.out_channels, timing.median_ms) == ("conv", 120, 0.2)

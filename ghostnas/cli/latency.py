@@ -173,6 +173,7 @@ def _checked_text(result: Mapping[str, Any]) -> str:
             f"the device is {100 * abs(drift):.1f} % {'slower' if drift > 0 else 'faster'} than "
             "it was when the table was built"
         )
+    lines.append(f"{result['report']}: each network's prediction beside its measurement")
     return "\n".join(lines)
 
 

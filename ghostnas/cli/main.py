@@ -19,6 +19,7 @@ from ghostnas.cli import (
     latency,
     paper,
     pick,
+    report,
     search,
     show,
     supernet,
@@ -30,7 +31,7 @@ from ghostnas.files import is_utf8
 from ghostnas.progress import silent
 
 COMMANDS = (
-    *(search, pick, show, export, train, supernet, evaluate, latency, data, paper),
+    *(search, pick, report, show, export, train, supernet, evaluate, latency, data, paper),
     completion,
 )
 INTERRUPTED = 130

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ghostnas.arrays import Array
-from ghostnas.devices import table_build
+from ghostnas.devices import check_report, table_build
 from ghostnas.devices.bench import Bench
 from ghostnas.devices.journal import Journal
 from ghostnas.devices.table_build import MeasuredNetwork
@@ -31,7 +31,7 @@ def check(
 ) -> dict[str, Any]:
     """Measure networks that the table has never seen and compare its predictions with them.
 
-    They are kept beside the table, and not measured again.
+    They are kept beside the table, and not measured again. So is a page about the check.
 
     Raises:
         InputError: the device's setting is not the table's; the difference is named. Or there are
@@ -54,7 +54,9 @@ def check(
     journal.remove()
     before_ms = table.origin.sentinel_ms
     drift = bench.first.sentinel_ms / before_ms - 1 if before_ms else None
-    return {**compare(table, measured), "drift": drift}
+    found = {**compare(table, measured), "drift": drift}
+    check_report.write(path, table, measured, found)
+    return {**found, "report": str(check_report.place(path))}
 
 
 def compare(table: Table, measured: Sequence[MeasuredNetwork]) -> dict[str, Any]:

@@ -51,20 +51,30 @@ def where(network: Arch | Graph, target: str) -> list[dict[str, Any]]:
     """Where a network's time goes on a target: a row for each stage and kind of op, in order.
 
     A table's correction, which is of the whole, is shared out in proportion. The stage is
-    ``stem``, ``stage 1`` and so on, ``head``, or empty for a graph, which has none.
+    ``stem``, ``stage 1`` and so on, ``head``, or empty for a graph, which has none. A row's range,
+    ``low_ms`` to ``high_ms``, is for errors of its ops that all lie on one side.
     """
     predictor = Predictor(table.load(target))
     rows: dict[tuple[str, str], list[float]] = {}
     for stage, graph in _stages(network):
         for op in signatures(graph):
-            row = rows.setdefault((stage, kind_name(op)), [0, 0.0])
+            row = rows.setdefault((stage, kind_name(op)), [0, 0.0, 0.0])
+            cost = predictor.costs.of_op(op)
             row[0] += 1
-            row[1] += predictor.costs.of_op(op).latency_ms
+            row[1] += cost.latency_ms
+            row[2] += cost.latency_ms * cost.error
     whole = predictor.predict(network).latency_ms
-    share = whole / sum(ms for _, ms in rows.values())
+    share = whole / sum(ms for _, ms, _ in rows.values())
     return [
-        {"stage": stage, "kind": kind, "ops": int(ops), "latency_ms": share * ms}
-        for (stage, kind), (ops, ms) in rows.items()
+        {
+            "stage": stage,
+            "kind": kind,
+            "ops": int(ops),
+            "latency_ms": share * ms,
+            "low_ms": share * max(0.0, ms - error),
+            "high_ms": share * (ms + error),
+        }
+        for (stage, kind), (ops, ms, error) in rows.items()
     ]
 
 

@@ -1,52 +1,11 @@
-"""What a search found, for people: a few lines, and an HTML page that needs nothing else."""
+"""What a search found, for people, in a few lines; `ghostnas.nas.report_page` is for browsers."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from ghostnas.stats import Summary, percent
-
-WIDTH, HEIGHT, MARGIN = 640, 320, 48
-LEFT = 96  # of the axis, so that the longest number beside it fits
-
-
-def page(result: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
-    """The page of a run's result and its trials' rows, as ``templates/report.html.j2`` has it."""
-    template = _templates().get_template("report.html.j2")
-    return template.render(
-        result=result,
-        budgets=", ".join(result["budgets"]),
-        verdict=_verdict(result),
-        trials=_trials_text(result),
-        roles=_roles(result),
-        networks=_networks(result),
-        accuracy=_accuracy,
-        chart=_chart(trials, result["best"]["id"], result["scorer"]),
-        files=files(result["exported"]).splitlines(),
-    )
-
-
-def _templates() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        finalize=_escaped,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-
-
-def _escaped(value: object) -> Markup:
-    """The value as HTML, quotes spelled as `html.escape` does and all pages so far have them."""
-    return value if isinstance(value, Markup) else Markup(html.escape(str(value)))
 
 
 def text(result: Mapping[str, Any]) -> str:
@@ -58,7 +17,7 @@ def text(result: Mapping[str, Any]) -> str:
         )
     lines = [_verdict(result)]
     lines += [_network_text(each) for each in _networks(result)]
-    lines += [_roles(result), files(result["exported"])]
+    lines += [roles(result), files(result["exported"])]
     lines.append(
         f"{result['run']}/report.html: {_trials_text(result)}, {result['seconds'] / 60:.1f} minutes"
     )
@@ -115,7 +74,11 @@ def _verdict(result: Mapping[str, Any]) -> str:
     points = 100 * compared["difference"]
     faster = -compared["latency_difference_ms"]
     speed = f"{abs(faster):.1f} ms {'faster' if faster >= 0 else 'slower'}"
-    against = f"{best['name']} against plain {baseline['name']}"
+    worse = faster < 0 > points
+    against = (
+        f"{best['name']} {'is slower and less accurate than' if worse else 'against'} plain "
+        f"{baseline['name']}"
+    )
     if compared["p_value"] is None:
         return f"{against}: {speed}; too few seeds to tell whose accuracy is higher"
     ends = compared["interval"]
@@ -127,7 +90,7 @@ def _verdict(result: Mapping[str, Any]) -> str:
     )
 
 
-def _roles(result: Mapping[str, Any]) -> str:
+def roles(result: Mapping[str, Any]) -> str:
     """What the winner is as it is deployed, and as it was trained to judge it."""
 
     def about(network: Mapping[str, Any]) -> str:
@@ -168,60 +131,4 @@ def _network_text(network: Mapping[str, Any]) -> str:
         f"{network['macs'] / 1e6:.1f} MFLOPs, "
         f"{network['params'] / 1e6:.2f} M parameters, {network['latency_ms']:.1f} ms "
         f"({network['latency_low_ms']:.1f} to {network['latency_high_ms']:.1f})"
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Point:
-    """A trial in the chart: its place in the chart's units, and what is said of it."""
-
-    x: float
-    y: float
-    best: bool
-    title: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Chart:
-    """The score over predicted latency: the ends of the axes with their labels, and the trials."""
-
-    name: str
-    fastest: str
-    slowest: str
-    lowest: str
-    highest: str
-    points: tuple[_Point, ...]
-    width: int = WIDTH
-    height: int = HEIGHT
-    left: int = LEFT
-    right: int = WIDTH - MARGIN
-    top: int = MARGIN
-    bottom: int = HEIGHT - MARGIN
-
-
-def _chart(trials: Sequence[Mapping[str, Any]], best: str, scorer: str) -> _Chart:
-    trained = scorer == "train"
-    name, unit = ("accuracy", " %") if trained else (scorer, "")
-    xs = [each["latency_ms"] for each in trials]
-    ys = [each["score"] * (100 if trained else 1) for each in trials]
-    left, right = min(xs) * 0.95, max(xs) * 1.05
-    room = 0.1 * (max(ys) - min(ys)) or 1.0
-    low, high = min(ys) - room, max(ys) + room
-    points = (
-        _Point(
-            x=LEFT + (x - left) / (right - left) * (WIDTH - LEFT - MARGIN),
-            y=HEIGHT - MARGIN - (y - low) / (high - low) * (HEIGHT - 2 * MARGIN),
-            best=each["id"] == best,
-            title=f"trial {each['trial']}: {y:.4g}{unit}, {x:.1f} ms, "
-            f"{each['macs'] / 1e6:.0f} MFLOPs",
-        )
-        for each, x, y in zip(trials, xs, ys, strict=True)
-    )
-    return _Chart(
-        name=name,
-        fastest=f"{left:.1f} ms",
-        slowest=f"{right:.1f} ms",
-        lowest=f"{low:.4g}{unit}",
-        highest=f"{high:.4g}{unit}",
-        points=tuple(points),
     )

@@ -19,7 +19,7 @@ from ghostnas.deployment.verify import Exported
 from ghostnas.files import write_whole
 from ghostnas.ir import weights
 from ghostnas.ir.graph import Weights
-from ghostnas.nas import pareto, report
+from ghostnas.nas import pareto
 from ghostnas.nas.constraints import Candidate, Constraints
 from ghostnas.nas.settings import Settings
 from ghostnas.nas.study import ScoredArch
@@ -186,7 +186,6 @@ def conclude(
         "exported": [each.to_json() for each in exported],
     }
     write_whole(folder / "result.json", json.dumps(result, indent=1).encode())
-    write_whole(folder / "report.html", report.page(result, found.trials).encode())
     return result
 
 

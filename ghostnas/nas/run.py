@@ -24,9 +24,11 @@ from ghostnas.data import datasets, images
 from ghostnas.errors import BudgetError, InputError, did_you_mean
 from ghostnas.files import locked, read_text, write_whole
 from ghostnas.nas import (
+    baseline,
     concluding,
     feasible,
     pareto,
+    report_page,
     results,
     rungs,
     samplers,
@@ -40,18 +42,17 @@ from ghostnas.nas.evaluators import SCORERS, TRAIN, EvaluatorPool
 from ghostnas.nas.finalists import Finals
 from ghostnas.nas.results import Outcome
 from ghostnas.nas.settings import CHANGEABLE, Settings, read, to_text
+from ghostnas.nas.settings import FILE as SETTINGS_FILE
 from ghostnas.nas.snapshot import Snapshot, TrialSeen, Watch, front, unwatched
 from ghostnas.nas.study import ScoredArch
 from ghostnas.networks import blocks, space
-from ghostnas.networks.arch import Arch, fit_to
-from ghostnas.networks.zoo import ghostnet
+from ghostnas.networks.arch import Arch
 from ghostnas.progress import Say, duration
 from ghostnas.training import proxy_network, recipe, splits, supernet
 from ghostnas.training.distributed import on_cuda
 from ghostnas.training.recipe import Recipe
 
-BASELINE_WIDTHS = [width / 20 for width in range(40, 1, -1)]
-SETTINGS_FILE, ELAPSED_FILE, SCREENED_FILE = "search.toml", "elapsed.json", "screened.json"
+ELAPSED_FILE, SCREENED_FILE = "elapsed.json", "screened.json"
 MEMBER_FILE = "member.txt"  # the id of this folder's process in a study that several share
 
 
@@ -428,6 +429,7 @@ class _Run:
         result = results.conclude(
             settings, prepared.final_split, prepared.constraints.dtype, self._folder, found
         )
+        report_page.write(self._folder)
         if self._presence is not None:
             self._presence.concluded(settings.trials)
         return result
@@ -596,14 +598,13 @@ def _member(folder: Path) -> concluding.Member:
 def _baseline(prepared: _Prepared) -> list[tuple[str, int | None, Arch]]:
     """GhostNet at the largest width whose deployment meets the budgets; empty if none does."""
     searched = prepared.space
-    resolution = searched.decode({}).resolution
-    for width in BASELINE_WIDTHS:
-        arch = ghostnet(width, resolution, searched.classes)
-        if searched.drop_strides:
-            arch = fit_to(arch, resolution=resolution, classes=searched.classes)
-        if prepared.constraints.utilization(arch) <= 1:
-            return [(f"GhostNet {width:g}x", None, arch)]
-    return []
+    found = baseline.largest(
+        prepared.constraints,
+        searched.decode({}).resolution,
+        searched.classes,
+        drop_strides=searched.drop_strides,
+    )
+    return [] if found is None else [(found[0], None, found[1])]
 
 
 def _largest(prepared: _Prepared) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from ghostnas.files import toml_value
 from ghostnas.training.proxy_network import PUBLISHED
 from ghostnas.versions import versions_text
 
+FILE = "search.toml"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:

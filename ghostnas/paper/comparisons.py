@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from scipy import stats as scipy_stats
-
 from ghostnas.errors import InputError
 from ghostnas.paper.subjects import Subject
 from ghostnas.paper.trainings import Job, Record
-from ghostnas.stats import CONFIDENCE, Summary, difference_interval, holm, summary, welch_p_value
+from ghostnas.stats import difference_interval, holm, mean_interval, summary, welch_p_value
 
 DISTINGUISHED = 0.05
 VGG, RESNET = "vgg16", "resnet56"
@@ -115,15 +113,6 @@ def compare(by_row: Mapping[str, tuple[Row, Sequence[float]]]) -> list[Compariso
     return compared
 
 
-def interval(accuracies: Summary) -> tuple[float, float] | None:
-    """The 95 % interval of the mean by Student's t; None for a single value."""
-    if accuracies.std is None:
-        return None
-    reach = accuracies.std / accuracies.count**0.5
-    reach *= float(scipy_stats.t.ppf((1 + CONFIDENCE) / 2, accuracies.count - 1))
-    return accuracies.mean - reach, accuracies.mean + reach
-
-
 def to_json(
     by_row: Mapping[str, tuple[Row, Sequence[float]]], records: Sequence[Record]
 ) -> dict[str, Any]:
@@ -139,7 +128,7 @@ def to_json(
                 "seeds": len(found),
                 "mean": about.mean if about else None,
                 "std": about.std if about else None,
-                "interval": interval(about) if about else None,
+                "interval": mean_interval(about) if about else None,
                 "accuracies": list(found),
             }
         )

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ghostnas._version import __version__
+from ghostnas.pages import page
 from ghostnas.paper.drawing import Drawing, svg
+
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,19 +36,13 @@ class Section:
 
 def render(sections: Sequence[Section], title: str) -> str:
     """The page."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2").render(
-        title=title,
-        version=__version__,
-        sections=sections,
-        svg=lambda drawing: Markup(svg(drawing)),  # markup of our own, escaped inside
-    )
+    values = {
+        "title": title,
+        "description": f"{title}, beside what ghostnas counts and trains.",
+        "sections": sections,
+        "svg": lambda drawing: Markup(svg(drawing)),  # markup of our own, escaped inside
+    }
+    return page.render(TEMPLATES, "paper.html.j2", values)
 
 
 def table_section(found: Mapping[str, Any], drawings: Sequence[Drawing] = ()) -> Section:

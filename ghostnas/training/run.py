@@ -28,7 +28,7 @@ from ghostnas.ir import cost, weights
 from ghostnas.networks.arch import Arch, load, lower, to_json
 from ghostnas.processes import processor
 from ghostnas.progress import Say, duration
-from ghostnas.training import proxy_network, splits, supernet, weight_transfer
+from ghostnas.training import proxy_network, report, splits, supernet, weight_transfer
 from ghostnas.training.checkpoint import INTERVAL_S, Keeper
 from ghostnas.training.distributed import World, join
 from ghostnas.training.learner import Teacher
@@ -216,6 +216,7 @@ class _Training:
             path = self._folder / "model.safetensors"
             weights.save(trained.weights, path, preprocessing=pictures.preprocessing)
             write_whole(self._folder / "result.json", json.dumps(result, indent=1).encode())
+            report.write(self._folder)
         return result
 
     def _tested(self, trained: Trained) -> tuple[float, dict[Path, str]]:

@@ -212,7 +212,8 @@ def test_a_table_is_checked_on_networks_that_it_has_not_seen(
     )
     sizes = asked()
     found = checked(bench, table, small)
-    assert set(found) == {*KEYS, *("networks", "bias", "confidence", "coverage", "flops", "drift")}
+    about = ("networks", "bias", "confidence", "coverage", "flops", "drift", "report")
+    assert set(found) == {*KEYS, *about}
     assert json.loads(json.dumps(found)) == found
     assert found["networks"] == sum(sizes) == CHECKED
     assert 0 < found["mape"] < 2
@@ -220,9 +221,12 @@ def test_a_table_is_checked_on_networks_that_it_has_not_seen(
     after = table_build.load_networks(table_build.networks_file(table))
     assert after[:CALIBRATED] == before
     assert [each.use for each in after] == ["fit"] * CALIBRATED + ["check"] * CHECKED
+    page = Path(found["report"]).read_text()
+    assert f'Off by <span class="em">{100 * found["mape"]:.1f} %</span>' in page
+    assert all(each.arch.id in page for each in after[CALIBRATED:])
     assert len({each.arch.id for each in after}) == CALIBRATED + CHECKED
     assert table.read_bytes() == content
-    assert names(table.parent) == ["here.csv", "here.networks.jsonl"]
+    assert names(table.parent) == ["here.check.html", "here.csv", "here.networks.jsonl"]
 
 
 def test_networks_of_an_earlier_check_are_kept_and_not_drawn_again(
@@ -246,7 +250,7 @@ def test_a_check_resumes_where_the_device_was_lost(
     rest = asked()
     assert checked(bench, table, small)["networks"] == CHECKED
     assert (sizes, rest) == ([6], [CHECKED - 6])
-    assert names(table.parent) == ["here.csv", "here.networks.jsonl"]
+    assert names(table.parent) == ["here.check.html", "here.csv", "here.networks.jsonl"]
 
 
 @pytest.mark.parametrize(

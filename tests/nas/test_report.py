@@ -1,6 +1,5 @@
 """What a report says about networks that the seeds distinguish, and about those they do not."""
 
-import re
 from typing import Any
 
 import pytest
@@ -76,14 +75,6 @@ def test_the_first_skipped_images_are_named() -> None:
     ]
 
 
-def trial(number: int, **changed: Any) -> dict[str, Any]:
-    found = {"trial": number, "id": f"id of trial {number}", "latency_ms": 10.0 + number}
-    return {**found, "score": 0.8 + number / 100, "macs": 1_000_000 * number, **changed}
-
-
-TRIALS = [trial(1), trial(2)]
-
-
 def test_the_terminal_shows_what_the_winner_is_and_how_it_compares() -> None:
     lines = report.text(result()).splitlines()
     numbers = "45.6 MFLOPs, 1.23 M parameters, 12.3 ms (11.1 to 13.4)"
@@ -118,11 +109,14 @@ def test_the_terminal_shows_what_the_winner_is_and_how_it_compares() -> None:
             "p = 0.3), which the seeds alone may make",
         ),
         ({"comparison": COMPARED | {"latency_difference_ms": 1.0}}, "1.0 ms slower"),
+        (
+            {"comparison": COMPARED | {"latency_difference_ms": 1.0, "difference": -0.01}},
+            "trial 2 is slower and less accurate than plain GhostNet 0.5x: 1.0 ms slower",
+        ),
     ],
 )
 def test_the_first_line_is_the_answer(changed: dict[str, Any], said: str) -> None:
     assert said in report.text(result(**changed)).splitlines()[0]
-    assert said.replace("'", "&#x27;") in report.page(result(**changed), TRIALS)
 
 
 def test_plain_ghostnet_as_the_winner_is_listed_once() -> None:
@@ -135,54 +129,3 @@ def test_a_network_deployed_as_trained_and_an_exhausted_space_are_reported() -> 
     text = report.text(result(proxy=DEPLOYED, used_up=True, failed=1))
     assert "The winner is deployed as it was trained: 224 px, 10 classes, 45.6 MFLOPs." in text
     assert "2 trials, 1 failed, all that the budgets allow" in text
-
-
-def test_a_page_has_one_row_per_network_and_one_point_per_trial() -> None:
-    page = report.page(result(), TRIALS)
-    rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td>", page)
-    assert [name for name, _ in rows] == [
-        "trial 2 (id of trial 2)",
-        "GhostNet 0.5x (id of GhostNet 0.5x)",
-        "trial 1 (id of trial 1)",
-    ]
-    assert rows[0][1] == "91.2 % &plusmn; 0.3 (3 seeds, 90.8 to 91.6)"
-    assert page.count("<circle") == 2
-    best = re.findall(r'<circle class="best"[^>]*><title>(.*?)</title>', page)
-    assert best == ["trial 2: 82 %, 12.0 ms, 2 MFLOPs"]
-
-
-def test_the_numbers_beside_an_axis_have_room() -> None:
-    """They are right-aligned at x, with at most 8 px per character at the page's 12 px."""
-    page = report.page(result(scorer="synflow"), [trial(1, score=-1.234e-5), trial(2, score=9e11)])
-    labels = re.findall(r'<text x="(\d+)" y="\d+" text-anchor="end">([^<]*)</text>', page)
-    left = [(int(x), text) for x, text in labels if int(x) < report.WIDTH / 2]
-    assert len(left) == 2
-    assert all(x - 8 * len(text) >= 0 for x, text in left)
-
-
-def test_a_scorers_numbers_are_not_percentages() -> None:
-    page = report.page(result(scorer="synflow"), [trial(1, score=31.5), trial(2, score=42.25)])
-    titles = re.findall(r"<circle[^>]*><title>(.*?)</title>", page)
-    assert titles == [
-        "trial 1: 31.5, 11.0 ms, 1 MFLOPs",
-        "trial 2: 42.25, 12.0 ms, 2 MFLOPs",
-    ]
-    assert 'aria-label="synflow over latency"' in page
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_trials_with_one_score_are_drawn_inside_the_page(count: int) -> None:
-    page = report.page(result(), [trial(1, score=0.5, trial=at) for at in range(count)])
-    places = re.findall(r'cx="(-?\d+)" cy="(-?\d+)"', page)
-    assert len(places) == count
-    assert all(0 < int(x) < report.WIDTH and 0 < int(y) < report.HEIGHT for x, y in places)
-
-
-def test_names_given_by_a_user_cannot_inject_into_the_page() -> None:
-    nasty = "<script>alert(1)</script>"
-    compared = COMPARED | {"networks": [nasty, "trial 1"]}
-    file = FILE | {"file": nasty}
-    changed = {"data": nasty, "target": nasty, "budgets": [nasty], "comparison": compared}
-    page = report.page(result(**changed, best=network(nasty, id="0f"), exported=[file]), TRIALS)
-    assert "<script" not in page
-    assert page.count("&lt;script&gt;alert(1)") == 7

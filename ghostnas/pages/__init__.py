@@ -1,0 +1,1 @@
+"""Pages that people open: one HTML file that carries its figures, styles and scripts inside."""
