@@ -2,11 +2,14 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 from budgeted import SPACE, TINY
 
+from ghostnas.errors import InputError
 from ghostnas.networks import enumeration, space
+from ghostnas.networks.arch import fit_to
 
 ODD = space.parse(
     """
@@ -95,3 +98,22 @@ def test_a_number_that_makes_no_difference_is_not_repeated():
         ({"kind": "deep", "depth": 3}, 3),
         ({"kind": "deep", "depth": 4}, 4),
     ]
+
+
+@pytest.mark.parametrize("name", ["ghostnet", "ghostnet-wide", "odd"])
+def test_a_network_tells_the_settings_that_build_it(name):
+    searched = ODD if name == "odd" else space.load(name)
+    for seed in range(8):
+        network = searched.decode(searched.sample(random.Random(seed)))
+        elsewhere = fit_to(network, resolution=32, classes=7)
+        again = searched.decode(enumeration.settings_of(searched, elsewhere))
+        assert replace(again, resolution=network.resolution) == network
+
+
+def test_a_network_of_another_space_has_no_settings():
+    with pytest.raises(InputError, match="is not one of space odd"):
+        enumeration.settings_of(ODD, space.load("ghostnet").decode({}))
+    network = ODD.decode({})
+    longer = replace(network, stages=network.stages * 3)
+    with pytest.raises(InputError, match="is not one of space odd"):
+        enumeration.settings_of(ODD, longer)
