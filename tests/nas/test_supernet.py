@@ -399,6 +399,12 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
     )
 
 
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+
+
 @pytest.mark.slow
 def test_kills_at_any_moment_change_no_bit(place: Path, tmp_path: Path) -> None:
     command = [
@@ -407,8 +413,7 @@ def test_kills_at_any_moment_change_no_bit(place: Path, tmp_path: Path) -> None:
     ]
     whole = tmp_path / "whole"
     process = start([*command, "--threads", "1", "--out", str(whole)])
-    while not (whole / supernet.SETTINGS).exists():
-        time.sleep(0.01)
+    wait_for(whole / supernet.SETTINGS, process)
     began = time.monotonic()
     _, errors = process.communicate()
     assert process.returncode == 0, errors
@@ -420,8 +425,7 @@ def test_kills_at_any_moment_change_no_bit(place: Path, tmp_path: Path) -> None:
         out = tmp_path / f"killed{killed}"
         more = ["--threads", "1", "--checkpoint-every", "0s", "--out", str(out)]
         process = start([*command, *more])
-        while not (out / supernet.SETTINGS).exists():
-            time.sleep(0.01)
+        wait_for(out / supernet.SETTINGS, process)
         time.sleep(rng.uniform(0, 1) * length)
         process.send_signal(signal.SIGKILL)
         process.communicate()
