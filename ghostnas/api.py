@@ -378,6 +378,7 @@ def export(
 
 def show(
     network: str,
+    compare: str | None = None,
     *,
     target: str | None = None,
     threads: int | None = None,
@@ -385,26 +386,59 @@ def show(
     width: float | None = None,
     resolution: int | None = None,
     confidence: float | None = None,
+    svg: Place | None = None,
+    onnx: Place | None = None,
 ) -> dict[str, Any]:
-    """A network's costs and, for a target, its latency with an interval.
+    """A network's costs and, for a target, its latency with an interval; and ``layers``, row by row
+    as in table 1 of the GhostNet paper, empty for a network without stages and blocks.
 
-    >>> ghostnas.show("ghostnet", width=0.5)["macs"]
-    42328152
+    >>> shown = ghostnas.show("ghostnet", width=0.5)
+    >>> shown["macs"], shown["layers"][1]["operator"]
+    (42328152, 'G-bneck')
 
     Args:
         network: as `load_network`, or one of `ghostnas.networks.classics`, or a ``.tflite`` file.
+        compare: another network, described under ``compared`` with the same options, but for
+            `width`, which is of the first.
         threads, dtype: of the target, if not those of its name: see `list_targets`.
+        svg: a file to draw it to, or both.
+        onnx: a file to write its structure to, with random weights and nodes named by stage and
+            block, for Netron.
 
     Raises:
-        InputError: there is no such network or target.
+        InputError: there is no such network or target, or it cannot be drawn.
+        MissingOpError: the target's table has nothing to predict an op from.
     """
-    from ghostnas.latency import summary
+    from ghostnas.files import write_whole
+    from ghostnas.latency import drawing, layers, summary
+    from ghostnas.networks.arch import Arch, lower_by_place
 
     if confidence is not None and target is None:
         raise InputError("--confidence applies to a latency: add --target")
     target = _variant(target, threads, dtype)
-    found = _network(network, width, resolution)
-    return summary.describe(found, target, confidence, name=network)
+
+    def described(name: str, found: Arch | Graph) -> dict[str, Any]:
+        rows = layers.layers(found, target) if isinstance(found, Arch) else []
+        title = f"{name} {width:g}x" if width is not None and found is first else name
+        return {
+            **summary.describe(found, target, confidence, name=name),
+            "name": title,
+            "layers": [layers.to_json(row) for row in rows],
+        }
+
+    first = _network(network, width, resolution)
+    shown = described(network, first)
+    if compare is not None:
+        shown["compared"] = described(compare, _network(compare, None, resolution))
+    if svg is not None:
+        write_whole(_file(svg, ".svg"), drawing.svg(shown).encode())
+    if onnx is not None:
+        from ghostnas.backends import onnx_structure
+
+        graph = lower_by_place(first) if isinstance(first, Arch) else first
+        notes = layers.notes(shown["layers"])
+        write_whole(_file(onnx, ".onnx"), onnx_structure.write(graph, shown["name"], notes))
+    return shown
 
 
 def predict(
@@ -1187,6 +1221,12 @@ def _workers(given: int | None) -> int:
 def _table_file(path: Place) -> Path:
     if Path(path).suffix != ".csv":
         raise InputError(f"{path}: a table's file name must end in .csv")
+    return Path(path)
+
+
+def _file(path: Place, suffix: str) -> Path:
+    if Path(path).suffix != suffix:
+        raise InputError(f"{path}: the file's name must end in {suffix}")
     return Path(path)
 
 
