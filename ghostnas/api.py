@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ghostnas.devices.bench import Bench
     from ghostnas.ir.graph import Graph
     from ghostnas.latency.predictor import Prediction
-    from ghostnas.latency.table import Origin, Timing
+    from ghostnas.latency.table import ModelTiming
     from ghostnas.networks.arch import Arch
     from ghostnas.networks.space import Space
     from ghostnas.paper.run import Pictured
@@ -281,6 +281,7 @@ def train(
         teacher=str(Path(teacher).resolve()) if teacher else "",
         strict=strict,
         threads=threads or 0,
+        network=network if network in zoo.ZOO else str(Path(network).resolve()),
     )
     return run.start(arch, how, settings, machine, folder, progress)
 
@@ -327,6 +328,7 @@ def export(
     measure: bool = False,
     threads: int = 1,
     device: str | DeviceOptions = "local",
+    license: str = "",
     progress: Say = silent,
 ) -> dict[str, Any]:
     """Write a network's files, each run in its own runtime and compared with PyTorch.
@@ -341,6 +343,7 @@ def export(
         dtype: any of ``fp32``, ``fp16``, ``int8``.
         target: latency tables to predict with.
         measure: whether to time each .tflite on `device`.
+        license: of the weights, for the card, such as ``apache-2.0``.
 
     Raises:
         InputError: an argument names something that cannot be found or does not match.
@@ -366,10 +369,11 @@ def export(
         calibration_pictures=calibration,
         test_images=test_images,
         targets=(target,) if isinstance(target, str) else tuple(target),
+        license=license,
     )
     with ExitStack() as stack:
 
-        def time_model(model: bytes, dtype: str) -> tuple[Timing | str, Origin]:
+        def time_model(model: bytes, dtype: str) -> ModelTiming:
             bench = stack.enter_context(_bench(device, dtype, threads))
             return table_build.time_model(bench, model)
 
