@@ -11,8 +11,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ghostnas._version import __version__
-from ghostnas.cli import data, evaluate, export, latency, paper, pick, search, show, train
-from ghostnas.cli.options import Result, is_first_process
+from ghostnas.cli import (
+    data,
+    evaluate,
+    export,
+    latency,
+    paper,
+    pick,
+    rehearsal,
+    search,
+    show,
+    train,
+)
+from ghostnas.cli.options import Result, is_first_process, say
 from ghostnas.errors import GhostnasError
 from ghostnas.files import is_utf8
 
@@ -29,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not is_utf8(each):  # nor would a file that names it be, such as a run's settings
             parser.error(f"{each!a} is not UTF-8; rename the file or folder")
     parsed = parser.parse_args(_with_negative_amounts(given))
+    if line := rehearsal.cut(parsed):
+        say(line)
     command: Callable[[argparse.Namespace], Result] = parsed.command
     try:
         if files := getattr(parsed, "blocks", []):
