@@ -27,7 +27,7 @@ MOST = {  # of an option's value, whether it was given or left out
     "test_images": 40,
     "limit": 40,
 }
-NOT_SEARCHED = ("epochs", "batch_size", "images")  # are left out where they are not given
+OPTIONAL = ("export_front", "epochs", "batch_size", "images")  # only cut where they are given
 
 
 def cut(args: Namespace) -> str:
@@ -41,7 +41,7 @@ def cut(args: Namespace) -> str:
         given = getattr(args, key, None)
         if given is not None:
             setattr(args, key, min(given, most))
-        elif key in args and not resumed and key not in NOT_SEARCHED:
+        elif key in args and not resumed and key not in OPTIONAL:
             setattr(args, key, most)
     for key in ("recipe", "final_recipe"):
         if key in args and not resumed:
