@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ghostnas.ir.graph import Graph
     from ghostnas.latency.predictor import Prediction
     from ghostnas.latency.table import ModelTiming
+    from ghostnas.nas.snapshot import Watch
     from ghostnas.networks.arch import Arch
     from ghostnas.networks.space import Space
     from ghostnas.paper.run import Pictured
@@ -99,6 +100,7 @@ def search(
     pareto: str | None = None,
     export_front: int | None = None,
     progress: Say = silent,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Find the best network for a target within budgets; returns the contents of ``result.json``.
 
@@ -121,6 +123,8 @@ def search(
         warm_start: run folder of an earlier search, whose trials this one learns from.
         pareto: trade accuracy for one or two of latency, macs and params: ``accuracy,latency``.
         export_front: how many networks along the front to train and export.
+        watch: given, once the search runs, a function that any thread may call to learn how it
+            stands (`ghostnas.nas.snapshot`).
 
     Raises:
         InputError: an argument is invalid.
@@ -168,10 +172,11 @@ def search(
     progress(f"search in {folder}: loading PyTorch, the data and the latency table")
 
     from ghostnas.nas import run, settings
+    from ghostnas.nas.snapshot import unwatched
 
     if resume:
-        return run.resume(folder, given, progress)
-    return run.start(settings.new(given), folder, progress)
+        return run.resume(folder, given, progress, watch or unwatched)
+    return run.start(settings.new(given), folder, progress, watch or unwatched)
 
 
 def pick(

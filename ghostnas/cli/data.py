@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ghostnas.cli.options import Result, add_strict, command, say
+from ghostnas.cli.options import Result, add_strict, command
 
 
 def list_data(args: Namespace) -> Result:
@@ -20,7 +20,7 @@ def list_data(args: Namespace) -> Result:
 def get_data(args: Namespace) -> Result:
     from ghostnas.data import download
 
-    download.get(args.kind, args.folder, say)
+    download.get(args.kind, args.folder, args.say)
     spec = f"{args.kind}:{args.folder}"
     return {"data": spec}, lambda r: f"use it with --data {r['data']}"
 
@@ -28,7 +28,7 @@ def get_data(args: Namespace) -> Result:
 def check_data(args: Namespace) -> Result:
     from ghostnas.data import datasets
 
-    return datasets.check(args.data, args.strict, say), _data_text
+    return datasets.check(args.data, args.strict, args.say), _data_text
 
 
 def _data_text(result: Mapping[str, Any]) -> str:
@@ -47,12 +47,33 @@ def _data_text(result: Mapping[str, Any]) -> str:
 def add(subcommands: Any) -> None:
     data = subcommands.add_parser("data", help="datasets")
     actions = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    command(actions, "list", list_data, "list the kinds of data and how to name them")
-    get = command(actions, "get", get_data, "download a dataset")
+    command(
+        actions,
+        "list",
+        list_data,
+        "list the kinds of data and how to name them",
+        example="ghostnas data list",
+        then=lambda result: "ghostnas data get cifar10 data",
+    )
+    get = command(
+        actions,
+        "get",
+        get_data,
+        "download a dataset",
+        example="ghostnas data get cifar10 data",
+        then=lambda result: f"ghostnas data check {result['data']}",
+    )
     get.add_argument(
         "kind", choices=("cifar10", "cifar100"), metavar="KIND", help="cifar10 or cifar100"
     )
     get.add_argument("folder", type=Path, metavar="DIR")
-    checked = command(actions, "check", check_data, "read a dataset and describe it")
+    checked = command(
+        actions,
+        "check",
+        check_data,
+        "read a dataset and describe it",
+        example="ghostnas data check folder:photos",
+        then=lambda result: "ghostnas search --target arm --budget 150MFLOPs --data DATA",
+    )
     checked.add_argument("data", metavar="DATA", help="see: ghostnas data list")
     add_strict(checked)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ghostnas import api
-from ghostnas.cli.options import Result, add_blocks, add_strict, command, positive, say
+from ghostnas.cli.options import Result, add_blocks, add_strict, command, positive
 
 
 def run(args: Namespace) -> Result:
@@ -18,7 +18,7 @@ def run(args: Namespace) -> Result:
         workers=args.workers,
         limit=args.limit,
         strict=args.strict,
-        progress=say,
+        progress=args.say,
     )
     return found, to_text
 
@@ -35,7 +35,13 @@ def to_text(result: Mapping[str, Any]) -> str:
 
 
 def add(subcommands: Any) -> None:
-    evaluate = command(subcommands, "eval", run, "measure a model's accuracy on images")
+    evaluate = command(
+        subcommands,
+        "eval",
+        run,
+        "measure a model's accuracy on images",
+        example="ghostnas eval models/model-int8.tflite --data cifar10:data",
+    )
     evaluate.add_argument(
         "model", type=Path, metavar="MODEL", help=".pt2, .onnx, .tflite, .safetensors or a folder"
     )

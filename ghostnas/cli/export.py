@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from ghostnas.cli.options import (
     count,
     device_options,
     positive,
-    say,
 )
 
 
@@ -35,7 +35,7 @@ def run(args: Namespace) -> Result:
         measure=args.measure,
         threads=args.threads,
         license=args.license,
-        progress=say,
+        progress=args.say,
         device=device_options(args),
     )
 
@@ -44,8 +44,19 @@ def run(args: Namespace) -> Result:
     return found, report.exported
 
 
+def _then(result: Mapping[str, Any]) -> str:
+    return f"ghostnas eval {result['files'][0]['file']} --data DATA"
+
+
 def add(subcommands: Any) -> None:
-    export = command(subcommands, "export", run, "write a network's files, each checked")
+    export = command(
+        subcommands,
+        "export",
+        run,
+        "write a network's files, each checked",
+        example="ghostnas export runs/full --dtype fp32,int8 --data cifar10:data --out models",
+        then=_then,
+    )
     add_arch(export)
     export.add_argument("--format", help="torch,onnx,tflite (those with the dtype)")
     export.add_argument("--dtype", default="fp32", help="fp32,fp16,int8 (fp32)")

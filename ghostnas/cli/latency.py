@@ -20,7 +20,6 @@ from ghostnas.cli.options import (
     device_options,
     positive,
     resolution,
-    say,
     seed,
     width,
 )
@@ -38,7 +37,7 @@ def build_table(args: Namespace) -> Result:
         threads=args.threads,
         ops=args.ops,
         networks=args.networks,
-        progress=say,
+        progress=args.say,
         device=device_options(args),
     )
     return built, _built_text
@@ -50,7 +49,7 @@ def check_table(args: Namespace) -> Result:
         space=args.space,
         networks=args.networks,
         seed=args.seed,
-        progress=say,
+        progress=args.say,
         device=device_options(args),
     )
     return checked, _checked_text
@@ -65,7 +64,7 @@ def calibrate_table(args: Namespace) -> Result:
         dtype=args.dtype,
         space=args.space,
         networks=args.networks,
-        progress=say,
+        progress=args.say,
         device=device_options(args),
     )
     if args.timings is not None:
@@ -177,12 +176,27 @@ def _checked_text(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _search_for(result: Mapping[str, Any]) -> str:
+    return f"ghostnas search --target {result['table']} --budget 20ms"
+
+
 def add(subcommands: Any) -> None:
     parser = subcommands.add_parser("latency", help="latency tables and predictions")
     actions = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    command(actions, "list", list_targets, "list the targets and where their tables come from")
+    command(
+        actions,
+        "list",
+        list_targets,
+        "list the targets and where their tables come from",
+        example="ghostnas latency list",
+        then=lambda result: "ghostnas search --target TARGET --budget 20ms",
+    )
     predicted = command(
-        actions, "predict", predict, "predict a network's latency on a target, and where it goes"
+        actions,
+        "predict",
+        predict,
+        "predict a network's latency on a target, and where it goes",
+        example="ghostnas latency predict ghostnet --target rpi5-cpu1-fp32 --compare mobilenetv2",
     )
     add_arch(predicted)
     predicted.add_argument("--target", required=True, help="name or file of a latency table")
@@ -195,7 +209,15 @@ def add(subcommands: Any) -> None:
         "--csv", type=Path, metavar="FILE.csv", help="also write where the time goes"
     )
 
-    build = command(actions, "build", build_table, "measure a table on a device", how_to_resume)
+    build = command(
+        actions,
+        "build",
+        build_table,
+        "measure a table on a device",
+        how_to_resume,
+        example="ghostnas latency build --device ssh:pi@board --out board.csv",
+        then=lambda result: f"ghostnas latency check --target {result['table']} --device DEVICE",
+    )
     build.add_argument("--dtype", choices=("fp32", "int8"), default="fp32")
     build.add_argument("--threads", type=positive, default=1, metavar="N", help="(1)")
     build.add_argument("--ops", type=positive, default=4000, metavar="N", help="at most (4000)")
@@ -206,7 +228,15 @@ def add(subcommands: Any) -> None:
     add_space(build)
     add_device(build)
 
-    check = command(actions, "check", check_table, "check a table on its device", how_to_resume)
+    check = command(
+        actions,
+        "check",
+        check_table,
+        "check a table on its device",
+        how_to_resume,
+        example="ghostnas latency check --target board.csv --device ssh:pi@board",
+        then=_search_for,
+    )
     check.add_argument("--target", required=True, metavar="FILE.csv")
     check.add_argument("--networks", type=positive, default=50, metavar="N", help="fresh ones (50)")
     check.add_argument("--seed", type=seed, default=2, metavar="N", help="to draw them with (2)")
@@ -219,6 +249,8 @@ def add(subcommands: Any) -> None:
         calibrate_table,
         "transfer a table to a device of its kind",
         how_to_resume,
+        example="ghostnas latency calibrate --from timings.csv --out phone.csv",
+        then=_search_for,
     )
     calibrate.add_argument("--target", help="name or file of the table")
     calibrate.add_argument(
@@ -234,7 +266,14 @@ def add(subcommands: Any) -> None:
     add_space(calibrate)
     add_device(calibrate)
 
-    imported = command(actions, "import", import_table, "import a table measured elsewhere")
+    imported = command(
+        actions,
+        "import",
+        import_table,
+        "import a table measured elsewhere",
+        example="ghostnas latency import rows.csv --origin origin.toml --out board.csv",
+        then=_search_for,
+    )
     imported.add_argument("file", type=Path, metavar="FILE")
     imported.add_argument("--format", choices=("csv", "benchmark-model"), default="csv")
     imported.add_argument("--arch", metavar="ARCH", help="the profiled network")

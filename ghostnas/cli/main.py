@@ -12,6 +12,7 @@ from typing import Any
 
 from ghostnas._version import __version__
 from ghostnas.cli import (
+    completion,
     data,
     evaluate,
     export,
@@ -26,8 +27,9 @@ from ghostnas.cli import (
 from ghostnas.cli.options import Result, is_first_process, say
 from ghostnas.errors import GhostnasError
 from ghostnas.files import is_utf8
+from ghostnas.progress import silent
 
-COMMANDS = (search, pick, show, export, train, evaluate, latency, data, paper)
+COMMANDS = (search, pick, show, export, train, evaluate, latency, data, paper, completion)
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # a shell's exit status for a program that SIGPIPE ended
 
@@ -40,8 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not is_utf8(each):  # nor would a file that names it be, such as a run's settings
             parser.error(f"{each!a} is not UTF-8; rename the file or folder")
     parsed = parser.parse_args(_with_negative_amounts(given))
+    parsed.say = silent if parsed.quiet else say
+    parsed.whole_parser = _parser
     if line := rehearsal.cut(parsed):
-        say(line)
+        parsed.say(line)
     command: Callable[[argparse.Namespace], Result] = parsed.command
     try:
         if files := getattr(parsed, "blocks", []):
@@ -58,7 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     if not is_first_process():
         return 0
-    return _print(json.dumps(result) if parsed.json else to_text(result))
+    status = _print(json.dumps(result) if parsed.json else to_text(result))
+    if status == 0 and not parsed.json and (next_step := parsed.then(result)):
+        parsed.say(f"next: {next_step}")
+    return status
 
 
 def _print(text: str) -> int:

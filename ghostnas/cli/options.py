@@ -33,11 +33,27 @@ def command(
     run: Callable[[argparse.Namespace], Result],
     what: str,
     resume: Callable[[argparse.Namespace], str] = lambda args: "",
+    *,
+    example: str,
+    then: Callable[[Mapping[str, Any]], str] = lambda result: "",
 ) -> argparse.ArgumentParser:
-    """A parser for a command that `run` executes; `resume` says how to resume it after Ctrl-C."""
-    parser: argparse.ArgumentParser = subcommands.add_parser(name, help=what, description=what)
+    """A parser for a command that `run` executes.
+
+    Args:
+        resume: says how to resume it after Ctrl-C.
+        example: a line of a shell.
+        then: of the result, what its user may do next: a command, or nothing.
+    """
+    parser: argparse.ArgumentParser = subcommands.add_parser(
+        name,
+        help=what,
+        description=what,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.set_defaults(command=run, resumed_by=resume)
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    parser.set_defaults(command=run, resumed_by=resume, then=then)
     return parser
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ghostnas import api
-from ghostnas.cli.options import Result, command, positive, say, seconds, width
+from ghostnas.cli.options import Result, command, positive, seconds, width
 
 TABLES = {
     "table1": "GhostNet's architecture, row by row",
@@ -32,7 +32,7 @@ def seeds(args: Namespace) -> Result:
         recipe=args.recipe,
         seeds=args.seeds,
         body=args.body,
-        progress=say,
+        progress=args.say,
         **_training(args),
     )
     return found, _text
@@ -53,7 +53,7 @@ def table(args: Namespace) -> Result:
         annotations=args.annotations,
         pictures=args.pictures,
         steps=args.steps,
-        progress=say,
+        progress=args.say,
         **_training(args),
     )
     return found, _text
@@ -64,7 +64,7 @@ def figures(args: Namespace) -> Result:
 
 
 def everything(args: Namespace) -> Result:
-    found = api.paper_page(out=args.out, target=args.target, progress=say, **_pictured(args))
+    found = api.paper_page(out=args.out, target=args.target, progress=args.say, **_pictured(args))
     return found, _text
 
 
@@ -89,7 +89,15 @@ def add(subcommands: Any) -> None:
     parser = subcommands.add_parser("paper", help="reproduce the GhostNet paper")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, what in TABLES.items():
-        each = command(commands, name, table, what, how_to_resume)
+        each = command(
+            commands,
+            name,
+            table,
+            what,
+            how_to_resume,
+            example=f"ghostnas paper {name} --out paper",
+            then=lambda result: "ghostnas paper all --out paper",
+        )
         each.set_defaults(table=name)
         each.add_argument("--out", type=Path, metavar="DIR", help="also for the page")
         if name in ("table3", "table4", "table5"):
@@ -110,7 +118,7 @@ def add(subcommands: Any) -> None:
         ("figures", figures, "figures 4 to 7, as SVG, PNG and a page"),
         ("all", everything, "all tables and figures on one page, with what --out holds"),
     ):
-        each = command(commands, name, run, what)
+        each = command(commands, name, run, what, example=f"ghostnas paper {name} --out paper")
         each.add_argument("--out", type=Path, required=True, metavar="DIR")
         each.add_argument("--target", default="arm", help="whose table predicts latencies (arm)")
         each.add_argument(
@@ -123,7 +131,15 @@ def add(subcommands: Any) -> None:
             help="a training on ImageNet whose accuracy is marked in figures 6 and 7",
         )
         _add_pictured(each)
-    study = command(commands, "seeds", seeds, "what the random seed alone does", how_to_resume)
+    study = command(
+        commands,
+        "seeds",
+        seeds,
+        "what the random seed alone does",
+        how_to_resume,
+        example="ghostnas paper seeds --data cifar10:data --seeds 30 --out paper",
+        then=lambda result: "ghostnas paper all --out paper",
+    )
     study.add_argument("--out", type=Path, required=True, metavar="DIR")
     study.add_argument("--network", default="resnet9", metavar="NAME", help="(resnet9)")
     study.add_argument("--body", type=Path, metavar="FILE", help="weights of all but the head")

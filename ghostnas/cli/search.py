@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentTypeError, Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from ghostnas.cli.options import (
     count,
     positive,
     resolution,
-    say,
     seconds,
     seed,
 )
@@ -46,7 +46,14 @@ OPTIONS = (
 def run(args: Namespace) -> Result:
     if args.out is None and not args.resume:
         args.out = Path("runs") / time.strftime("%Y%m%d-%H%M%S")
-    found = api.search(**{name: getattr(args, name) for name in OPTIONS}, progress=say)
+    options = {name: getattr(args, name) for name in OPTIONS}
+    if args.quiet:
+        found = api.search(**options)
+    else:
+        from ghostnas.cli import live
+
+        with live.view(args.say) as view:
+            found = api.search(**options, progress=view.say, watch=view.watch)
 
     from ghostnas.nas import report
 
@@ -63,9 +70,24 @@ def how_to_resume(args: Namespace) -> str:
     return f"; finished work is kept, resume with: ghostnas search --resume --out {args.out}"
 
 
+def _then(result: Mapping[str, Any]) -> str:
+    if "concluded_by" in result:
+        return ""
+    return (
+        f"open {result['run']}/report.html, and train the winner in full: "
+        f"ghostnas train {result['run']} --data DATA --out DIR"
+    )
+
+
 def add(subcommands: Any) -> None:
     search = command(
-        subcommands, "search", run, "find the best network within budgets", how_to_resume
+        subcommands,
+        "search",
+        run,
+        "find the best network within budgets",
+        how_to_resume,
+        example="ghostnas search --target arm --budget 20ms --budget 6MB --effort hour",
+        then=_then,
     )
     search.add_argument("--target", help="name of a latency table; see: ghostnas latency list")
     add_variant(search)

@@ -41,7 +41,17 @@ def _text(found: Mapping[str, Any]) -> str:
 
 
 def add(subcommands: Any) -> None:
-    show = command(subcommands, "show", run, "show a network's layers and costs, or compare two")
+    show = command(
+        subcommands,
+        "show",
+        run,
+        "show a network's layers and costs, or compare two",
+        example="ghostnas show ghostnet mobilenetv3-large --target arm",
+        then=lambda found: (
+            "look for a better one: ghostnas search --target arm "
+            f"--budget {found['macs'] / 1e6:.0f}MFLOPs"
+        ),
+    )
     add_arch(show)
     show.add_argument("other", nargs="?", metavar="OTHER", help="a network to compare it with")
     show.add_argument("--target", help="name of a latency table, to predict latency as well")

@@ -15,7 +15,6 @@ from ghostnas.cli.options import (
     command,
     count,
     positive,
-    say,
     seconds,
     seed,
     training_resolution,
@@ -30,7 +29,7 @@ OPTIONS = (
 
 def run(args: Namespace) -> Result:
     options = {name: getattr(args, name) for name in OPTIONS}
-    return api.train(args.arch, **options, progress=say), to_text
+    return api.train(args.arch, **options, progress=args.say), to_text
 
 
 def to_text(result: Mapping[str, Any]) -> str:
@@ -49,7 +48,17 @@ def how_to_resume(args: Namespace) -> str:
 
 
 def add(subcommands: Any) -> None:
-    parser = command(subcommands, "train", run, "train a network in full", how_to_resume)
+    parser = command(
+        subcommands,
+        "train",
+        run,
+        "train a network in full",
+        how_to_resume,
+        example="ghostnas train runs/cifar --data cifar10:data --recipe cifar --out runs/full",
+        then=lambda result: (
+            f"ghostnas export {result['run']} --dtype fp32,int8 --data DATA --out DIR"
+        ),
+    )
     parser.add_argument(
         "arch",
         metavar="ARCH",

@@ -89,7 +89,7 @@ def scale_and_shift(norm: str, weights: Weights, bias: Array | float = 0.0) -> t
 def _sums(graph: Graph) -> dict[int, _Sum]:
     """The sums that are one convolution, by their last nodes."""
     nodes = graph.nodes
-    if not any(isinstance(node.op, Add) for node in nodes):
+    if not any(_may_be_one(graph, node) for node in nodes):
         return {}
     readers = [0] * len(nodes)
     for node in nodes:
@@ -107,6 +107,13 @@ def _sums(graph: Graph) -> dict[int, _Sum]:
                 for source in node.inputs:
                     found.pop(source, None)
     return found
+
+
+def _may_be_one(graph: Graph, node: Node) -> bool:
+    """Whether a node adds up maps as branches end with; most graphs have none."""
+    return isinstance(node.op, Add) and all(
+        isinstance(graph.nodes[source].op, Conv | BatchNorm) for source in node.inputs
+    )
 
 
 def _branch(graph: Graph, readers: list[int], index: int) -> _Sum | None:

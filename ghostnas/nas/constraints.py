@@ -124,9 +124,11 @@ class Constraints:
         sums = [each for each in self.budgets if each.quantity in budget.SUMS]
         peaks = [each for each in self.budgets if each.quantity not in budget.SUMS]
 
+        counts = any(each.quantity != "latency_ms" for each in self.budgets)
+
         def shares_of_part(part: Part) -> list[float]:
             graph = lower_part(part)
-            counted = cost.count(graph, self.dtype)
+            counted = cost.count(graph, self.dtype) if counts else _NO_COST
             alone = [budget.amount(each, counted, _no_latency) / each.limit for each in peaks]
             if max(alone, default=0.0) > 1:
                 return [math.inf] * len(sums)
@@ -161,6 +163,9 @@ class Constraints:
 
     def _part_ms(self, target: str | None, graph: Graph) -> float:
         return self._predictors[target or self._target].predict(graph).latency_ms
+
+
+_NO_COST = Cost(macs=0, params=0, model_bytes=0, peak_activation_bytes=0)
 
 
 def _no_latency(target: str | None) -> float:

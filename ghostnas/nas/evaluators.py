@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -31,6 +32,7 @@ from ghostnas.ir.weights import load as load_weights
 from ghostnas.ir.weights import save
 from ghostnas.nas import zero_cost
 from ghostnas.nas.rungs import Report, StoppedEarly, go_on
+from ghostnas.nas.snapshot import Job
 from ghostnas.networks.arch import Arch, lower
 from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus
 from ghostnas.records import from_table
@@ -113,17 +115,26 @@ class EvaluatorPool:
         The future raises StoppedEarly if it was stopped, and TrainingError if the training fails or
         its process dies `LIVES` times.
         """
-        return self._threads.submit(self._run, arch, report, _score, arch, seed, tuple(rungs))
+        return self._threads.submit(
+            self._run, "trial", arch, report, _score, arch, seed, tuple(rungs)
+        )
 
     def submit_screening(
         self, arch: Arch, scorers: Sequence[str], seed: int
     ) -> Future[dict[str, float]]:
         """Start computing training-free scores; those that a network does not have are left out."""
-        return self._threads.submit(self._run, arch, go_on, _screen, arch, tuple(scorers), seed)
+        return self._threads.submit(
+            self._run, "screening", arch, go_on, _screen, arch, tuple(scorers), seed
+        )
 
     def submit_test(self, arch: Arch, seed: int, weights_path: Path) -> Future[Score]:
         """Start a training that is also tested, and save its weights at `weights_path`."""
-        return self._threads.submit(self._run, arch, go_on, _test, arch, seed, weights_path)
+        what = f"final training, seed {seed}"
+        return self._threads.submit(self._run, what, arch, go_on, _test, arch, seed, weights_path)
+
+    def jobs(self) -> tuple[Job | None, ...]:
+        """What each worker is doing; None if it is idle."""
+        return tuple(worker.job() for worker in self._workers)
 
     def close(self) -> None:
         """Stop the workers immediately, whatever they are doing."""
@@ -131,8 +142,11 @@ class EvaluatorPool:
         for worker in self._workers:
             worker.close()
 
-    def _run(self, arch: Arch, report: Report, job: Callable[..., T], *arguments: object) -> T:
+    def _run(
+        self, what: str, arch: Arch, report: Report, job: Callable[..., T], *arguments: object
+    ) -> T:
         worker = self._idle.get()  # there are as many workers as threads, so one is idle
+        worker.begun = (what, arch.id, time.monotonic())
         try:
             for _ in range(LIVES):
                 try:
@@ -144,6 +158,7 @@ class EvaluatorPool:
                 "try fewer --workers"
             )
         finally:
+            worker.begun = None
             self._idle.put(worker)
 
 
@@ -152,6 +167,7 @@ class _Worker:
 
     def __init__(self, start: Start) -> None:
         self._start = start
+        self.begun: tuple[str, str, float] | None = None  # its job's kind, network and start
         self._executor: ProcessPoolExecutor | None = None
         self._reports: Connection | None = None
         self._starting = threading.Lock()  # no process may start while or after this one is closed
@@ -184,6 +200,12 @@ class _Worker:
                 with suppress(EOFError, OSError):  # the process died: the future says so
                     reports.send(report(*reports.recv()))
         return future.result()
+
+    def job(self) -> Job | None:
+        if (begun := self.begun) is None:
+            return None
+        what, network, since = begun
+        return Job(what=what, network=network, seconds=time.monotonic() - since)
 
     def close(self) -> None:
         """End the process at once; no other one starts."""

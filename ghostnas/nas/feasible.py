@@ -28,7 +28,7 @@ from ghostnas.networks import enumeration
 from ghostnas.networks.arch import Arch, Head, Part, Stem, parts
 from ghostnas.networks.blocks import Block
 from ghostnas.networks.enumeration import Setting
-from ghostnas.networks.space import Params, Space, Value
+from ghostnas.networks.space import SCALES, Params, Space, Value
 
 # The share of each budget that is a sum over parts which one part uses; infinite if the part alone
 # is over a budget of another kind.
@@ -46,6 +46,19 @@ EXACT = 1e-9  # relative rounding of a share that is exactly at a budget
 BATCH, FEWEST_DRAWN, ROWS = 64, 256, 2048
 HOPELESS = 20_000  # draws without a network within the budgets before the set counts as empty
 NEARNESS = 4.0  # a setting with one more number changed is exp(4) = 55 times rarer in `near`
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Menu:
+    """The settings at one place of the chain, and the distinct parts that these are made of: with
+    their input channels, and whether they are the first at this place.
+
+    `used` has a row for each setting: the indices of its parts, filled up with -1.
+    """
+
+    settings: Sequence[Setting[Any]]
+    distinct: Sequence[tuple[Stem | Block | Head, int, bool]]
+    used: Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,6 +122,7 @@ class FeasibleSet:
         self._cells = CELLS.get(sums, 12)
         self._shape = (self._cells + 1,) * sums
         self._known: dict[Part, Array] = {}
+        self._menus: dict[tuple[Any, ...], _Menu] = {}
         self._exact_sums = False
         self._scale = self._calibrated(only_sums)
         found = [self._chain(whole) for whole in enumeration.wholes(space)]
@@ -252,43 +266,49 @@ class FeasibleSet:
     def _chain(self, whole: Params) -> _Chain:
         space = self.space
         sizes = _sizes(space, whole)
-        stems = enumeration.stems(space, whole)
-        (size, stride), ends = sizes[0], _ends(stems)
-        stem_parts = [[Part(each.built, (3, size, size), stride)] for each in stems]
-        links = [[self._link(stems, stem_parts, ends)]]
+        size, stride = sizes[0]
+        menu = _menu(enumeration.stems(space, whole), 3)
+        ends = _ends(menu.settings)
+        links = [[self._link(menu, ends, (size, stride), size)]]
         for group in range(1, space.groups + 1):
-            starts, (size, stride), after = ends, sizes[group], sizes[group + 1][0]
-            behind = [enumeration.groups(space, whole, group, *start) for start in starts]
-            ends = _ends(list(itertools.chain.from_iterable(behind)))
-            linked = []
-            for (_, channels), settings in zip(starts, behind, strict=True):
-                blocks = [_group_parts(s.built, channels, size, stride, after) for s in settings]
-                linked.append(self._link(settings, blocks, ends))
-            links.append(linked)
-        heads, size = enumeration.heads(space, whole), sizes[-1][0]
-        head_links = []
-        for _, channels in ends:
-            shape = (channels, size, size)
-            head_parts = [[Part(each.built, shape, 1, space.classes)] for each in heads]
-            head_links.append(self._link(heads, head_parts, [_NO_WIDTH]))
-        links.append(head_links)
+            starts, after = ends, sizes[group + 1][0]
+            menus = [self._group_menu(whole, group, start) for start in starts]
+            ends = _ends(list(itertools.chain.from_iterable(each.settings for each in menus)))
+            links.append([self._link(each, ends, sizes[group], after) for each in menus])
+        heads = enumeration.heads(space, whole)
+        links.append(
+            [
+                self._link(_menu(heads, channels), [_NO_WIDTH], sizes[-1], sizes[-1][0])
+                for _, channels in ends
+            ]
+        )
         return _Chain(whole, links, self._fitting(links, None))
 
+    def _group_menu(self, whole: Params, group: int, start: _Width) -> _Menu:
+        """A group's settings behind an input; they are the same at all resolutions."""
+        key = (group, start, *(whole.get(name) for name in SCALES))
+        if key not in self._menus:
+            self._menus[key] = _menu(enumeration.groups(self.space, whole, group, *start), start[1])
+        return self._menus[key]
+
     def _link(
-        self,
-        settings: Sequence[Setting[Any]],
-        built: Sequence[Sequence[Part]],
-        ends: Sequence[_Width],
+        self, menu: _Menu, ends: Sequence[_Width], place: tuple[int, int], after: int
     ) -> _Link:
+        """A menu at its place: (pixels, stride) of the first part, and pixels of those after it."""
+        size, stride = place
         places = {end: at for at, end in enumerate(ends)}
-        shares = np.array([sum(map(self._shares_of, several)) for several in built], float)
-        shares = self._scale * shares.reshape(len(settings), self._sums)
+        priced = np.zeros((len(menu.distinct) + 1, self._sums))
+        for at, (numbers, channels, first) in enumerate(menu.distinct):
+            side = size if first else after
+            classes = self.space.classes if isinstance(numbers, Head) else 0
+            part = Part(numbers, (channels, side, side), stride if first else 1, classes)
+            priced[at] = self._shares_of(part)
+        shares = self._scale * priced[menu.used].sum(1)
         over = ~np.isfinite(shares) | (shares > 1 + EXACT)
         cells = np.floor(np.where(over, 0.0, shares) * self._cells + EXACT).astype(np.int64)
         cells[over.any(1)] = self._cells + 1  # out of the grid
-        return _Link(
-            settings, shares, cells, np.array([places[_end(setting)] for setting in settings])
-        )
+        ended = np.array([places[_end(setting)] for setting in menu.settings])
+        return _Link(menu.settings, shares, cells, ended)
 
     def _fitting(
         self, links: Sequence[Sequence[_Link]], chances: Sequence[Sequence[Array]] | None
@@ -450,15 +470,20 @@ def _sizes(space: Space, whole: Mapping[str, Value]) -> list[tuple[int, int]]:
     return [*found, (size, 1)]
 
 
-def _group_parts(
-    blocks: Sequence[Block], channels: int, size: int, stride: int, after: int
-) -> list[Part]:
-    found = []
-    for at, block in enumerate(blocks):
-        shape = (channels, size, size) if at == 0 else (channels, after, after)
-        found.append(Part(block, shape, 1 if at else stride))
-        channels = block.out_channels
-    return found
+def _menu(settings: Sequence[Setting[Any]], channels: int) -> _Menu:
+    """The settings behind an input of so many channels."""
+    places: dict[tuple[Stem | Block | Head, int, bool], int] = {}
+    rows = []
+    for setting in settings:
+        row, entering, first = [], channels, True
+        for part in setting.built if isinstance(setting.built, tuple) else (setting.built,):
+            row.append(places.setdefault((part, entering, first), len(places)))
+            entering, first = (part.out_channels if isinstance(part, Block) else 0), False
+        rows.append(row)
+    used = np.full((len(rows), max(map(len, rows))), -1)
+    for at, row in enumerate(rows):
+        used[at, : len(row)] = row
+    return _Menu(settings, list(places), used)
 
 
 def _end(setting: Setting[Any]) -> _Width:

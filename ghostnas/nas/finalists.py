@@ -27,6 +27,8 @@ class Finals:
     ) -> None:
         self._pool, self._folder, self._say, self._kept = pool, folder, say, kept
         self.skipped: dict[str, None] = {}  # a line for each image that could not be read
+        self.done = self.wanted = 0  # trainings of the present purpose
+        self.left_s: float | None = None  # seconds that these will take
 
     def choose(
         self, candidates: Sequence[Candidate], seeds: range, most_likely: results.Choice
@@ -80,14 +82,16 @@ class Finals:
             + (f", {len(known)} of them already done" if known else "")
         )
         began = time.monotonic()
+        self.done, self.wanted, self.left_s = 0, len(running), None
         for count, future in enumerate(as_completed(running), 1):
             arch_id, seed = running[future]
             score = known[arch_id, seed] = future.result()
             self._kept()
-            left = duration((time.monotonic() - began) / count * (len(running) - count))
+            self.done = count
+            self.left_s = (time.monotonic() - began) / count * (len(running) - count)
             self._say(
                 f"{count}/{len(running)} trainings {purpose}: {arch_id}, seed {seed}: "
-                f"{score.accuracy:.1%} on validation images; {left} left"
+                f"{score.accuracy:.1%} on validation images; {duration(self.left_s)} left"
             )
         found = [[known[arch_id, seed] for seed in seeds] for arch_id in ids]
         for scores in found:

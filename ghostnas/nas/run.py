@@ -11,7 +11,7 @@ import json
 import platform
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,9 @@ from ghostnas.nas.evaluators import SCORERS, TRAIN, EvaluatorPool
 from ghostnas.nas.finalists import Finals
 from ghostnas.nas.results import Outcome
 from ghostnas.nas.settings import CHANGEABLE, Settings, read, to_text
+from ghostnas.nas.snapshot import Snapshot, TrialSeen, Watch, front, unwatched
 from ghostnas.nas.study import ScoredArch
-from ghostnas.networks import space
+from ghostnas.networks import blocks, space
 from ghostnas.networks.arch import Arch, fit_to
 from ghostnas.networks.zoo import ghostnet
 from ghostnas.progress import Say, duration
@@ -54,7 +55,7 @@ SETTINGS_FILE, ELAPSED_FILE, SCREENED_FILE = "search.toml", "elapsed.json", "scr
 MEMBER_FILE = "member.txt"  # the id of this folder's process in a study that several share
 
 
-def start(settings: Settings, folder: Path, say: Say) -> dict[str, Any]:
+def start(settings: Settings, folder: Path, say: Say, watch: Watch = unwatched) -> dict[str, Any]:
     """Start a search in `folder`; returns the contents of ``result.json``.
 
     Raises:
@@ -65,18 +66,24 @@ def start(settings: Settings, folder: Path, say: Say) -> dict[str, Any]:
         raise InputError(f"{folder}: already holds a search; resume it with --resume")
     prepared = _Prepared(_located(settings))  # checks every name and file before making a folder
     fingerprint = splits.fingerprint(prepared.split)
-    prepared.settings = dataclasses.replace(prepared.settings, fingerprint=fingerprint)
+    prepared.settings = dataclasses.replace(
+        prepared.settings, fingerprint=fingerprint, blocks=tuple(blocks.own_files())
+    )
     folder.mkdir(parents=True, exist_ok=True)
-    return _search(prepared, folder, say)
+    return _search(prepared, folder, say, watch)
 
 
-def resume(folder: Path, changes: Mapping[str, Any], say: Say) -> dict[str, Any]:
+def resume(
+    folder: Path, changes: Mapping[str, Any], say: Say, watch: Watch = unwatched
+) -> dict[str, Any]:
     """Resume the search in `folder`, with `changes` to its settings.
 
     Raises:
         InputError: there is none, a change is not to one of CHANGEABLE, or its data has changed.
     """
     settings = read(folder / SETTINGS_FILE)
+    for file in settings.blocks:
+        blocks.load_file(Path(file))
     located = dataclasses.asdict(_located(dataclasses.replace(settings, **changes)))
     for key in changes:
         if key not in CHANGEABLE and located[key] != getattr(settings, key):
@@ -91,7 +98,7 @@ def resume(folder: Path, changes: Mapping[str, Any], say: Say) -> dict[str, Any]
             f"data {settings.data!r}: the images have changed since the search in {folder} began; "
             "restore them, or start again in another --out"
         )
-    return _search(prepared, folder, say)
+    return _search(prepared, folder, say, watch)
 
 
 class _Prepared:
@@ -160,7 +167,7 @@ class _Prepared:
         }
 
 
-def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
+def _search(prepared: _Prepared, folder: Path, say: Say, watch: Watch) -> dict[str, Any]:
     """The search: score many networks without training, run the trials, train the best from other
     seeds, choose, train the winner from yet other seeds, and export it.
     """
@@ -180,6 +187,7 @@ def _search(prepared: _Prepared, folder: Path, say: Say) -> dict[str, Any]:
             prepared.final_recipe,
         )
         with closing(pool), closing(_Run(prepared, folder, pool, say)) as run:
+            watch(run.snapshot)
             try:
                 run.open(url)
                 run.describe()
@@ -203,6 +211,10 @@ class _Run:
         self._used_up = False
         self._url = ""
         self._presence: concluding.Presence | None = None  # in a study that others may share
+        self._finals = Finals(pool, folder, say, self._elapsed.keep)
+        self._phase = "opening the study"
+        self._screening_done = 0
+        self._progress: _Progress | None = None
         self._study: optuna.Study
         self._screened: Mapping[samplers.Key, Mapping[str, float]] = {}
         self._feasible = prepared.constraints.feasible(prepared.space)
@@ -247,6 +259,7 @@ class _Run:
         """
         prepared, settings = self._prepared, self._settings
         if settings.screened and settings.sampler == "surrogate" and settings.scorer == TRAIN:
+            self._phase = "screening"
             self._screened = screening.screen(
                 self._feasible,
                 lambda arch: self._pool.submit_screening(
@@ -256,6 +269,7 @@ class _Run:
                 settings.seed,
                 self._folder / SCREENED_FILE,
                 self._say,
+                self._count_screened,
             )
         if settings.sampler == "surrogate":
             self._sampler = samplers.SurrogateSampler(
@@ -269,6 +283,9 @@ class _Run:
         else:
             self._sampler = samplers.create(settings.sampler, self._feasible, settings.seed)
         self._study.sampler = self._sampler
+
+    def _count_screened(self, done: int) -> None:
+        self._screening_done = done
 
     def open(self, url: str) -> None:
         """Open the study, create it if it is new, and keep the settings in the run folder."""
@@ -304,6 +321,8 @@ class _Run:
         done = study.finished(self._study)
         self._say(f"{len(done)} of {settings.trials} trials done")
         until = time.monotonic() + settings.timeout_s if settings.timeout_s else float("inf")
+        self._progress = _Progress(prepared, done, self._elapsed, self._say, self._expected)
+        self._phase = "trials"
         ended = study.run(
             self._study,
             prepared.space,
@@ -312,7 +331,7 @@ class _Run:
             trials=settings.trials,
             at_once=settings.workers,
             until=until,
-            report=_Progress(prepared, done, self._elapsed, self._say),
+            report=self._progress,
         )
         self._used_up = ended.used_up
         if ended.used_up:
@@ -335,6 +354,34 @@ class _Run:
         if self._presence is not None:
             self._presence.end()
 
+    def snapshot(self) -> Snapshot:
+        """How the search stands, for a view in another thread."""
+        settings, progress = self._settings, self._progress
+        trials = tuple(progress.seen) if progress else ()
+        left = progress.left_s if progress and self._phase == "trials" else self._finals.left_s
+        screens = settings.screened if self._phase == "screening" or self._screened else 0
+        return Snapshot(
+            phase=self._phase,
+            folder=str(self._folder),
+            target=settings.target,
+            budgets=settings.budgets,
+            accuracies=settings.scorer == TRAIN,
+            fitting=self._feasible.count,
+            size=self._prepared.space.size,
+            screened=self._screening_done,
+            to_screen=screens,
+            trials=trials,
+            wanted=settings.trials,
+            best=progress.best if progress else None,
+            expected=progress.expected if progress else None,
+            finals=self._finals.done,
+            to_finish=self._finals.wanted,
+            front=front(trials),
+            workers=self._pool.jobs(),
+            spent_s=self._elapsed.seconds,
+            left_s=left,
+        )
+
     def conclude(self) -> dict[str, Any]:
         """Train the best trials and plain GhostNet, choose one, and export it."""
         settings, prepared = self._settings, self._prepared
@@ -344,9 +391,9 @@ class _Run:
         rows = results.trial_rows(done, prepared.constraints)
         traded = pareto.parse(settings.pareto) if settings.pareto else ("latency",)
         results.write_trials(self._folder, rows, traded)
-        finals = Finals(self._pool, self._folder, self._say, self._elapsed.keep)
-        first = settings.seed + 1
+        finals, first = self._finals, settings.seed + 1
         predicted = self._predicted()
+        self._phase = "choosing among the finalists"
         winner, candidates = finals.choose(
             self._candidates(done, predicted),
             range(first, first + settings.seeds),
@@ -354,6 +401,7 @@ class _Run:
         )
         self._say(f"chosen: {winner.name} ({winner.arch.id})")
         fresh = range(first + settings.seeds, first + 2 * settings.seeds)
+        self._phase = "comparing the winner with plain GhostNet"
         winner, candidates = finals.report(winner, candidates, fresh)
         along = self._along_front(finals, done, pareto.front(rows, traded), fresh[:1])
         for line in images.skipped_lines(finals.skipped):
@@ -372,6 +420,7 @@ class _Run:
             skipped=len(prepared.dataset.skipped) + len(finals.skipped),
             seconds=self._elapsed.keep(),
         )
+        self._phase = "exporting"
         result = results.conclude(
             settings, prepared.final_split, prepared.constraints.dtype, self._folder, found
         )
@@ -423,6 +472,9 @@ class _Run:
         trials = self._study.get_trials(deepcopy=False, states=study.EVALUATED)
         return {each.user_attrs["id"]: by_key[samplers.key_of(each.params)] for each in trials}
 
+    def _expected(self, scored: ScoredArch) -> tuple[float, float] | None:
+        return self._predicted().get(scored.arch.id)
+
     def _candidates(
         self, done: Sequence[ScoredArch], predicted: Mapping[str, tuple[float, float]]
     ) -> list[Candidate]:
@@ -453,45 +505,79 @@ class _Elapsed:
         with suppress(InputError, ValueError, KeyError, TypeError):
             self._before = float(json.loads(read_text(path))["seconds"])
 
+    @property
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._began
+
     def keep(self) -> float:
-        seconds = self._before + time.monotonic() - self._began
+        seconds = self.seconds
         write_whole(self._path, json.dumps({"seconds": round(seconds, 1)}).encode())
         return seconds
 
 
 class _Progress:
-    """Reports after each trial its result, the best so far and how long the rest will take."""
+    """Reports after each trial its result, the best so far and how long the rest will take.
+
+    Args:
+        expected: mean and standard deviation of a trial's score as the sampler sees it, if it does.
+    """
 
     def __init__(
-        self, prepared: _Prepared, done: Sequence[ScoredArch], elapsed: _Elapsed, say: Say
+        self,
+        prepared: _Prepared,
+        done: Sequence[ScoredArch],
+        elapsed: _Elapsed,
+        say: Say,
+        expected: Callable[[ScoredArch], tuple[float, float] | None],
     ) -> None:
         self._prepared = prepared
-        self._done = list(done)
         self._before = len(done)
         self._began = time.monotonic()
         self._elapsed = elapsed
         self._say = say
+        self._expected_of = expected
+        self.seen = [self._see(each) for each in done]
+        self.best: TrialSeen | None = max(
+            (each for each in self.seen if not each.stopped), key=_score, default=None
+        )
+        self.expected: tuple[float, float] | None = None
+        self.left_s: float | None = None
 
     def __call__(self, scored: ScoredArch) -> None:
-        self._done.append(scored)
+        trial = self._see(scored)
+        self.seen.append(trial)
         self._elapsed.keep()
-        best = max(self._done, key=lambda each: each.score)
+        if not trial.stopped and (self.best is None or trial.score > self.best.score):
+            self.best, self.expected = trial, self._expected_of(scored)
+        best = self.best or max(self.seen, key=_score)
         trials = self._prepared.settings.trials
-        pace = (time.monotonic() - self._began) / (len(self._done) - self._before)
-        counted, predicted = self._prepared.constraints.cost_of(scored.arch)
-        left = duration(pace * max(0, trials - len(self._done)))
-        best = max((e for e in self._done if not e.stopped), key=lambda e: e.score, default=best)
+        pace = (time.monotonic() - self._began) / (len(self.seen) - self._before)
+        self.left_s = pace * max(0, trials - len(self.seen))
         stopped = " when it was stopped early" if scored.stopped else ""
         self._say(
-            f"{len(self._done)}/{trials} trials: trial {scored.trial} has {self._text(scored)}"
+            f"{len(self.seen)}/{trials} trials: trial {scored.trial} has {self._text(trial)}"
             f"{stopped}, "
-            f"{counted.macs / 1e6:.1f} MFLOPs, {predicted.latency_ms:.1f} ms; best is trial "
-            f"{best.trial}, {self._text(best)}; {left} left"
+            f"{trial.macs / 1e6:.1f} MFLOPs, {trial.latency_ms:.1f} ms; best is trial "
+            f"{best.number}, {self._text(best)}; {duration(self.left_s)} left"
         )
 
-    def _text(self, scored: ScoredArch) -> str:
+    def _see(self, scored: ScoredArch) -> TrialSeen:
+        counted, predicted = self._prepared.constraints.cost_of(scored.arch)
+        return TrialSeen(
+            number=scored.trial,
+            score=scored.score,
+            macs=counted.macs,
+            latency_ms=predicted.latency_ms,
+            stopped=scored.stopped,
+        )
+
+    def _text(self, trial: TrialSeen) -> str:
         trained = self._prepared.settings.scorer == TRAIN
-        return f"{scored.score:.1%}" if trained else f"score {scored.score:.5g}"
+        return f"{trial.score:.1%}" if trained else f"score {trial.score:.5g}"
+
+
+def _score(trial: TrialSeen) -> float:
+    return trial.score
 
 
 def _member(folder: Path) -> concluding.Member:

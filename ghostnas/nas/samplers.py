@@ -507,7 +507,7 @@ def mutants(
     choices = {name: options for name, options in feasible.choices.items() if len(options) > 1}
     for _ in range(4 * count if parents else 0):
         parent = parents[int(rng.integers(len(parents)))]
-        known = [name for name in parent if name in choices]
+        known = [name for name in choices if name in parent]
         if not known:
             break
         name = known[int(rng.integers(len(known)))]

@@ -35,28 +35,50 @@ Submit: TypeAlias = Callable[[Arch], "Future[dict[str, float]]"]
 
 
 def screen(
-    feasible: FeasibleSet, submit: Submit, count: int, seed: int, path: Path, say: Say
+    feasible: FeasibleSet,
+    submit: Submit,
+    count: int,
+    seed: int,
+    path: Path,
+    say: Say,
+    count_done: Callable[[int], object] = lambda done: None,
 ) -> dict[Key, dict[str, float]]:
     """Training-free scores of up to `count` networks, by their settings; the file at `path` keeps
     them, and what it has is not scored again.
+
+    Args:
+        count_done: called with the number of scored networks after each.
     """
     found = read(path)
     rng = np.random.default_rng([seed, len(found)])
     everything = feasible.all
     if everything is not None:
         count = min(count, len(everything))
+
+    def score(wave: Sequence[Params]) -> None:
+        running = {submit(feasible.space.decode(params)): params for params in wave}
+        try:
+            for position, future in enumerate(as_completed(running), 1):
+                try:
+                    scores = future.result()
+                except TrainingError:
+                    scores = {}
+                found[key_of(running[future])] = scores
+                count_done(len(found))
+                if position % KEPT_EVERY == 0 or position == len(running):
+                    _write(path, found)
+                    say(f"{len(found)}/{count} networks scored without training")
+        finally:
+            _write(path, found)
+
     while len(found) < count:
         before = len(found)
-        for wave in (
-            _even(feasible, found, count // 2, rng),
-            _changed(feasible, found, count, rng),
-        ):
-            _score(feasible, submit, wave, found, path, say, count)
+        score(_even(feasible, found, count // 2, rng))
+        score(_changed(feasible, found, count, rng))
         if len(found) == before:  # no change of the best leads to a network that is left
-            wave = _even(feasible, found, count, rng)
-            if not wave:
+            if not (wave := _even(feasible, found, count, rng)):
                 break
-            _score(feasible, submit, wave, found, path, say, count)
+            score(wave)
     return found
 
 
@@ -100,27 +122,6 @@ def _changed(
         if key_of(params) not in found
     }
     return list(fresh.values())[:missing]
-
-
-def _score(
-    feasible: FeasibleSet,
-    submit: Submit,
-    wave: Sequence[Params],
-    found: dict[Key, dict[str, float]],
-    path: Path,
-    say: Say,
-    count: int,
-) -> None:
-    running = {submit(feasible.space.decode(params)): params for params in wave}
-    for position, future in enumerate(as_completed(running), 1):
-        try:
-            scores = future.result()
-        except TrainingError:
-            scores = {}
-        found[key_of(running[future])] = scores
-        if position % KEPT_EVERY == 0 or position == len(running):
-            _write(path, found)
-            say(f"{len(found)}/{count} networks scored without training")
 
 
 def read(path: Path) -> dict[Key, dict[str, float]]:

@@ -39,6 +39,7 @@ class Settings:
         export_front: how many networks along the front are trained and exported at the end.
         warm_start: run folder of an earlier search that this one learns from.
         fingerprint: of the data's images.
+        blocks: files of the user's own block types.
     """
 
     target: str
@@ -67,6 +68,7 @@ class Settings:
     workers: int = 2
     device: str = "auto"
     fingerprint: str = ""
+    blocks: tuple[str, ...] = ()
 
 
 # What a new search does by how long it may take, where it is not told otherwise: on two cores of a
@@ -119,16 +121,15 @@ def command(settings: Settings) -> str:
     given: dict[str, Any] = {"target": settings.target, "budgets": settings.budgets}
     plain = dataclasses.asdict(new({**given, "effort": settings.effort}))
     words = ["ghostnas", "search", "--target", settings.target]
-    for budget in settings.budgets:
-        words += ["--budget", budget]
+    for option, values in (("--budget", settings.budgets), ("--blocks", settings.blocks)):
+        words += [word for value in values for word in (option, value)]
     if settings.effort != "minutes":
         words += ["--effort", settings.effort]
+    told = {*given, "blocks", "effort", *OF_A_MACHINE}
     for key, value in dataclasses.asdict(settings).items():
-        if key not in (*given, "effort", *OF_A_MACHINE) and value != plain[key]:
-            words += [
-                f"--{key.replace('_', '-')}",
-                f"{value:g}" if key == "confidence" else str(value),
-            ]
+        if key not in told and value != plain[key]:
+            text = f"{value:g}" if isinstance(value, float) else str(value)
+            words += [f"--{key.replace('_', '-')}", text]
     return shlex.join(words)
 
 

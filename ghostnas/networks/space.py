@@ -26,6 +26,7 @@ Params: TypeAlias = dict[str, Value]
 Pick: TypeAlias = Callable[[str, Sequence[Any]], Any]
 
 WHOLE = ("alpha", "resolution", "round_to")  # numbers that hold for the whole network
+SCALES = ("alpha", "round_to")  # those of them that decide the blocks
 _GROUP = {"stride", "depth", "width"}  # of every group; the others are those of its blocks
 _STEM = {"channels"}
 _HEAD = {"channels", "features"}

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -46,6 +47,54 @@ def options(parser: argparse.ArgumentParser, prefix: str = "ghostnas") -> list[s
 def test_the_command_line_is_frozen() -> None:
     """Scripts rely on it: change golden/command_line.txt by hand, and note it in the history."""
     assert options(_parser()) == FROZEN.read_text().splitlines()
+
+
+def leaves(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """The parsers of the commands that do something."""
+    below = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    return [leaf for a in below for each in a.choices.values() for leaf in leaves(each)] or [parser]
+
+
+@pytest.mark.parametrize("command", leaves(_parser()), ids=lambda each: each.prog)
+def test_each_commands_help_ends_with_an_example_that_parses(command: argparse.ArgumentParser):
+    help_text = command.format_help()
+    example = shlex.split(help_text.splitlines()[-1].partition(" >")[0])
+    assert help_text.splitlines()[-2] == "example:"
+    assert " ".join(example).startswith(command.prog)
+    assert _parser().parse_args(example[1:]).command is command.get_default("command")
+
+
+def test_a_command_says_what_to_do_next_but_not_in_json_nor_when_quiet(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = {}
+    for options in ((), ("--quiet",), ("--json",)):
+        assert main(["data", "list", *options]) == 0
+        lines[options] = capsys.readouterr().err
+    assert lines == {
+        (): "next: ghostnas data get cifar10 data\n",
+        ("--quiet",): "",
+        ("--json",): "",
+    }
+
+
+def test_bash_completes_commands_and_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = tmp_path / "ghostnas.bash"
+    script.write_text(capsys.readouterr().out)
+
+    def completed(*words: str) -> set[str]:
+        asked = (
+            f"source {script}; COMP_WORDS=({' '.join(words)} ''); COMP_CWORD={len(words)}; "
+            "complete -p ghostnas >/dev/null && _shtab_ghostnas; printf '%s\\n' \"${COMPREPLY[@]}\""
+        )
+        ran = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True)
+        return set(ran.stdout.split())
+
+    assert {"search", "train", "latency"} <= completed("ghostnas")
+    assert {"build", "list"} <= completed("ghostnas", "latency")
 
 
 @pytest.mark.parametrize(

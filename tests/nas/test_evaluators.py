@@ -193,7 +193,7 @@ def test_a_network_that_kills_every_worker_fails_and_the_others_continue(tmp_pat
     pool = EvaluatorPool(f"folder:{write_pictures(tmp_path)}", SHORT, 2, "macs")
     try:
         with pytest.raises(TrainingError, match=r"died 2 times.*--workers"):
-            pool._threads.submit(pool._run, TINY, go_on, os._exit, 1).result()
+            pool._threads.submit(pool._run, "trial", TINY, go_on, os._exit, 1).result()
         assert pool.submit(TINY, 1).result() > 0
     finally:
         pool.close()

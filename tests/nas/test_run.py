@@ -22,6 +22,15 @@ from ghostnas.ir import cost
 from ghostnas.networks import arch
 
 LIMIT_MACS = 300_000
+OWN_SPACE = """
+block = "fused"
+alpha = [1, 0.5]
+resolution = 32
+round_to = 4
+stem = {channels = 8}
+head = {channels = 16, features = 0}
+group = [{stride = 2, depth = [1, 2], width = 8, expansion = [2, 1], kernel = 3}]
+"""
 
 
 def command(folder: Path, *more: str) -> list[str]:
@@ -221,3 +230,24 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+@pytest.mark.slow
+def test_a_search_with_blocks_of_ones_own_is_resumed_without_naming_them(place: Path) -> None:
+    (place / "own.toml").write_text(OWN_SPACE)
+    own = Path(__file__).parents[2] / "examples" / "my_block.py"
+    asked = command(place, "--scorer", "synflow", "--finalists", "1", "--seeds", "1")
+    asked[asked.index(str(place / "small.toml"))] = str(place / "own.toml")
+    asked[asked.index(str(place / "run"))] = str(place / "own")
+    begun = [*asked, "--trials", "2", "--blocks", str(own)]
+    again = ["search", "--resume", "--out", str(place / "own"), "--trials", "3", "--json"]
+    for arguments in (begun, again):
+        ran = subprocess.run(
+            [sys.executable, "-m", "ghostnas", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["trials"] == 3
+    assert '"fused"' in (place / "own" / "best.json").read_text()

@@ -75,6 +75,18 @@ def test_an_interrupted_screening_resumes_from_what_it_wrote(tmp_path):
     assert len(scorer.asked) == 100 - screening.KEPT_EVERY
 
 
+def test_what_was_scored_before_an_interrupt_is_kept(tmp_path):
+    path, scorer, wanted = tmp_path / "screened.json", Scorer(), 5
+
+    def interrupting(done):
+        if done == wanted:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        screening.screen(FEASIBLE, scorer, 100, 0, path, lambda line: None, interrupting)
+    assert len(screening.read(path)) == wanted
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", '[{"params": 3}]', '{"a": 1}', "null"])
 def test_a_damaged_file_is_scored_again(tmp_path, text):
     path = tmp_path / "screened.json"

@@ -16,7 +16,7 @@ def started_by(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> S
     """The settings of the search that a command starts, which is not run."""
     found = []
 
-    def start(given: Settings, folder: Path, say: object) -> None:
+    def start(given: Settings, *others: object) -> None:
         found.append(given)
         raise InputError("not run")
 
@@ -45,5 +45,7 @@ def test_the_command_starts_the_same_search(
     first = settings.new({"target": "arm", "budgets": ("150MFLOPs",), **given})
     command = settings.command(first)
     assert started_by(command, tmp_path, monkeypatch) == first
+    own = replace(first, blocks=("a.py", "b.py"))
+    assert " --blocks a.py --blocks b.py" in settings.command(own)
     elsewhere = replace(first, workers=7, device="cuda", timeout_s=9.0, fingerprint="x")
     assert settings.command(elsewhere) == command

@@ -39,6 +39,7 @@ __all__ = [
     "block_types_of",
     "load_file",
     "make_divisible",
+    "own_files",
     "squeeze_excite",
 ]
 
@@ -91,8 +92,12 @@ def load_file(path: Path) -> None:
         del sys.modules[module_name]
         raise InputError(f"{path}: cannot be loaded: {type(error).__name__}: {error}") from error
     BLOCK_TYPES.update({block_type.type_name: block_type for block_type in found})
-    others = [each for each in os.environ.get(OWN_FILES, "").split(os.pathsep) if each]
-    os.environ[OWN_FILES] = os.pathsep.join(dict.fromkeys([*others, str(path.resolve())]))
+    os.environ[OWN_FILES] = os.pathsep.join(dict.fromkeys([*own_files(), str(path.resolve())]))
+
+
+def own_files() -> list[str]:
+    """The user's files that `load_file` made known, here or in the process that started this."""
+    return [each for each in os.environ.get(OWN_FILES, "").split(os.pathsep) if each]
 
 
 def _check(found: list[type[Block]], path: Path) -> None:
@@ -112,5 +117,5 @@ def _check(found: list[type[Block]], path: Path) -> None:
             raise InputError(f"{path}: {name} is named {type_name!r}, as a block of ghostnas is")
 
 
-for _own in filter(None, os.environ.get(OWN_FILES, "").split(os.pathsep)):
+for _own in own_files():
     load_file(Path(_own))
