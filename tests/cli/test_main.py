@@ -198,6 +198,25 @@ def test_show_takes_a_width_and_a_resolution(capsys: pytest.CaptureFixture[str])
     assert shown["id"] == zoo.ghostnet(0.5, 160).id
 
 
+def test_show_prints_rows_and_of_two_networks_what_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ["--svg", str(tmp_path / "both.svg"), "--onnx", str(tmp_path / "one.onnx")]
+    asked = ["--target", "arm", "--width", "0.2", "--resolution", "64", "ghostnet"]
+    assert main(["show", *asked]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.match(r"ghostnet 0\.2x: \w{12} at 64 px", lines[0])
+    assert sum(" G-bneck " in line for line in lines) == 16
+    assert main(["show", *asked, "ghostnetv2", *files]) == 0
+    printed = capsys.readouterr().out
+    assert "\n+ ghostnetv2: " in printed
+    assert re.search(r"^MFLOPs +\d", printed, re.MULTILINE)
+    assert {path.name for path in tmp_path.iterdir()} == {"both.svg", "one.onnx"}
+    assert main(["show", *asked, "ghostnetv3", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["name"], shown["compared"]["name"]) == ("ghostnet 0.2x", "ghostnetv3")
+
+
 def test_lists_name_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["latency", "list", "--json"]) == 0
     targets = {each["target"]: each for each in json.loads(capsys.readouterr().out)["targets"]}
