@@ -57,7 +57,7 @@ TIMED = {
     "mobilenetv2_wd2": 19.5,
     "resnet10": 160.0,
     "resnet18": 310.0,
-    "mnasnet_b1": 49.0,
+    "proxylessnas_mobile": 62.0,
 }
 
 
