@@ -217,6 +217,7 @@ class _Run:
         self._progress: _Progress | None = None
         self._study: optuna.Study
         self._screened: Mapping[samplers.Key, Mapping[str, float]] = {}
+        say("counting the networks that meet the budgets")
         self._feasible = prepared.constraints.feasible(prepared.space)
         self._sampler: samplers.FeasibleSampler = samplers.RandomFeasible(
             self._feasible, self._settings.seed

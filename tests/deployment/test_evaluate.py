@@ -95,11 +95,11 @@ def test_an_unreadable_image_is_counted_and_named(folder, spec, tmp_path):
         if kind.startswith("imagenet"):
             (copied / "test").rename(copied / "val")
             damaged = copied / "val" / "grey" / "3.png"
-        found = evaluate.evaluate(folder / "model.onnx", kind)
+        found = evaluate.evaluate(folder / "model.onnx", kind, workers=1)
         assert (found["pictures"], found["skipped"]) == (119, 1)
         assert found["first_skipped"].startswith(str(damaged))
         with pytest.raises(InputError, match=re.escape(str(damaged))):
-            evaluate.evaluate(folder / "model.onnx", kind, strict=True)
+            evaluate.evaluate(folder / "model.onnx", kind, workers=1, strict=True)
 
 
 def test_weights_without_preprocessing_give_a_warning(tmp_path, spec):
@@ -122,7 +122,7 @@ def test_classes_that_do_not_match_the_data_are_rejected(tmp_path, spec, known):
         ("turned", "has the classes of the data in another order"),
     ]:
         with pytest.raises(InputError, match=said):
-            evaluate.evaluate(tmp_path / name / "model.onnx", spec, limit=10)
+            evaluate.evaluate(tmp_path / name / "model.onnx", spec, workers=1, limit=10)
 
 
 @pytest.mark.parametrize(

@@ -88,9 +88,8 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"folder:{folder}"
 
 
-@pytest.mark.parametrize(
-    "limit", [["--test-images", "150"], pytest.param([], marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [["--test-images", "150"], []], ids=["some", "all"])
 def test_an_accuracy_is_what_its_command_prints(
     labelled: str,
     tmp_path: Path,

@@ -189,6 +189,7 @@ def test_a_killed_worker_loses_only_its_current_job_which_is_retried(
         pool.close()
 
 
+@pytest.mark.slow
 def test_a_network_that_kills_every_worker_fails_and_the_others_continue(tmp_path: Path) -> None:
     pool = EvaluatorPool(f"folder:{write_pictures(tmp_path)}", SHORT, 2, "macs")
     try:

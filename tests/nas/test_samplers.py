@@ -186,6 +186,7 @@ def past_of(sign):
     ]
 
 
+@pytest.mark.slow
 def test_an_earlier_search_helps_if_it_agrees_and_is_discounted_if_not():
     firsts, lates = {}, {}
     for name, past in (("none", None), ("agrees", past_of(1)), ("contradicts", past_of(-1))):

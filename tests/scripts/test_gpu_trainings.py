@@ -223,6 +223,7 @@ def lines_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_killed_trainings_resume(tmp_path, command, archs, monkeypatch, capsys):
     results = tmp_path / "out" / "results.jsonl"
     how = dataclasses.replace(HOW, epochs=6)

@@ -93,6 +93,7 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_batch_norm_over_two_processes_equals_that_of_one(probed: Path) -> None:
     one, two = (torch.load(probed / f"{count}.pt", weights_only=True) for count in (1, 2))
     assert one.keys() == two.keys()
@@ -101,6 +102,7 @@ def test_batch_norm_over_two_processes_equals_that_of_one(probed: Path) -> None:
         torch.testing.assert_close(two[key], tensor, rtol=1e-4, atol=1e-6, msg=key)
 
 
+@pytest.mark.slow
 def test_batch_norm_over_processes_works_in_mixed_precision(probed: Path) -> None:
     for rank in (0, 1):
         each = torch.load(probed / f"2.pt.autocast{rank}", weights_only=True)
