@@ -18,8 +18,8 @@ from ghostnas.versions import versions_text
 class Settings:
     """What a training is asked to do, kept in its folder's train.toml with the recipe.
 
-    `init` and `teacher` name files, or are empty. `threads` of the CPU belong to it since other
-    sums round otherwise; 0 is PyTorch's own choice.
+    `init` and `teacher` name files, or are empty; `network` is the name or the path that was given.
+    `threads` of the CPU belong to it since other sums round otherwise; 0 is PyTorch's own choice.
     """
 
     data: str
@@ -29,6 +29,7 @@ class Settings:
     teacher: str = ""
     strict: bool = False
     threads: int = 0
+    network: str = ""
 
 
 def to_text(settings: Settings, how: Recipe, pictures: str) -> str:
