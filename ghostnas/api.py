@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ghostnas.devices.bench import Bench
     from ghostnas.ir.graph import Graph
     from ghostnas.latency.predictor import Prediction
-    from ghostnas.latency.table import Origin, Timing
+    from ghostnas.latency.table import ModelTiming
     from ghostnas.nas.snapshot import Watch
     from ghostnas.networks.arch import Arch
     from ghostnas.networks.space import Space
@@ -330,6 +330,7 @@ def train(
         teacher=str(Path(teacher).resolve()) if teacher else "",
         strict=strict,
         threads=threads or 0,
+        network=network if network in zoo.ZOO else str(Path(network).resolve()),
     )
     return run.start(arch, how, settings, machine, folder, progress)
 
@@ -471,6 +472,7 @@ def export(
     measure: bool = False,
     threads: int = 1,
     device: str | DeviceOptions = "local",
+    license: str = "",
     progress: Say = silent,
 ) -> dict[str, Any]:
     """Write a network's files, each run in its own runtime and compared with PyTorch.
@@ -485,6 +487,7 @@ def export(
         dtype: any of ``fp32``, ``fp16``, ``int8``.
         target: latency tables to predict with.
         measure: whether to time each .tflite on `device`.
+        license: of the weights, for the card, such as ``apache-2.0``.
 
     Raises:
         InputError: an argument names something that cannot be found or does not match.
@@ -510,10 +513,11 @@ def export(
         calibration_pictures=calibration,
         test_images=test_images,
         targets=(target,) if isinstance(target, str) else tuple(target),
+        license=license,
     )
     with ExitStack() as stack:
 
-        def time_model(model: bytes, dtype: str) -> tuple[Timing | str, Origin]:
+        def time_model(model: bytes, dtype: str) -> ModelTiming:
             bench = stack.enter_context(_bench(device, dtype, threads))
             return table_build.time_model(bench, model)
 
@@ -522,6 +526,7 @@ def export(
 
 def show(
     network: str,
+    compare: str | None = None,
     *,
     target: str | None = None,
     threads: int | None = None,
@@ -529,26 +534,59 @@ def show(
     width: float | None = None,
     resolution: int | None = None,
     confidence: float | None = None,
+    svg: Place | None = None,
+    onnx: Place | None = None,
 ) -> dict[str, Any]:
-    """A network's costs and, for a target, its latency with an interval.
+    """A network's costs and, for a target, its latency with an interval; and ``layers``, row by row
+    as in table 1 of the GhostNet paper, empty for a network without stages and blocks.
 
-    >>> ghostnas.show("ghostnet", width=0.5)["macs"]
-    42328152
+    >>> shown = ghostnas.show("ghostnet", width=0.5)
+    >>> shown["macs"], shown["layers"][1]["operator"]
+    (42328152, 'G-bneck')
 
     Args:
         network: as `load_network`, or one of `ghostnas.networks.classics`, or a ``.tflite`` file.
+        compare: another network, described under ``compared`` with the same options, but for
+            `width`, which is of the first.
         threads, dtype: of the target, if not those of its name: see `list_targets`.
+        svg: a file to draw it to, or both.
+        onnx: a file to write its structure to, with random weights and nodes named by stage and
+            block, for Netron.
 
     Raises:
-        InputError: there is no such network or target.
+        InputError: there is no such network or target, or it cannot be drawn.
+        MissingOpError: the target's table has nothing to predict an op from.
     """
-    from ghostnas.latency import summary
+    from ghostnas.files import write_whole
+    from ghostnas.latency import drawing, layers, summary
+    from ghostnas.networks.arch import Arch, lower_by_place
 
     if confidence is not None and target is None:
         raise InputError("--confidence applies to a latency: add --target")
     target = _variant(target, threads, dtype)
-    found = _network(network, width, resolution)
-    return summary.describe(found, target, confidence, name=network)
+
+    def described(name: str, found: Arch | Graph) -> dict[str, Any]:
+        rows = layers.layers(found, target) if isinstance(found, Arch) else []
+        title = f"{name} {width:g}x" if width is not None and found is first else name
+        return {
+            **summary.describe(found, target, confidence, name=name),
+            "name": title,
+            "layers": [layers.to_json(row) for row in rows],
+        }
+
+    first = _network(network, width, resolution)
+    shown = described(network, first)
+    if compare is not None:
+        shown["compared"] = described(compare, _network(compare, None, resolution))
+    if svg is not None:
+        write_whole(_file(svg, ".svg"), drawing.svg(shown).encode())
+    if onnx is not None:
+        from ghostnas.backends import onnx_structure
+
+        graph = lower_by_place(first) if isinstance(first, Arch) else first
+        notes = layers.notes(shown["layers"])
+        write_whole(_file(onnx, ".onnx"), onnx_structure.write(graph, shown["name"], notes))
+    return shown
 
 
 def predict(
@@ -1339,6 +1377,12 @@ def _initial(given: Place) -> str:
 def _table_file(path: Place) -> Path:
     if Path(path).suffix != ".csv":
         raise InputError(f"{path}: a table's file name must end in .csv")
+    return Path(path)
+
+
+def _file(path: Place, suffix: str) -> Path:
+    if Path(path).suffix != suffix:
+        raise InputError(f"{path}: the file's name must end in {suffix}")
     return Path(path)
 
 

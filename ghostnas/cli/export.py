@@ -34,6 +34,7 @@ def run(args: Namespace) -> Result:
         target=args.target or (),
         measure=args.measure,
         threads=args.threads,
+        license=args.license,
         progress=args.say,
         device=device_options(args),
     )
@@ -77,4 +78,7 @@ def add(subcommands: Any) -> None:
     )
     export.add_argument("--measure", action="store_true", help="time each .tflite on the device")
     export.add_argument("--threads", type=positive, default=1, metavar="N", help="(1)")
+    export.add_argument(
+        "--license", default="", metavar="ID", help="of the weights, for the card: apache-2.0 ..."
+    )
     add_device(export)

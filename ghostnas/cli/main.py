@@ -19,6 +19,7 @@ from ghostnas.cli import (
     latency,
     paper,
     pick,
+    rehearsal,
     report,
     search,
     show,
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(_with_negative_amounts(given))
     parsed.say = silent if parsed.quiet else say
     parsed.whole_parser = _parser
+    if line := rehearsal.cut(parsed):
+        parsed.say(line)
     command: Callable[[argparse.Namespace], Result] = parsed.command
     try:
         if files := getattr(parsed, "blocks", []):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ghostnas import records
 from ghostnas._version import __version__
 from ghostnas.arrays import Array
 from ghostnas.backends import (
@@ -20,7 +21,7 @@ from ghostnas.backends import (
 )
 from ghostnas.backends.model_file import ARCH_ID, DTYPE, ORIGIN, PREPROCESSING, SEAL, class_mismatch
 from ghostnas.deployment import model_card
-from ghostnas.deployment.model_card import Latency, Origin
+from ghostnas.deployment.model_card import Latency, Origin, Search, Training
 from ghostnas.deployment.samples import MOST_TIMES, Evaluation, without_explosions
 from ghostnas.deployment.verify import (
     PROOF_IMAGES,
@@ -44,6 +45,7 @@ from ghostnas.progress import Say, silent
 
 HALF_MAX = float(np.finfo(np.float16).max)
 MANIFEST, CARD, ARCH_FILE = "export.json", "README.md", "arch.json"
+LATENCIES = "latency.json"
 PAPERS = (MANIFEST, CARD, ARCH_FILE, model_card.PREPROCESSING_FILE)
 SAFETENSORS = "safetensors"
 
@@ -181,7 +183,9 @@ def export(
         )
         rows = [*kept, *({**each.to_json(), "file": each.path.name} for each in exported)]
         rows.append(_weights_row(weights_file, itself))
-        _write_papers(place, arch, graph, rows, preprocessing, origin)
+        same = {row["file"] for row in kept}
+        timed = [row for row in measurements(folder) if Path(row["file"]).name in same]
+        _write_papers(place, arch, graph, rows, preprocessing, origin, timed)
     return [replace(each, path=folder / each.path.name) for each in exported]
 
 
@@ -196,9 +200,41 @@ def from_manifest(path: Path) -> Origin:
         for old in ("accuracy", "pictures"):  # in older exports, of no particular file
             found.pop(old, None)
         latencies = tuple(Latency(**each) for each in found.pop("latencies"))
-        return Origin(**found, latencies=latencies)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        training, search = found.pop("training", None), found.pop("search", None)
+        return Origin(
+            **found,
+            latencies=latencies,
+            training=records.from_table(Training, training) if training else None,
+            search=records.from_table(Search, search) if search else None,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, InputError) as error:
         raise InputError(f"{path}: is damaged: {short(error)}") from error
+
+
+def measurements(folder: Path) -> list[dict[str, Any]]:
+    """What was timed of the files in an export's folder: a row a file that is still there."""
+    try:
+        found = json.loads(read_text(folder / LATENCIES))
+        return [row for row in found if (folder / Path(row["file"]).name).exists()]
+    except (InputError, ValueError, KeyError, TypeError):
+        return []
+
+
+def add_measurements(folder: Path, measured: Sequence[Mapping[str, Any]]) -> None:
+    """Keep in an export's folder what was timed of its files, in place of what was timed of them
+    before, and say it on the card.
+    """
+    anew = {Path(row["file"]).name for row in measured}
+    earlier = [row for row in measurements(folder) if Path(row["file"]).name not in anew]
+    rows = [*earlier, *measured]
+    arch, manifest = load(folder / ARCH_FILE), json.loads(read_text(folder / MANIFEST))
+    [weights_file] = [row["file"] for row in manifest["files"] if row["format"] == SAFETENSORS]
+    known = weights.parse_preprocessing(read_bytes(folder / weights_file), weights_file)
+    origin = from_manifest(folder / MANIFEST)
+    counts = cost.count(lower(arch))
+    text = model_card.card(arch, counts, manifest["files"], known, origin, rows)
+    write_whole(folder / LATENCIES, json.dumps(rows, indent=1).encode())
+    write_whole(folder / CARD, text.encode())
 
 
 def _parse(text: str, what: str, known: Sequence[str]) -> list[str]:
@@ -357,9 +393,10 @@ def _write_papers(
     rows: Sequence[Mapping[str, Any]],
     preprocessing: Preprocessing | None,
     origin: Origin,
+    timed: Sequence[Mapping[str, Any]],
 ) -> None:
     """Write the documents that accompany the models, for people and programs."""
-    text = model_card.card(arch, cost.count(graph), rows, preprocessing, origin)
+    text = model_card.card(arch, cost.count(graph), rows, preprocessing, origin, timed)
     write_whole(place / CARD, text.encode())
     papers = {
         ARCH_FILE: to_json(arch),

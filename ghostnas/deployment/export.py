@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,26 +17,22 @@ from ghostnas.backends.model_file import class_mismatch, other_names
 from ghostnas.data import datasets
 from ghostnas.data.images import Dataset
 from ghostnas.deployment import samples
-from ghostnas.deployment.bundle import MANIFEST, export, from_manifest
-from ghostnas.deployment.model_card import HOLDS_FOR, Latency, Origin
+from ghostnas.deployment.bundle import MANIFEST, add_measurements, export, from_manifest
+from ghostnas.deployment.model_card import HOLDS_FOR, Latency, Origin, Search, Training
 from ghostnas.deployment.samples import Evaluation, of_dataset
 from ghostnas.deployment.verify import Exported
 from ghostnas.errors import InputError, short
-from ghostnas.files import read_text, write_whole
+from ghostnas.files import read_text
 from ghostnas.ir.preprocessing import IMAGENET, Preprocessing
 from ghostnas.latency import table as latency_table
 from ghostnas.latency.predictor import Predictor
-from ghostnas.latency.table import Origin as TableOrigin
-from ghostnas.latency.table import Table, Timing
+from ghostnas.latency.table import ModelTiming, Table
 from ghostnas.networks.arch import Arch
 from ghostnas.progress import Say
 
 MOST_TEST_IMAGES = 10_000  # used for accuracies by default
-LATENCIES = "latency.json"
 COMPARED = ("core", "threads")  # must be the same for a table's latency to be compared
-# Times a .tflite model of a dtype on a device: its timing, or why it was refused, and the origin
-# that a table of that device would have.
-TimeModel = Callable[[bytes, str], tuple[Timing | str, TableOrigin]]
+TimeModel = Callable[[bytes, str], ModelTiming]  # times a .tflite model of a dtype on a device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +46,7 @@ class ExportRequest:
             empty, the data of the training whose folder `network` is.
         test_images: at most this many; None for all, up to MOST_TEST_IMAGES.
         targets: latency tables, one or more for each dtype.
+        license: of the weights, for the card; empty for that of an earlier export, if any.
     """
 
     network: str
@@ -62,6 +59,7 @@ class ExportRequest:
     calibration_pictures: int = samples.IMAGES
     test_images: int | None = None
     targets: Sequence[str] = ()
+    license: str = ""
 
 
 def export_network(
@@ -122,8 +120,7 @@ def export_network(
                     if each.dtype in HOLDS_FOR[table.origin.dtype]
                 ]
                 measured.append(_measured(each, time_model, own))
-        earlier = _measured_before(folder, {each["file"] for each in measured})
-        write_whole(folder / LATENCIES, json.dumps([*earlier, *measured], indent=1).encode())
+        add_measurements(folder, measured)
     files = [each.to_json() for each in exported]
     return {"id": arch.id, "files": files, "latency": measured}
 
@@ -146,7 +143,7 @@ def _evaluation(
         return None
     spec = request.data
     if dataset is None and request.weights_file is None:
-        spec = _data_of_training(Path(request.network))
+        spec = _settings_of_training(Path(request.network)).get("data", "")
         try:
             dataset = datasets.load(spec) if spec else None
         except InputError as error:
@@ -168,13 +165,14 @@ def _evaluation(
     return of_dataset(dataset, spec, limit)
 
 
-def _data_of_training(folder: Path) -> str:
-    """The data that a training's folder names; empty if it is not a training's folder."""
+def _settings_of_training(folder: Path) -> dict[str, Any]:
+    """What a training's folder says that it was asked for; empty if it is not one."""
     settings_file = folder / "train.toml"
     if not settings_file.exists():
-        return ""
+        return {}
     try:
-        return str(tomllib.loads(read_text(settings_file))["data"])
+        found = tomllib.loads(read_text(settings_file))
+        return {**found, "data": str(found["data"])}
     except (tomllib.TOMLDecodeError, KeyError) as error:
         raise InputError(f"{settings_file}: is damaged: {short(error)}") from error
 
@@ -197,11 +195,21 @@ def _measured(
     """
     # Float16 weights are converted to float32 when the file is loaded.
     dtype = "fp32" if exported.dtype == "fp16" else exported.dtype
-    timing, here = time_model(exported.path.read_bytes(), dtype)
+    timing, here, memory_bytes = time_model(exported.path.read_bytes(), dtype)
     found: dict[str, Any] = {"file": str(exported.path), "dtype": exported.dtype}
     if isinstance(timing, str):
         return {**found, "refused": timing}
-    found |= {**timing._asdict(), "core": here.core, "threads": here.threads}
+    found |= {
+        **timing._asdict(),
+        "core": here.core,
+        "threads": here.threads,
+        "device": here.device,
+        "soc": here.soc,
+        "clock_mhz": here.clock_mhz,
+        "runtime": f"{here.runtime}, {here.delegate}",
+        "memory_bytes": memory_bytes,
+        "date": here.date,
+    }
     alike = [
         all(getattr(table.origin, key) == getattr(here, key) for key in COMPARED)
         for table, _ in predicted
@@ -219,17 +227,13 @@ def _measured(
     return found
 
 
-def _measured_before(folder: Path, anew: Collection[str]) -> list[dict[str, Any]]:
-    """Measurements of files from an earlier export that are still here and not timed again."""
-    try:
-        found = json.loads(read_text(folder / LATENCIES))
-        return [each for each in found if each["file"] not in anew and Path(each["file"]).exists()]
-    except (InputError, ValueError, KeyError, TypeError):
-        return []
-
-
 def _origin(request: ExportRequest) -> Origin:
     """What a search or a training recorded about its network and weights."""
+    found = _recorded(request)
+    return replace(found, license=request.license or found.license)
+
+
+def _recorded(request: ExportRequest) -> Origin:
     network = Path(request.network).stem + (f" {request.width:g}x" if request.width else "")
     if request.weights_file is not None:
         return Origin(network=network, weights=f"read from {request.weights_file.name}")
@@ -239,9 +243,28 @@ def _origin(request: ExportRequest) -> Origin:
     if not (folder / "result.json").exists():
         return Origin(network=network)
     found = json.loads(read_text(folder / "result.json"))
+    asked = _settings_of_training(folder)
     kind = found["data"].partition(":")[0]
     return Origin(
         network=network,
         weights=f"trained on {kind}, recipe {found['recipe']}, {found['epochs']} epochs at "
         f"{found['resolution']} px, seed {found['seed']}, on {found['hardware']}",
+        training=Training(
+            data=found["data"],
+            recipe=found["recipe"],
+            epochs=found["epochs"],
+            resolution=found["resolution"],
+            seed=found["seed"],
+            images=found.get("train_pictures", 0),
+            hardware=found["hardware"],
+            initial=asked.get("init", ""),
+            teacher=asked.get("teacher", ""),
+        ),
+        search=_search_of(asked.get("network", "")),
     )
+
+
+def _search_of(network: str) -> Search | None:
+    """The search that found a training's network, if its folder is still there and says so."""
+    manifest = Path(network) / "export" / MANIFEST
+    return from_manifest(manifest).search if network and manifest.exists() else None

@@ -5,6 +5,7 @@ It writes text only; every number is given to it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ghostnas.ir import cost
 from ghostnas.ir.cost import Cost
 from ghostnas.ir.preprocessing import IMAGENET, Preprocessing
-from ghostnas.networks.arch import Arch
+from ghostnas.networks.arch import Arch, lower
 
 PREPROCESSING_FILE = "preprocessing.json"
 PACKAGES = {
@@ -60,6 +62,50 @@ HOLDS_FOR = {"fp32": ("fp32", "fp16"), "int8": ("int8",)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How weights were trained; what is empty or 0 is not known.
+
+    Attributes:
+        data: as ``--data`` names it.
+        recipe: its name; `epochs`, `images` and `resolution` (pixels) say what it came to.
+        seed: of these weights; `seeds` are all that the network was trained from, these included.
+        initial, teacher: files that it started from, or learned from besides.
+    """
+
+    data: str
+    recipe: str
+    epochs: int
+    resolution: int
+    seed: int
+    seeds: tuple[int, ...] = ()
+    images: int = 0
+    hardware: str = ""
+    initial: str = ""
+    teacher: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """The search that found a network.
+
+    Attributes:
+        command: starts the same search.
+        trials: how many there were.
+        data: as ``--data`` names it.
+    """
+
+    command: str
+    space: str
+    target: str
+    budgets: tuple[str, ...]
+    trials: int
+    scorer: str
+    sampler: str
+    data: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
     """Where a network comes from; what is empty is not known.
 
@@ -67,11 +113,15 @@ class Origin:
         network: its name, such as "GhostNet 1.0x".
         weights: how they came to be: data, recipe, seed, or the file they were read from.
         latencies: of these the README shows those of dtypes that are there.
+        license: of the weights, an identifier such as ``apache-2.0``.
     """
 
     network: str = ""
     weights: str = ""
     latencies: tuple[Latency, ...] = ()
+    license: str = ""
+    training: Training | None = None
+    search: Search | None = None
 
     def sentence(self) -> str:
         """The origin as a file's metadata say it."""
@@ -89,14 +139,21 @@ def card(
     files: Sequence[Mapping[str, Any]],
     preprocessing: Preprocessing | None,
     origin: Origin,
+    measured: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The text of README.md, as ``templates/card.md.j2`` has it.
 
     Args:
         files: a row a file, as ``export.json`` holds them.
+        measured: a row a file that was timed on a device, as ``latency.json`` holds them.
     """
     template = _templates().get_template("card.md.j2")
+    formats = dict.fromkeys(row["format"] for row in files)
     return template.render(
+        title=origin.network or "A network",
+        tags=["ghostnet", "neural-architecture-search", *formats],
+        peaks=_peaks(arch, files),
+        measured=[{**row, "name": Path(row["file"]).name} for row in measured],
         arch=arch,
         counts=counts,
         files=files,
@@ -120,7 +177,31 @@ def _templates() -> Environment:
         keep_trailing_newline=True,
     )
     found.filters["four_digits"] = "{:.4f}".format
+    found.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
+    found.filters["names_only"] = _names_only
+    found.globals["data_kind"] = _data_kind
     return found
+
+
+def _names_only(text: str) -> str:
+    """A text whose absolute paths are only the last part: a card may leave this machine."""
+    return re.sub(r"(?<![\w.])/(?:[^\s:'@]+/)*(?=[^\s/])", "", text)
+
+
+def _data_kind(described: str) -> str:
+    """The kind of data in ``test images of cifar10:DIR``."""
+    return described.rpartition(" of ")[2].partition(":")[0]
+
+
+def _peaks(arch: Arch, files: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
+    """The computed peak of activations in bytes, after the dtypes that have it."""
+    dtypes = dict.fromkeys(row["dtype"] for row in files) or {"fp32": None}
+    graph = lower(arch)
+    by_bytes: dict[int, list[str]] = {}
+    for dtype in dtypes:
+        peak = cost.count(graph, dtype).peak_activation_bytes
+        by_bytes.setdefault(peak, []).append(dtype)
+    return [(" and ".join(names), peak) for peak, names in by_bytes.items()]
 
 
 def _latencies(

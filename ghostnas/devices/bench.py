@@ -62,6 +62,8 @@ class Report:
         sentinel_ms: how long the sentinel took meanwhile.
         thrown_away: runs that were disturbed and repeated.
         paused_s: seconds waited because the device was hot.
+        memory_bytes: of a single model, by how much the process that loaded and ran it grew at its
+            peak: weights, maps and what the runtime itself needs; None where nothing told.
     """
 
     timings: tuple[Timing | str, ...]
@@ -69,6 +71,7 @@ class Report:
     runtime: str
     thrown_away: int = 0
     paused_s: float = 0.0
+    memory_bytes: int | None = None
 
 
 class Bench(ABC):
@@ -172,6 +175,7 @@ class DeviceBench(Bench):
             runtime=result["runtime"],
             thrown_away=result["thrown_away"],
             paused_s=result["paused_s"],
+            memory_bytes=result["memory_bytes"],
         )
 
     def _time_by_program(self, folder: Path, names: Sequence[str]) -> Report:
@@ -179,11 +183,13 @@ class DeviceBench(Bench):
         timings: list[Timing | str] = []
         sentinels = []
         paused_s = 0.0
+        memory_bytes: int | None = None
         for index, name in enumerate(names):
             if index % SENTINEL_EVERY == 0:
                 paused_s += self._cool_down()
-                sentinels.append(self._run_program(SENTINEL_FILE))
-            timings.append(self._run_program(name))
+                sentinels.append(self._run_program(SENTINEL_FILE)[0])
+            timing, memory_bytes = self._run_program(name)
+            timings.append(timing)
         medians = [each.median_ms for each in sentinels if isinstance(each, Timing)]
         if not medians:
             raise DeviceError(f"{self.device.url}: cannot time a model: {sentinels[0]}")
@@ -192,6 +198,7 @@ class DeviceBench(Bench):
             sentinel_ms=float(np.median(medians)),
             runtime=self._program_version,
             paused_s=paused_s,
+            memory_bytes=memory_bytes if len(names) == 1 else None,
         )
 
     def _cool_down(self) -> float:
@@ -203,7 +210,8 @@ class DeviceBench(Bench):
             time.sleep(COOLING_S)
         return time.monotonic() - start
 
-    def _run_program(self, name: str) -> Timing | str:
+    def _run_program(self, name: str) -> tuple[Timing | str, int | None]:
+        """A model's timing, or why there is none, and the program's growth in bytes."""
         mask = sum(1 << core.index for core in self.cores)
         command = benchmark_model.command(
             self._program,
@@ -221,10 +229,11 @@ class DeviceBench(Bench):
         except DeviceLostError:
             raise
         except DeviceError as error:  # for this one model
-            return str(error)
+            return str(error), None
         if timings.delegated is False:
-            return "XNNPACK did not take it, or only parts of it"
-        return Timing(timings.median_ms, timings.p10_ms, timings.p90_ms, timings.runs)
+            return "XNNPACK did not take it, or only parts of it", None
+        timing = Timing(timings.median_ms, timings.p10_ms, timings.p90_ms, timings.runs)
+        return timing, timings.memory_bytes
 
     def _push_program(self, path: str) -> str:
         if not Path(path).is_file():

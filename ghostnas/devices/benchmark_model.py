@@ -14,6 +14,7 @@ NORMAL_P90 = 1.2816  # standard deviations above the mean
 _LOGCAT = re.compile(r"^.*?\b([VDIWEF])[/ ]tflite\s*(?:\(\s*\d+\))?\s*: ?")
 _STATISTIC = re.compile(r"\b(\w+)=(\d+(?:\.\d+)?(?:e[+-]\d+)?)(?![\d.])")
 _REPLACED = re.compile(r"Replacing (\d+) out of (\d+) node.* delegate \(TfLiteXNNPackDelegate\)")
+_MEMORY = re.compile(r"Memory footprint delta .*\(MB\): init=\S+ overall=(\d+(?:\.\d+)?)")
 _EXECUTED = re.compile(r"Number of nodes executed: (\d+)")
 # Older versions have one more column of milliseconds, [start], before [first] and [avg ms].
 _ROW = re.compile(
@@ -26,7 +27,8 @@ _ROW = re.compile(
 class Timings:
     """Milliseconds of one inference: median, 10th and 90th percentile, over `runs` runs.
 
-    `delegated` says whether XNNPACK took the whole network; None where the log does not say.
+    `delegated` says whether XNNPACK took the whole network, `memory_bytes` by how much the program
+    had grown at its peak; None where the log does not say.
     """
 
     median_ms: float
@@ -34,6 +36,7 @@ class Timings:
     p90_ms: float
     runs: int
     delegated: bool | None
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +107,7 @@ def parse(output: str) -> Timings:
         p90_ms=p90_ms,
         runs=runs,
         delegated=_delegated(lines),
+        memory_bytes=_memory_bytes(lines),
     )
 
 
@@ -180,6 +184,11 @@ def _delegated(lines: list[str]) -> bool | None:
     replaced = [match for line in lines if (match := _REPLACED.search(line))]
     verdicts = said or [match[1] == match[2] for match in replaced]
     return all(verdicts) if verdicts else None
+
+
+def _memory_bytes(lines: list[str]) -> int | None:
+    found = [float(match[1]) for line in lines if (match := _MEMORY.search(line))]
+    return round(found[-1] * 2**20) if found else None
 
 
 def _error(message: str, lines: list[str]) -> DeviceError:

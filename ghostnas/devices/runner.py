@@ -146,6 +146,29 @@ def wait_until_cool(limit: float) -> float:
     return time.time() - start
 
 
+def _status_bytes(key: str) -> int:
+    """A line of /proc/self/status."""
+    with open("/proc/self/status") as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith(key + ":"))
+
+
+def start_peak() -> int | None:
+    """Forget the process's peak of resident memory, and return what is resident now, in bytes; None
+    where the system cannot: only Linux can.
+    """
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+        return _status_bytes("VmRSS")
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+def grown_since(start: int | None) -> int | None:
+    """Bytes from what `start_peak` returned to the peak since then."""
+    return None if start is None else max(0, _status_bytes("VmHWM") - start)
+
+
 def measure(models: list[Model], sentinel: Sentinel, job: dict[str, Any]) -> tuple[int, float]:
     """Fill in the models' times; return the number of runs thrown away and the seconds paused."""
     groups = [models[at : at + SENTINEL_EVERY] for at in range(0, len(models), SENTINEL_EVERY)]
@@ -187,6 +210,7 @@ def main(folder: str) -> None:
     sentinel = Sentinel(Model("sentinel", interpreter_class, content, job["threads"]))
     refused: dict[str, str] = {}
     models: list[Model] = []
+    resident = start_peak()
     for name in job["models"]:
         try:
             model = Model(name, interpreter_class, read(name), job["threads"])
@@ -198,6 +222,7 @@ def main(folder: str) -> None:
         else:
             models.append(model)
     thrown_away, paused_s = measure(models, sentinel, job) if models else (0, 0.0)
+    memory_bytes = grown_since(resident) if len(models) == 1 else None  # of several: nobody's
     result = {
         "runtime": runtime,
         "python": platform.python_version(),
@@ -207,6 +232,7 @@ def main(folder: str) -> None:
         "thrown_away": thrown_away,
         "paused_s": round(paused_s, 1),
         "celsius": celsius(),
+        "memory_bytes": memory_bytes,
     }
     print(json.dumps(result))
 

@@ -26,7 +26,7 @@ from ghostnas.latency import calibration
 from ghostnas.latency import table as latency_table
 from ghostnas.latency.op_costs import OpCosts
 from ghostnas.latency.op_signature import OpSignature
-from ghostnas.latency.table import Origin, Table, Timing
+from ghostnas.latency.table import ModelTiming, Origin, Table, Timing
 from ghostnas.networks import arch as archs
 from ghostnas.networks.arch import Arch
 from ghostnas.networks.space import Space
@@ -151,9 +151,10 @@ def origin_of(bench: Bench) -> Origin:
     )
 
 
-def time_model(bench: Bench, model: bytes) -> tuple[Timing | str, Origin]:
-    """A .tflite model's timing, or why it was refused, and the origin of a table of this bench."""
-    return bench.time([model], BURST).timings[0], origin_of(bench)
+def time_model(bench: Bench, model: bytes) -> ModelTiming:
+    """A .tflite model's timing, or why it was refused, with the origin of a table of this bench."""
+    found = bench.time([model], BURST)
+    return ModelTiming(found.timings[0], origin_of(bench), found.memory_bytes)
 
 
 def measure_networks(

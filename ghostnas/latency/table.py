@@ -96,6 +96,17 @@ class Origin:
     architecture: str = ""
 
 
+class ModelTiming(NamedTuple):
+    """A whole model's timing, or why it was refused, on a device that `origin` describes.
+
+    `memory_bytes` is by how much the process that ran it grew at its peak; None where not told.
+    """
+
+    timing: Timing | str
+    origin: Origin
+    memory_bytes: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correction:
     """From the sum over a network's ops to the network, and how far that is to be trusted.

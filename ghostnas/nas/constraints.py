@@ -57,6 +57,7 @@ class Candidate:
     def to_json(self) -> dict[str, Any]:
         found = self.reporting or self.choosing
         test = summary(found.test)
+        chosen_by = self.choosing if self.choosing.validation else found  # none along a front
         return {
             "name": self.name,
             "trial": self.trial,
@@ -72,7 +73,7 @@ class Candidate:
             "accuracy_std": None if test.std is None else round(test.std, 5),
             "accuracy_min": round(test.min, 5),
             "accuracy_max": round(test.max, 5),
-            "validation_accuracy": round(summary(self.choosing.validation).mean, 5),
+            "validation_accuracy": round(summary(chosen_by.validation).mean, 5),
             "seeds": test.count,
             "fresh_seeds": self.reporting is not None,
         }

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from ghostnas import stats
 from ghostnas.backends.torch_module import weights_of
 from ghostnas.deployment import bundle, samples
-from ghostnas.deployment.model_card import Latency, Origin
+from ghostnas.deployment.model_card import Latency, Origin, Search, Training
 from ghostnas.deployment.samples import Evaluation
 from ghostnas.deployment.verify import Exported
 from ghostnas.files import write_whole
@@ -21,7 +21,7 @@ from ghostnas.ir import weights
 from ghostnas.ir.graph import Weights
 from ghostnas.nas import pareto
 from ghostnas.nas.constraints import Candidate, Constraints
-from ghostnas.nas.settings import Settings
+from ghostnas.nas.settings import Settings, command
 from ghostnas.nas.study import ScoredArch
 from ghostnas.networks.arch import Arch, lower, to_json
 from ghostnas.training import proxy_network, recipe
@@ -151,7 +151,7 @@ def conclude(
         dtype: the target's; the winner is exported in it as well as in fp32.
     """
     best = found.winner
-    exported = _export(settings, split, dtype, folder, best)
+    exported = _export(settings, split, dtype, folder, best, len(found.trials))
     write_whole(folder / "best.json", json.dumps(to_json(best.arch), indent=1).encode())
     baseline = next((each for each in found.candidates if each.trial is None), None)
     others = [each for each in found.candidates if each not in (best, baseline)]
@@ -203,11 +203,13 @@ def _front(settings: Settings, trials: Sequence[Mapping[str, Any]]) -> dict[str,
 
 
 def export_along_front(
-    settings: Settings, split: Split, dtype: str, folder: Path, network: Candidate
+    settings: Settings, split: Split, dtype: str, folder: Path, network: Candidate, trials: int
 ) -> dict[str, Any]:
-    """Export a trained network of the front to ``front/ID`` of the run folder."""
+    """Export a trained network of the front to ``front/ID`` of the run folder; it was found in so
+    many trials.
+    """
     place = f"front/{network.arch.id}/"
-    exported = _export(settings, split, dtype, folder, network, place)
+    exported = _export(settings, split, dtype, folder, network, trials, place)
     return {**network.to_json(), "exported": [each.to_json() for each in exported]}
 
 
@@ -217,6 +219,7 @@ def _export(
     dtype: str,
     folder: Path,
     best: Candidate,
+    trials: int,
     place_of_all: str = "",
 ) -> list[Exported]:
     """Write the deployment's files to ``export``. Where it cannot share the trained proxy's
@@ -240,10 +243,33 @@ def _export(
         low_ms=best.latency.low_ms,
         high_ms=best.latency.high_ms,
     )
+    searched = Search(
+        command=command(settings),
+        space=settings.space,
+        target=settings.target,
+        budgets=settings.budgets,
+        trials=trials,
+        scorer="a training" if settings.scorer == "train" else settings.scorer,
+        sampler=settings.sampler,
+        data=settings.data,
+        seed=settings.seed,
+    )
+    final = recipe.load(settings.final_recipe or settings.recipe)
+    training = Training(
+        data=settings.data,
+        recipe=Path(settings.final_recipe or settings.recipe).stem,
+        epochs=final.epochs,
+        resolution=proxy.resolution,
+        seed=seed,
+        seeds=tuple(range(first, first + len(reported.validation))),
+        images=len(split.train),
+    )
     deployed = Origin(
         network=name,
         weights=f"{how}: train it in full before it is shipped",
         latencies=(predicted,),
+        training=training,
+        search=searched,
     )
     dtypes = list(dict.fromkeys(["fp32", dtype]))
 
@@ -273,8 +299,9 @@ def _export(
         deployed,
         weights="initial ones, not trained: for timing and for trying the format; train it with "
         "ghostnas train before use",
+        training=None,
     )
-    judged = Origin(network=f"the proxy of {name}", weights=how)
+    judged = Origin(network=f"the proxy of {name}", weights=how, training=training, search=searched)
     return [
         *write(best.arch, initial, "export", untrained, None),
         *write(proxy, trained, "proxy", judged, labelled),

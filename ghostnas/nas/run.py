@@ -457,6 +457,7 @@ class _Run:
                 prepared.constraints.dtype,
                 self._folder,
                 each,
+                len(done),
             )
             for each in finals.train(candidates, seeds)
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,6 +96,8 @@ EFFORTS: dict[str, dict[str, Any]] = {
         "seeds": 3,
     },
 }
+# What says nothing of which networks are found.
+OF_A_MACHINE = ("timeout_s", "workers", "device", "storage", "fingerprint")
 CHANGEABLE = {"trials", "timeout_s", "workers", "device", "export_front"}
 
 
@@ -113,6 +116,23 @@ def new(given: Mapping[str, Any]) -> Settings:
     if given.get("recipe") is not None:
         preset.pop("final_recipe", None)  # one recipe for all, unless another is given
     return Settings(**{**preset, **given})
+
+
+def command(settings: Settings) -> str:
+    """The command that starts this search: options that differ from a new search's."""
+    given: dict[str, Any] = {"target": settings.target, "budgets": settings.budgets}
+    plain = dataclasses.asdict(new({**given, "effort": settings.effort}))
+    words = ["ghostnas", "search", "--target", settings.target]
+    for option, values in (("--budget", settings.budgets), ("--blocks", settings.blocks)):
+        words += [word for value in values for word in (option, value)]
+    if settings.effort != "minutes":
+        words += ["--effort", settings.effort]
+    told = {*given, "blocks", "effort", *OF_A_MACHINE}
+    for key, value in dataclasses.asdict(settings).items():
+        if key not in told and value != plain[key]:
+            text = f"{value:g}" if isinstance(value, float) else str(value)
+            words += [f"--{key.replace('_', '-')}", text]
+    return shlex.join(words)
 
 
 def to_text(settings: Settings) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,22 +110,45 @@ def lower(arch: Arch) -> Graph:
     graph = Builder((3, arch.resolution, arch.resolution))
     strides = _running_strides(arch)
     x = _add_stem(graph, arch.stem, next(strides))
-    *names, head = block_names(arch)
-    blocks = [block for stage in arch.stages for block in stage.blocks]
-    for name, block in zip(names, blocks, strict=True):
+    for _, name, block in _named_blocks(arch):
         x = block.build(graph, x, name, next(strides))
-    _add_head(graph, x, arch.head, head, arch.classes)
+    _add_head(graph, x, arch.head, _head_name(arch), arch.classes)
     return graph.build()
 
 
 def block_names(arch: Arch) -> list[str]:
     """What the nodes of each block are named under, and at last those of the head."""
-    names, group = [], 0
-    for stage in arch.stages:
-        for blocks in (stage.blocks[:1], stage.blocks[1:]):
-            names += [f"blocks.{group}.{index}" for index in range(len(blocks))]
-            group += bool(blocks)
-    return [*names, f"blocks.{group}.0"]
+    return [*(name for _, name, _ in _named_blocks(arch)), _head_name(arch)]
+
+
+def lower_by_place(arch: Arch) -> Graph:
+    """The same graph, nodes named by where they are: ``stem/...``, ``stage3/block1/ghost1/...`` or
+    ``head/...``. For people to look at; published weights go by the names of `lower`.
+    """
+    places = {name: place for place, name, _ in _named_blocks(arch)}
+    places[_head_name(arch)] = "head"
+    graph = lower(arch)
+    nodes, place = [graph.nodes[0]], "stem"
+    for node in graph.nodes[1:]:
+        rest = node.name
+        if match := re.match(r"(blocks\.\d+\.\d+)\.(.+)", node.name):
+            place, rest = places[match[1]], match[2]
+        nodes.append(node._replace(name=f"{place}/{rest.replace('.', '/')}"))
+    return Graph(tuple(nodes))
+
+
+def _named_blocks(arch: Arch) -> Iterator[tuple[str, str, Block]]:
+    """Each block with its place and its published name, in order."""
+    group = 0
+    for number, stage in enumerate(arch.stages, 1):
+        for position, block in enumerate(stage.blocks):
+            index = max(0, position - 1)
+            yield f"stage{number}/block{position + 1}", f"blocks.{group}.{index}", block
+            group += position in (0, len(stage.blocks) - 1)
+
+
+def _head_name(arch: Arch) -> str:
+    return f"blocks.{sum(min(2, len(stage.blocks)) for stage in arch.stages)}.0"
 
 
 def parts(arch: Arch) -> list[Part]:

@@ -10,10 +10,9 @@ from typing import Any
 
 from ghostnas.errors import InputError, did_you_mean
 from ghostnas.ir import cost
-from ghostnas.ir.graph import Conv, Dense, Graph, Node
+from ghostnas.ir.graph import Graph
+from ghostnas.latency.layers import layers
 from ghostnas.networks import zoo
-from ghostnas.networks.arch import Head, Stem, lower_part, parts
-from ghostnas.networks.blocks import GhostBlock
 from ghostnas.paper import printed
 from ghostnas.paper.printed import Printed
 from ghostnas.paper.subjects import Subject, graph_of
@@ -103,77 +102,31 @@ def _row(row: Printed, resolution: int, classes: int) -> dict[str, Any]:
 
 
 def _table1() -> list[dict[str, Any]]:
-    """Each printed row beside the part of our GhostNet 1.0x at its place, and what that costs."""
-    ours: list[tuple[dict[str, Any], Graph]] = []
-    for part in parts(zoo.named("ghostnet")):
-        channels, size, _ = part.in_shape
-        about: dict[str, Any] = {
+    """Each printed row beside that of our GhostNet 1.0x at its place, and what it costs."""
+    rows = []
+    for printed_row, ours in zip(printed.TABLE1, layers(zoo.named("ghostnet")), strict=True):
+        names = ("operator", "size", "channels", "expansion", "out", "se", "stride")
+        said = {name: getattr(printed_row, name) for name in names}
+        channels, size, _ = ours.in_shape
+        about = {
+            "operator": ours.operator,
             "size": size,
             "channels": channels,
-            "expansion": None,
-            "out": None,
-            "se": False,
-            "stride": part.stride,
+            "expansion": ours.expansion,
+            "out": ours.out_channels,
+            "se": ours.attention == "SE",
+            "stride": ours.stride,
         }
-        graph = lower_part(part)
-        match part.numbers:
-            case Stem() as stem:
-                ours.append(({**about, "operator": "Conv2d 3x3", "out": stem.channels}, graph))
-            case Head() as head:
-                wide = {**about, "size": 1, "channels": head.channels}
-                last = {**wide, "channels": head.features, "out": part.classes, "stride": None}
-                ours += [
-                    ({**about, "operator": "Conv2d 1x1", "out": head.channels}, _only(graph, 0)),
-                    (
-                        {**wide, "operator": "AvgPool 7x7", "size": size, "stride": None},
-                        _only(graph, None),
-                    ),
-                    ({**wide, "operator": "Conv2d 1x1", "out": head.features}, _only(graph, 1)),
-                    ({**last, "operator": "FC"}, _only(graph, 2)),
-                ]
-            case GhostBlock() as block:
-                block_row = {
-                    **about,
-                    "operator": "G-bneck",
-                    "expansion": block.hidden_channels,
-                    "out": block.out_channels,
-                    "se": block.se_ratio > 0,
-                }
-                ours.append((block_row, graph))
-            case _:
-                raise AssertionError("GhostNet has Ghost bottlenecks only")
-    rows = []
-    for layer, (about, graph) in zip(printed.TABLE1, ours, strict=True):
-        names = ("operator", "size", "channels", "expansion", "out", "se", "stride")
-        said = {name: getattr(layer, name) for name in names}
-        count = cost.count(graph)
         rows.append(
             {
                 "printed": said,
                 "ours": about,
                 "agrees": said == about,
-                "params": count.params,
-                "macs": count.macs,
+                "params": ours.params,
+                "macs": ours.macs,
             }
         )
     return rows
-
-
-def _only(graph: Graph, which: int | None) -> Graph:
-    """The head's n-th layer with weights and the batch norm that follows it, to be counted; none
-    for None.
-    """
-    layers: list[list[Node]] = []
-    for node in graph.nodes[1:]:
-        if isinstance(node.op, Conv | Dense):
-            layers.append([])
-        if layers:
-            layers[-1].append(node)
-    kept = [] if which is None else layers[which]
-    nodes = [graph.nodes[0]]
-    for node in kept:
-        nodes.append(node._replace(inputs=(len(nodes) - 1,)))
-    return Graph(tuple(nodes))
 
 
 def backbone_of(subject: Subject, resolution: int = 224) -> Graph:

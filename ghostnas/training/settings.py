@@ -18,7 +18,8 @@ from ghostnas.versions import versions_text
 class Settings:
     """What a training is asked to do, kept in its folder's train.toml with the recipe.
 
-    `init` and `teacher` name files, or are empty; `init` may be a supernet, ``supernet:DIR``.
+    `init` and `teacher` name files, or are empty; `init` may be a supernet, ``supernet:DIR``;
+    `network` is the name or the path that was given.
     `threads` of the CPU belong to it since other sums round otherwise; 0 is PyTorch's own choice.
     """
 
@@ -29,6 +30,7 @@ class Settings:
     teacher: str = ""
     strict: bool = False
     threads: int = 0
+    network: str = ""
 
 
 def to_text(settings: Settings, how: Recipe, pictures: str) -> str:

@@ -198,6 +198,25 @@ def test_show_takes_a_width_and_a_resolution(capsys: pytest.CaptureFixture[str])
     assert shown["id"] == zoo.ghostnet(0.5, 160).id
 
 
+def test_show_prints_rows_and_of_two_networks_what_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ["--svg", str(tmp_path / "both.svg"), "--onnx", str(tmp_path / "one.onnx")]
+    asked = ["--target", "arm", "--width", "0.2", "--resolution", "64", "ghostnet"]
+    assert main(["show", *asked]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.match(r"ghostnet 0\.2x: \w{12} at 64 px", lines[0])
+    assert sum(" G-bneck " in line for line in lines) == 16
+    assert main(["show", *asked, "ghostnetv2", *files]) == 0
+    printed = capsys.readouterr().out
+    assert "\n+ ghostnetv2: " in printed
+    assert re.search(r"^MFLOPs +\d", printed, re.MULTILINE)
+    assert {path.name for path in tmp_path.iterdir()} == {"both.svg", "one.onnx"}
+    assert main(["show", *asked, "ghostnetv3", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["name"], shown["compared"]["name"]) == ("ghostnet 0.2x", "ghostnetv3")
+
+
 def test_lists_name_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["latency", "list", "--json"]) == 0
     targets = {each["target"]: each for each in json.loads(capsys.readouterr().out)["targets"]}
@@ -886,19 +905,6 @@ def test_bad_input_gets_one_line_that_says_how_to_fix_it(
     assert set(tmp_path.rglob("*")) - before <= {tmp_path / "run", tmp_path / "run" / ".lock"}
 
 
-def readme_commands() -> list[str]:
-    """The ghostnas commands in shell blocks of README.md, CONTRIBUTING.md and docs, each once,
-    continued lines joined; torchrun's too.
-    """
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    text = "\n".join(page.read_text() for page in pages)
-    blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", text, re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    lines = [line.split("#")[0].strip() for line in lines]
-    lines = [re.sub(r"^torchrun .* -m (?=ghostnas )", "", line) for line in lines]
-    return list(dict.fromkeys(line for line in lines if line.startswith("ghostnas ")))
-
-
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -944,28 +950,3 @@ def test_a_file_whose_name_is_not_text_is_still_named(
     os.close(os.open(os.fsencode(tmp_path / "pictures" / "dark") + b"/\xe9.png", os.O_CREAT))
     assert main(["data", "check", f"folder:{tmp_path / 'pictures'}"]) == 0
     assert r"/\udce9.png: is empty" in capsys.readouterr().out
-
-
-def test_the_readme_has_commands() -> None:
-    assert len(readme_commands()) >= 5
-
-
-@pytest.mark.parametrize("line", readme_commands())
-def test_the_readmes_commands_parse_and_the_quick_ones_run(
-    line: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = shlex.split(line)[1:]
-    parsed = _parser().parse_args(words)
-    of_a_device = {"build", "check", "calibrate", "import"} & set(words)
-    needs_minutes_or_data = (
-        words[0] in ("search", "train", "pick")
-        or of_a_device
-        or "runs/" in line
-        or "mine.tflite" in line
-        or "get" in words
-    )
-    if needs_minutes_or_data:
-        assert callable(parsed.command)
-    else:
-        assert main(words) == 0
-        assert capsys.readouterr().out

@@ -15,6 +15,8 @@ from ghostnas.backends.model_file import open_model
 from ghostnas.cli.evaluate import to_text
 from ghostnas.cli.main import main
 from ghostnas.data import synthetic
+from ghostnas.deployment import bundle
+from ghostnas.deployment.model_card import Origin, Search
 from ghostnas.devices import table_build
 from ghostnas.devices.bench import DeviceBench, Setting
 from ghostnas.devices.device import open_device
@@ -211,6 +213,9 @@ def test_a_tflite_file_is_timed_and_compared_with_the_table(
     assert measured["predicted_ms"] == pytest.approx(9, rel=0.5)  # of a phone's core
     assert "predicted_to_measured" not in measured
     assert f"predicted {measured['predicted_ms']:.2f}" in said
+    card = (out / "README.md").read_text()
+    assert f"| {measured['runtime']} | {measured['median_ms']:.2f} (" in card
+    assert measured["runtime"].startswith("ai-edge-litert ")
     assert "table pixel4-cpu1-fp32 is for another kind of device: kryo-485-gold, 1 thread" in said
     card = (out / "README.md").read_text()
     assert "latency as .tflite in fp32 on pixel4-cpu1-fp32" in card
@@ -287,3 +292,32 @@ def test_the_readers_of_the_file_and_of_the_graph_agree(tmp_path: Path) -> None:
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
     again = tflite_runtime.run_model(tflite_writer.write(lower(SMALL), values), images)
     np.testing.assert_allclose(again, found, rtol=1e-5, atol=1e-5)
+
+
+def test_a_training_of_a_searched_network_tells_the_search_on_its_card(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = Search(
+        command="ghostnas search --target arm --budget 20ms",
+        space="ghostnet",
+        target="arm",
+        budgets=("20ms",),
+        trials=6,
+        scorer="a training",
+        sampler="surrogate",
+        data="synthetic",
+        seed=0,
+    )
+    values = random_weights(lower(SMALL), 0)
+    found = tmp_path / "searched" / "export"
+    bundle.export(SMALL, values, ["onnx"], found, origin=Origin(network="mine", search=search))
+    run = training(tmp_path / "run", SMALL)
+    asked = settings.Settings(data="synthetic", recipe_name="quick", network=str(found.parent))
+    text = settings.to_text(asked, recipe.load("quick"), "x")
+    (run / "train.toml").write_text(text)
+    command = ["export", str(run), "--format", "onnx", "--test-images", "0", "--license", "mit"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Found by a search of 6 trials in the space ghostnet, for arm under 20ms;" in card
+    assert "| recipe | quick: 2 epochs at 32 px |" in card
+    assert card.startswith('---\nlicense: "mit"\n')

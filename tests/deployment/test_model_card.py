@@ -7,10 +7,12 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from ghostnas.cli.main import _parser
 from ghostnas.deployment import bundle, model_card
-from ghostnas.deployment.model_card import Latency, Origin
+from ghostnas.deployment.model_card import Latency, Origin, Search, Training
 from ghostnas.ir import cost
 from ghostnas.ir.graph import random_weights
 from ghostnas.ir.preprocessing import Preprocessing
@@ -62,6 +64,13 @@ def folders(tmp_path_factory):
         )
         Image.new("RGB", (40, 30), (200, 90, 30)).save(root / name / "picture.jpg")
     return root
+
+
+def front_matter(card):
+    """The card's first part, which a hub reads, as YAML reads it."""
+    start, text, _ = card.split("---\n", 2)
+    assert start == ""
+    return text
 
 
 def programs(readme):
@@ -185,5 +194,122 @@ def test_unknown_facts_are_stated_as_unknown_not_invented():
     assert "Origin of the weights: not told" in text
     assert "ImageNet's are assumed, and may be wrong" in text
     assert "the programs print numbers" in text
-    assert "accuracy" not in text
-    assert "latency" not in text
+    assert "Its accuracy is not known" in text
+    assert "Its latency is not known." in text
+    assert text.count("accuracy") == text.count("latency") == 1
+    assert "## Measured on devices\n\nNothing was" in text
+    assert "Not told: no search wrote this folder." in text
+    assert "license:" not in front_matter(text)
+
+
+TRAINING = Training(
+    data="folder:/home/me/pets",
+    recipe="quick",
+    epochs=2,
+    resolution=32,
+    seed=8,
+    seeds=(7, 8, 9),
+    images=1280,
+    hardware="a CPU",
+    teacher="/home/me/teacher.onnx",
+)
+SEARCH = Search(
+    command="ghostnas search --target arm --budget 20ms --data folder:/home/me/pets",
+    space="ghostnet",
+    target="arm",
+    budgets=("20ms", "6MB"),
+    trials=12,
+    scorer="a training",
+    sampler="surrogate",
+    data="folder:/home/me/pets",
+    seed=3,
+)
+
+
+def card_of(*rows, measured=(), **origin):
+    counts = cost.count(lower(ARCH))
+    return model_card.card(ARCH, counts, rows, KNOWN, Origin(**origin), measured)
+
+
+def test_a_hub_reads_the_front_matter():
+    rows = (row("model.onnx", 0.5123), row("model.pt2", 0.5), row("model.safetensors"))
+    found = yaml.safe_load(front_matter(card_of(*rows, network='My "net": 1', license="mit")))
+    assert (found["license"], found["pipeline_tag"]) == ("mit", "image-classification")
+    assert found["library_name"] == "ghostnas"
+    assert {"ghostnet", "onnx", "torch", "safetensors"} <= set(found["tags"])
+    assert found["metrics"] == ["accuracy"]
+    [model] = found["model-index"]
+    assert model["name"] == 'My "net": 1'
+    [result] = model["results"]
+    assert result["task"] == {"type": "image-classification"}
+    assert result["dataset"] == {"name": "test images of pets", "type": "pets"}
+    assert [each["value"] for each in result["metrics"]] == [0.5123, 0.5]
+    assert result["metrics"][0]["name"] == "Top-1 of model.onnx"
+
+
+def test_what_was_not_measured_is_not_in_the_front_matter():
+    found = yaml.safe_load(front_matter(card_of(row("model.onnx"))))
+    assert not {"license", "metrics", "model-index"} & set(found)
+
+
+def test_the_training_and_the_search_are_told_without_folders():
+    text = card_of(training=TRAINING, search=SEARCH)
+    for part in (
+        "| data | folder:pets |",
+        "| recipe | quick: 2 epochs at 32 px of 1,280 images |",
+        "| seed | 8, one of 7, 8, 9 |",
+        "| teacher | teacher.onnx |",
+        "a search of 12 trials in the space ghostnet, for arm under 20ms, 6MB",
+        "ghostnas search --target arm --budget 20ms --data folder:pets\n",
+    ):
+        assert part in text
+    assert "/home" not in text
+    [command] = re.findall(r"```sh\nghostnas (.+)\n```", text)
+    assert _parser().parse_args(command.split()).target == "arm"
+
+
+def test_each_file_that_was_timed_has_a_row():
+    timed = {"file": "out/model.tflite", "dtype": "fp32", "median_ms": 1.234, "p10_ms": 1.2}
+    timed |= {"p90_ms": 1.3, "core": "cortex-a76", "threads": 2, "device": "Pixel 4"}
+    timed |= {"runtime": "ai-edge-litert 2.3.0, XNNPACK", "memory_bytes": 9_750_000}
+    old = {key: timed[key] for key in ("median_ms", "p10_ms", "p90_ms", "core", "threads")}
+    old |= {"file": "old.tflite", "dtype": "int8"}
+    refused = {"file": "bad.tflite", "dtype": "int8", "refused": "XNNPACK took parts"}
+    text = card_of(measured=[{**timed, "date": "2026-11-28"}, old, refused])
+    assert (
+        "| `model.tflite` | fp32 | Pixel 4 | cortex-a76 | 2 | ai-edge-litert 2.3.0, XNNPACK | "
+        "1.23 (1.20 to 1.30) | 9.8 MB | 2026-11-28 |\n"
+    ) in text
+    assert "| `old.tflite` | int8 | not told | cortex-a76 | 2 | not told | 1.23 " in text
+    assert "| `bad.tflite` | int8 | - | - | - | - | refused: XNNPACK took parts | - | - |" in text
+    assert "Its latency was measured on the devices above and on no others." in text
+    assert "Its latency is not known." in card_of(measured=[refused])
+
+
+def test_a_peak_is_computed_for_each_width_of_numbers(folders):
+    text = (folders / "others" / "README.md").read_text()
+    for names, dtype in (("fp32 and fp16", "fp32"), ("int8", "int8")):
+        peak = cost.count(lower(ARCH), dtype).peak_activation_bytes
+        assert f"| largest maps at one time, {names} | {peak / 1e6:.2f} MB | computed" in text
+
+
+def test_what_was_timed_is_added_to_a_card_and_outlives_a_second_export(tmp_path):
+    values = random_weights(lower(ARCH), 0)
+    origin = Origin(network="mine", training=TRAINING, search=SEARCH, license="mit")
+    bundle.export(ARCH, values, ["tflite"], tmp_path, preprocessing=KNOWN, origin=origin)
+    before = (tmp_path / "README.md").read_text()
+    timed = {"file": str(tmp_path / "model.tflite"), "dtype": "fp32", "median_ms": 1.5}
+    timed |= {"p10_ms": 1.4, "p90_ms": 1.6, "core": "cortex-a76", "threads": 1}
+    bundle.add_measurements(tmp_path, [timed])
+    after = (tmp_path / "README.md").read_text()
+    start, end = "## Measured on devices\n", "\n## Files"
+    assert before.split(start)[0] == after.split(start)[0]
+    assert (
+        before.split(end)[1].split("## Intended")[0] == after.split(end)[1].split("## Intended")[0]
+    )
+    assert "| 1.50 (1.40 to 1.60) |" in after
+    assert bundle.from_manifest(tmp_path / "export.json") == origin
+    bundle.export(ARCH, values, ["onnx"], tmp_path, preprocessing=KNOWN, origin=origin)
+    assert "| 1.50 (1.40 to 1.60) |" in (tmp_path / "README.md").read_text()
+    bundle.export(ARCH, values, ["tflite"], tmp_path, preprocessing=KNOWN, origin=origin)
+    assert "1.50" not in (tmp_path / "README.md").read_text()  # another file now

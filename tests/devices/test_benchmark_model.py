@@ -56,6 +56,14 @@ def test_runs_may_take_longer_than_the_tool_allows_by_itself():
     assert "--max_secs=400" in command
 
 
+# Memory
+
+
+def test_the_memory_is_what_the_program_grew_by():
+    assert benchmark_model.parse(XNNPACK).memory_bytes == round(9.80469 * 2**20)
+    assert benchmark_model.parse(log()).memory_bytes is None
+
+
 # Timings
 
 

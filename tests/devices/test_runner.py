@@ -349,3 +349,30 @@ def test_the_hottest_part_counts_in_degrees_or_thousandths(
     assert runner.celsius() == 52.5
     found[:] = []
     assert runner.celsius() == 0
+
+
+def test_the_memory_is_that_of_a_single_model(tmp_path: Path) -> None:
+    """Of a larger network it is more, and at least its weights; of several models nobody's."""
+    found = {}
+    for name, width in (("narrow", 0.35), ("wide", 1.3)):
+        model = op_models.network_model(zoo.ghostnet(width, 64), "fp32")
+        place = tmp_path / name
+        place.mkdir()
+        write_job(place, {"a": model}, rounds=1)
+        result = json.loads(run_alone(place, "runner.py", "job").splitlines()[-1])
+        found[name] = (result["memory_bytes"], len(model))
+    if found["wide"][0] is None:
+        pytest.skip("this system does not tell a process's peak")
+    assert found["wide"][0] > found["wide"][1]
+    assert found["wide"][0] > found["narrow"][0]
+
+
+def test_the_memory_of_several_models_is_nobodys(run_job: Callable[..., Any]) -> None:
+    assert run_job({"a": CONV, "b": ADD})["memory_bytes"] is None
+
+
+def test_a_system_that_tells_no_peak_tells_no_memory(
+    run_job: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "start_peak", lambda: None)
+    assert run_job({"a": CONV})["memory_bytes"] is None

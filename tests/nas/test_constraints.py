@@ -8,7 +8,7 @@ from ghostnas.ir import cost
 from ghostnas.latency import table
 from ghostnas.latency.predictor import Predictor
 from ghostnas.latency.table import Correction
-from ghostnas.nas.constraints import Accuracies, Candidate, Constraints
+from ghostnas.nas.constraints import UNTRAINED, Accuracies, Candidate, Constraints
 from ghostnas.nas.settings import Settings, read, to_text
 from ghostnas.networks import space, zoo
 from ghostnas.networks.arch import lower
@@ -128,6 +128,8 @@ def test_a_candidate_as_json():
     reported = replace(judged, reporting=Accuracies(validation=(0.9,), test=(0.6,))).to_json()
     assert (reported["accuracy"], reported["accuracy_std"]) == (0.6, None)
     assert (reported["validation_accuracy"], reported["fresh_seeds"]) == (0.6, True)
+    along = replace(judged, choosing=UNTRAINED, reporting=judged.choosing).to_json()
+    assert along["validation_accuracy"] == 0.6  # on a front: it took no part in the choice
 
 
 def test_bytes_are_those_of_the_targets_dtype():

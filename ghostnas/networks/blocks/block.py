@@ -70,6 +70,7 @@ class Block(ABC):
 
     Attributes:
         type_name: of the block in JSON files and search spaces.
+        title: of the block in tables and drawings; its `type_name` where it is empty.
         keys: of a search space's group that choose the block's numbers, beside the group's own
             stride, depth and width.
         defaults: of those of the keys that a group may leave out.
@@ -79,6 +80,7 @@ class Block(ABC):
 
     __slots__ = ()
     type_name: ClassVar[str]
+    title: ClassVar[str] = ""
     keys: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[Mapping[str, Any]] = {}
     limits: ClassVar[Mapping[str, Limits]] = {}
@@ -93,6 +95,18 @@ class Block(ABC):
 
         It runs with its own stride unless another is given.
         """
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The block's fields by name."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
+
+    @property
+    def attentions(self) -> tuple[str, ...]:
+        """What gates the block's maps, by the fields' usual names: ``SE``, ``ECA``."""
+        numbers = self.numbers
+        has_se = numbers.get("se_ratio") or numbers.get("se_channels")
+        return (*(("SE",) if has_se else ()), *(("ECA",) if numbers.get("eca_kernel") else ()))
 
     @classmethod
     def choose(cls, place: Place) -> Self:

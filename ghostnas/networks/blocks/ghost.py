@@ -38,6 +38,7 @@ class GhostBlock(Block):
     """
 
     type_name: ClassVar[str] = "ghost"
+    title: ClassVar[str] = "G-bneck"
     keys: ClassVar[tuple[str, ...]] = (
         *("expansion", "attention", "se", "ghost_ratio", "cheap", "cheap_kernel", "kernel"),
     )

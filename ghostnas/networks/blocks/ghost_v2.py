@@ -17,6 +17,12 @@ class GhostV2Block(GhostBlock):
     """
 
     type_name: ClassVar[str] = "ghostv2"
+    title: ClassVar[str] = "G-bneck V2"
+
+    @property
+    def attentions(self) -> tuple[str, ...]:
+        """As `Block.attentions`, and decoupled fully connected attention."""
+        return ("DFC", *super(GhostV2Block, self).attentions)
 
     def first(self, graph: Builder, x: int, name: str) -> int:
         """The first Ghost module and its attention."""

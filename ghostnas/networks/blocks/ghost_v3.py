@@ -38,6 +38,7 @@ class GhostV3Block(Block):
     """
 
     type_name: ClassVar[str] = "ghostv3"
+    title: ClassVar[str] = "G-bneck V3"
     keys: ClassVar[tuple[str, ...]] = ("expansion", "attention", "se", "cheap_kernel", "kernel")
     defaults: ClassVar[Mapping[str, Any]] = {"attention": "se"}
 
@@ -49,6 +50,12 @@ class GhostV3Block(Block):
     cheap_kernel: int = 3
     eca_kernel: int = 0
     attended: bool = True
+
+    @property
+    def attentions(self) -> tuple[str, ...]:
+        """As `Block.attentions`, and decoupled fully connected attention where it is on."""
+        others = super(GhostV3Block, self).attentions
+        return ("DFC", *others) if self.attended else others
 
     def build(self, graph: Builder, x: int, name: str, stride: int | None = None) -> int:
         """As `Block.build`; nodes are named as in timm."""

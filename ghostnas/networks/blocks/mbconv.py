@@ -29,6 +29,7 @@ class MBConv(Block):
     """
 
     type_name: ClassVar[str] = "mbconv"
+    title: ClassVar[str] = "MBConv"
     keys: ClassVar[tuple[str, ...]] = (*("expansion", "attention", "se", "kernel", "activation"),)
     defaults: ClassVar[Mapping[str, Any]] = {"attention": "se", "activation": "relu6"}
     limits: ClassVar[Mapping[str, Limits]] = {"activation": get_args(Nonlinearity)}

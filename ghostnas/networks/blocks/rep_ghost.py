@@ -33,6 +33,7 @@ class RepGhostBlock(Block):
     """
 
     type_name: ClassVar[str] = "repghost"
+    title: ClassVar[str] = "RepGhost"
     keys: ClassVar[tuple[str, ...]] = ("expansion", "attention", "se", "cheap_kernel", "kernel")
     defaults: ClassVar[Mapping[str, Any]] = {"attention": "se"}
 
