@@ -120,7 +120,8 @@ def test_a_device_whose_runtime_does_not_delegate_is_an_error(
     """The sentinel would be timed with other kernels than XNNPACK's, as would all models."""
     script = (
         "import json; print(json.dumps({'times_us': {}, 'refused': {'00000.tflite': 'not taken'},"
-        " 'sentinel_us': 1, 'runtime': 'x', 'thrown_away': 0, 'paused_s': 0, 'memory_bytes': None}))"
+        " 'sentinel_us': 1, 'runtime': 'x', 'thrown_away': 0, 'paused_s': 0,"
+        " 'memory_bytes': None}))"
     )
     python = write_program(tmp_path / "python", shlex.join([sys.executable, "-c", script]))
     with pytest.raises(DeviceError, match="local: cannot time a model: not taken"):
