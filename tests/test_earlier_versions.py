@@ -25,6 +25,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_search_is_shown_exported_and_resumed(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,6 +99,7 @@ def test_a_flipped_bit_is_refused(folder, tmp_path, suffix):
         assert "is damaged" in refused(path)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_of_a_program_is_refused_or_changes_nothing(folder, tmp_path):
     """A .pt2 is a zip archive: everything in its files has a checksum, the padding has none."""
     content = (folder / "model.pt2").read_bytes()

@@ -337,6 +337,7 @@ def alive(process):
         return False
 
 
+@pytest.mark.slow
 def test_decoding_processes_end_with_one_that_is_killed(other):
     workers = other.stdout.readline().split()
     assert len(workers) >= 2

@@ -594,7 +594,7 @@ def check_random_network(folder, searched, seed, dtypes):
 
 
 @pytest.mark.parametrize(
-    "seed", [pytest.param(n, marks=pytest.mark.slow if n >= 2 else ()) for n in range(100)]
+    "seed", [pytest.param(n, marks=pytest.mark.slow if n else ()) for n in range(100)]
 )
 def test_random_networks_in_every_format(tmp_path, seed):
     searched = space.load(str(small.write_space(tmp_path)))

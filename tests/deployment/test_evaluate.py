@@ -86,20 +86,19 @@ def test_it_gives_torchs_accuracies_and_reports_progress(folder, spec, known):
     json.dumps(result)
 
 
-def test_an_unreadable_image_is_counted_and_named(folder, spec, tmp_path):
+@pytest.mark.parametrize("kind", ["folder", pytest.param("imagenet", marks=pytest.mark.slow)])
+def test_an_unreadable_image_is_counted_and_named(folder, spec, tmp_path, kind):
     """It is skipped when the data is loaded or, where images stay in files, when it is read."""
     copied = shutil.copytree(spec.removeprefix("folder:"), tmp_path / "pictures")
-    damaged = copied / "test" / "grey" / "3.png"
+    if kind == "imagenet":
+        (copied / "test").rename(copied / "val")
+    damaged = copied / ("val" if kind == "imagenet" else "test") / "grey" / "3.png"
     damaged.write_bytes(b"no picture")
-    for kind in (f"folder:{copied}", f"imagenet:{copied}"):
-        if kind.startswith("imagenet"):
-            (copied / "test").rename(copied / "val")
-            damaged = copied / "val" / "grey" / "3.png"
-        found = evaluate.evaluate(folder / "model.onnx", kind, workers=1)
-        assert (found["pictures"], found["skipped"]) == (119, 1)
-        assert found["first_skipped"].startswith(str(damaged))
-        with pytest.raises(InputError, match=re.escape(str(damaged))):
-            evaluate.evaluate(folder / "model.onnx", kind, workers=1, strict=True)
+    found = evaluate.evaluate(folder / "model.onnx", f"{kind}:{copied}", workers=1)
+    assert (found["pictures"], found["skipped"]) == (119, 1)
+    assert found["first_skipped"].startswith(str(damaged))
+    with pytest.raises(InputError, match=re.escape(str(damaged))):
+        evaluate.evaluate(folder / "model.onnx", f"{kind}:{copied}", workers=1, strict=True)
 
 
 def test_weights_without_preprocessing_give_a_warning(tmp_path, spec):
@@ -128,10 +127,14 @@ def test_classes_that_do_not_match_the_data_are_rejected(tmp_path, spec, known):
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (tuple("abcdef"), "none match: accuracy means nothing unless they correspond in order"),
+        pytest.param(
+            tuple("abcdef"),
+            "none match: accuracy means nothing unless they correspond in order",
+            marks=pytest.mark.slow,
+        ),
         (("azure", *CLASSES[1:]), "1 of 6 differ"),
-        (CLASSES, ""),
-        ((), ""),
+        pytest.param(CLASSES, "", marks=pytest.mark.slow),
+        pytest.param((), "", marks=pytest.mark.slow),
     ],
     ids=["all", "one", "none", "unnamed"],
 )

@@ -96,6 +96,7 @@ def said_by_onnx(folders):
     return run(folders / "others", "model.onnx")
 
 
+@pytest.mark.slow
 def test_every_file_has_its_program(folders):
     found = [
         file

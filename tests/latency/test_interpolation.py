@@ -290,6 +290,7 @@ def test_what_no_table_of_a_space_has_takes_a_time_between_bounds_and_is_less_ce
         assert 0.4 < predicted.error < 2
 
 
+@pytest.mark.slow
 def test_what_is_borrowed_is_off_by_the_stated_error_nine_times_in_ten():
     """Kinds count alike: each is left out of a table of an emulated core, and predicted by it."""
     within = []

@@ -172,6 +172,7 @@ def test_what_is_reported_is_of_seeds_that_chose_nothing(run: Path) -> None:
         assert compared["p_value"] == (None if p is None else pytest.approx(p, rel=0.01))
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_only_its_current_job_which_is_retried(
     tmp_path: Path,
 ) -> None:

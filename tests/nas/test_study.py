@@ -99,11 +99,11 @@ def storage(tmp_path):
 @pytest.mark.parametrize(
     ("sampler", "limit"),
     [
-        ("random", TIGHTEST),
+        pytest.param("random", TIGHTEST, marks=pytest.mark.slow),
         ("random", LOOSE),
         pytest.param("tpe", TIGHTEST, marks=pytest.mark.slow),
         ("tpe", TIGHT),
-        ("tpe", LOOSE),
+        pytest.param("tpe", LOOSE, marks=pytest.mark.slow),
         ("surrogate", TIGHTEST),
         ("surrogate", LOOSE),
     ],
@@ -200,13 +200,20 @@ def test_an_impossible_budget_is_rejected_with_how_much_is_needed():
         find_smallest(SPACE, utilization_of(1))
 
 
-@pytest.mark.parametrize("trials", [12, pytest.param(25, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    ("sampler", "trials"),
+    [
+        ("surrogate", 6),
+        ("tpe", 12),  # of which it draws the first 10 at random
+        ("random", 6),
+        *(pytest.param(sampler, 25, marks=pytest.mark.slow) for sampler in SAMPLERS),
+    ],
+)
 def test_the_same_seed_proposes_the_same_networks_and_another_proposes_others(sampler, trials):
     once, again, other = (run(opened(sampler=sampler, seed=seed), trials) for seed in (3, 3, 4))
     assert once == again
     assert once[0] == other[0]
-    assert len(set(once) & set(other)) < trials / 5
+    assert len(set(once) & set(other)) < max(3, trials / 5)
 
 
 @pytest.mark.slow
