@@ -17,7 +17,7 @@ def text(result: Mapping[str, Any]) -> str:
         )
     lines = [_verdict(result)]
     lines += [_network_text(each) for each in _networks(result)]
-    lines += [roles(result), files(result["exported"])]
+    lines += [roles(result), files(result["exported"]), *result.get("not_exported", ())]
     lines.append(
         f"{result['run']}/report.html: {_trials_text(result)}, {result['seconds'] / 60:.1f} minutes"
     )

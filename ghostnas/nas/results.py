@@ -16,6 +16,7 @@ from ghostnas.deployment import bundle, samples
 from ghostnas.deployment.model_card import Latency, Origin, Search, Training
 from ghostnas.deployment.samples import Evaluation
 from ghostnas.deployment.verify import Exported
+from ghostnas.errors import ExportError
 from ghostnas.files import write_whole
 from ghostnas.ir import weights
 from ghostnas.ir.graph import Weights
@@ -151,7 +152,8 @@ def conclude(
         dtype: the target's; the winner is exported in it as well as in fp32.
     """
     best = found.winner
-    exported = _export(settings, split, dtype, folder, best, len(found.trials))
+    refused: list[str] = []
+    exported = _export(settings, split, dtype, folder, best, len(found.trials), refused)
     write_whole(folder / "best.json", json.dumps(to_json(best.arch), indent=1).encode())
     baseline = next((each for each in found.candidates if each.trial is None), None)
     others = [each for each in found.candidates if each not in (best, baseline)]
@@ -184,6 +186,7 @@ def conclude(
         "pareto": _front(settings, found.trials),
         "front": [dict(each) for each in found.front],
         "exported": [each.to_json() for each in exported],
+        "not_exported": refused,
     }
     write_whole(folder / "result.json", json.dumps(result, indent=1).encode())
     return result
@@ -209,8 +212,13 @@ def export_along_front(
     many trials.
     """
     place = f"front/{network.arch.id}/"
-    exported = _export(settings, split, dtype, folder, network, trials, place)
-    return {**network.to_json(), "exported": [each.to_json() for each in exported]}
+    refused: list[str] = []
+    exported = _export(settings, split, dtype, folder, network, trials, refused, place)
+    return {
+        **network.to_json(),
+        "exported": [each.to_json() for each in exported],
+        "not_exported": refused,
+    }
 
 
 def _export(
@@ -220,10 +228,14 @@ def _export(
     folder: Path,
     best: Candidate,
     trials: int,
+    refused: list[str],
     place_of_all: str = "",
 ) -> list[Exported]:
     """Write the deployment's files to ``export``. Where it cannot share the trained proxy's
     weights, it gets initial ones, and ``proxy`` holds the files of the trained network.
+
+    Where not all files of the target's dtype agree with torch, those of fp32 are written alone, and
+    `refused` gets a line that says why: a search does not fail at its end.
     """
     proxy = proxy_network.proxy_of(best.arch, split)
     reported = best.reporting or best.choosing
@@ -275,6 +287,21 @@ def _export(
 
     def write(
         arch: Arch, values: Weights, place: str, origin: Origin, evaluation: Evaluation | None
+    ) -> list[Exported]:
+        if len(dtypes) > 1:
+            try:
+                return write_in(dtypes, arch, values, place, origin, evaluation)
+            except ExportError as error:
+                refused.append(f"{place_of_all}{place} has no {dtypes[-1]} files: {error}")
+        return write_in(dtypes[:1], arch, values, place, origin, evaluation)
+
+    def write_in(
+        dtypes: list[str],
+        arch: Arch,
+        values: Weights,
+        place: str,
+        origin: Origin,
+        evaluation: Evaluation | None,
     ) -> list[Exported]:
         size, expected = arch.resolution, split.preprocessing
         int8 = "int8" in dtypes

@@ -5,6 +5,7 @@ that file, whatever is deployed, in every format and dtype.
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from small import write_pictures, write_space
 
 from ghostnas.cli.main import main
+from ghostnas.deployment import bundle
+from ghostnas.errors import ExportError
 from ghostnas.ir import cost
 from ghostnas.networks import arch
 
@@ -40,7 +43,19 @@ def search(place: Path, deploy: str) -> Path:
             *("--budget", "9ms", "--budget", "3MB"),
             *("--space", str(place / "small.toml"), "--data", f"folder:{place / 'pictures'}"),
             *("--recipe", str(place / "short.toml"), "--trials", "2", "--finalists", "1"),
-            *("--seeds", "2", "--workers", "1", "--deploy", deploy, "--out", str(out), "--json"),
+            *(
+                "--seeds",
+                "2",
+                "--seed",
+                "1",
+                "--workers",
+                "1",
+                "--deploy",
+                deploy,
+                "--out",
+                str(out),
+                "--json",
+            ),
         ]
         assert main(arguments) == 0
     return out
@@ -153,3 +168,23 @@ def test_training_the_deployment_trains_the_promised_network(
     assert found["id"] == trained["data"]["id"]
     monkeypatch.chdir(folder / "export")
     assert check_files(folder / "export", True, capsys) == {"fp32", "fp16", "int8"}
+
+
+def test_a_search_whose_int8_files_are_refused_ends_with_those_of_fp32(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(search(place, "data"), place / "refused"))
+    shutil.rmtree(out / "export")
+    write = bundle.export
+
+    def refusing(*arguments: Any, **options: Any) -> Any:
+        if "int8" in options["dtypes"]:
+            raise ExportError("too far from torch")
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(bundle, "export", refusing)
+    result = run(capsys, "search", "--resume", "--out", str(out))
+    assert result["not_exported"] == ["export has no int8 files: too far from torch"]
+    assert {each["dtype"] for each in result["exported"]} == {"fp32"}
+    assert (out / "export" / "model.tflite").exists()
+    assert not (out / "export" / "model-int8.tflite").exists()
