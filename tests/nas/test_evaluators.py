@@ -224,7 +224,7 @@ def test_an_unknown_scorer_is_refused_in_one_line(
     search = ["search", "--target", "arm", "--budget", "150MFLOPs", "--out", str(tmp_path / "run")]
     assert main([*search, "--scorer", "synfow"]) == 2
     *_, line = capsys.readouterr().err.splitlines()
-    known = ", ".join(SCORERS)
+    known = ", ".join([*SCORERS, "supernet:DIR"])
     assert line == f"ghostnas: unknown scorer 'synfow'; did you mean synflow?; known: {known}"
     assert not (tmp_path / "run").exists()
 
