@@ -33,7 +33,6 @@ BLOCK = re.compile(r"^```(?:sh|bash|console)\n(.*?)^```", re.DOTALL | re.MULTILI
 # What is parsed and not run, by a part of its line or its page, and why.
 NOT_RUN = {
     "docs/results/": "a record of what was measured",
-    "docs/supernet.md": "hours; tests/nas/test_supernet.py trains, picks and searches",
     "--device ssh:": "another machine",
     "--device adb": "a phone",
     "--device emulated:": "the emulator, which takes root and minutes to set up",

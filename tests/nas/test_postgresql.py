@@ -83,7 +83,7 @@ def test_a_kill_and_a_server_restart_lose_and_repeat_nothing(
             server.stop()
             time.sleep(3)
             server.start()
-            output, _ = first.communicate(timeout=400)
+            output, _ = first.communicate(timeout=900)
         finally:
             for process in (first, second):
                 process.kill()
