@@ -84,6 +84,7 @@ def search(
     final_recipe: str | None = None,
     scorer: str | None = None,
     screened: int | None = None,
+    screened_by: str | None = None,
     trials: int | None = None,
     halving: int | None = None,
     timeout: float | None = None,
@@ -118,6 +119,7 @@ def search(
         effort: ``minutes``, ``hour`` or ``night``: what is not given of `recipe`, `final_recipe`,
             `screened`, `trials`, `halving`, `finalists` and `seeds`.
         screened: networks to score without training before the first trial.
+        screened_by: the scores of these, with commas: ``naswot,jacob_cov,supernet:DIR``.
         halving: stop trials that are not among the best 1/`halving` at a rung; 0 for never.
         timeout: seconds, after which no new trial starts.
         warm_start: run folder of an earlier search, whose trials this one learns from.
@@ -148,6 +150,7 @@ def search(
         "final_recipe": final_recipe,
         "scorer": scorer,
         "screened": screened,
+        "screened_by": screened_by,
         "halving": halving,
         "sampler": sampler,
         "seed": seed,

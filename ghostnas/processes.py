@@ -5,14 +5,18 @@ leave Ctrl-C to it and end with it. Knows nothing of their work.
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import platform
+import select
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 from ghostnas.errors import InputError
@@ -62,6 +66,20 @@ def processor() -> str:
     return f"{name} ({', '.join(facts)})" if facts else name
 
 
+def worker_context() -> BaseContext:
+    """How worker processes start: on Linux forked from one that has loaded PyTorch, and nothing
+    else, so that only the first of them waits for it; elsewhere as new interpreters.
+    """
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch"])
+    resource_tracker.ensure_running()  # on its start it unblocks interrupts
+    with deaf_to_interrupts():  # those that are forked later inherit it
+        forkserver.ensure_running()
+    return context
+
+
 def start_worker(parent: int) -> None:
     """The first thing a worker process does: ignore Ctrl-C, and exit once the process `parent`,
     which started it, is gone, even after a kill -9.
@@ -84,8 +102,14 @@ def deaf_to_interrupts() -> Iterator[None]:
 
 
 def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(PARENT_LOOKED_AT_S)
+    try:
+        if sys.platform == "linux":
+            select.select([os.pidfd_open(parent)], [], [])  # until it has ended
+        else:
+            while os.getppid() == parent:
+                time.sleep(PARENT_LOOKED_AT_S)
+    except OSError:  # it had ended before
+        pass
     os._exit(1)
 
 

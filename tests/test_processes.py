@@ -1,6 +1,5 @@
 """Which CPUs are usable, and workers that leave Ctrl-C to their parent and do not outlive it."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,11 +12,11 @@ import pytest
 
 from ghostnas import processes
 from ghostnas.errors import InputError
-from ghostnas.processes import deaf_to_interrupts, start_worker
+from ghostnas.processes import deaf_to_interrupts, start_worker, worker_context
 
 
 def test_a_worker_ignores_interrupts_and_one_started_deaf_never_sees_any() -> None:
-    context = multiprocessing.get_context("spawn")
+    context = worker_context()
     with ProcessPoolExecutor(1, context, start_worker, (os.getpid(),)) as pool:
         assert pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
     with ProcessPoolExecutor(1, context) as pool:

@@ -148,6 +148,7 @@ def test_the_interval_equals_that_of_resampling_one_by_one():
     assert found.high == pytest.approx(high, abs=0.03)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_true_tau_about_as_often_as_it_says():
     # Two normal variables of correlation r have tau = 2 / pi * asin(r) (Greiner).
     r, inside = 0.7, []

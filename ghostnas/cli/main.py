@@ -113,6 +113,13 @@ def _parser() -> argparse.ArgumentParser:
 class _Parser(argparse.ArgumentParser):
     """Reports an error in one line, without the usage, which --help shows."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Takes OTHER behind an option too, which argparse does from Python 3.12 on."""
+        found, rest = super().parse_known_args(args, namespace)
+        if len(rest) == 1 and not rest[0].startswith("-") and getattr(found, "other", "") is None:
+            found.other = rest.pop()
+        return found, rest
+
     def error(self, message: str) -> Any:
         print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
         sys.exit(2)

@@ -36,7 +36,7 @@ OPTIONS = (
         "effort",
         "recipe",
     ),
-    *("final_recipe", "scorer", "screened", "halving", "warm_start"),
+    *("final_recipe", "scorer", "screened", "screened_by", "halving", "warm_start"),
     *("pareto", "export_front"),
     *("trials", "timeout", "sampler", "seed", "finalists", "seeds", "workers", "device"),
     *("deploy", "resolution", "storage"),
@@ -122,7 +122,12 @@ def add(subcommands: Any) -> None:
         metavar="N",
         help="networks to score without training before the first trial (48)",
     )
-    search.add_argument("--trials", type=positive, metavar="N", help="networks to train (6)")
+    search.add_argument(
+        "--screened-by",
+        metavar="SCORES",
+        help="by which: naswot, supernet:DIR and others, with commas (naswot,jacob_cov)",
+    )
+    search.add_argument("--trials", type=positive, metavar="N", help="networks to train (4)")
     search.add_argument(
         "--halving",
         type=_halving,
@@ -151,13 +156,13 @@ def add(subcommands: Any) -> None:
     )
     search.add_argument("--seed", type=seed, metavar="N", help="for all random numbers (0)")
     search.add_argument(
-        "--finalists", type=positive, metavar="K", help="networks retrained to choose the best (2)"
+        "--finalists", type=positive, metavar="K", help="networks retrained to choose the best (1)"
     )
     search.add_argument(
         "--seeds",
         type=positive,
         metavar="K",
-        help="trainings of each finalist, and as many more of the winner (3)",
+        help="trainings of each finalist, and as many more of the winner (2)",
     )
     search.add_argument("--workers", type=positive, metavar="N", help="trainings in parallel (2)")
     search.add_argument(

@@ -53,9 +53,7 @@ def add(subcommands: Any) -> None:
         ),
     )
     add_arch(show)
-    show.add_argument(
-        "other", nargs="?", metavar="OTHER", help="a network to compare it with, directly after it"
-    )
+    show.add_argument("other", nargs="?", metavar="OTHER", help="a network to compare it with")
     show.add_argument("--target", help="name of a latency table, to predict latency as well")
     add_variant(show)
     add_confidence(show)

@@ -6,7 +6,6 @@ A runtime that crashes on a damaged file takes down only its own process.
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from ghostnas.arrays import Array
 from ghostnas.backends.model_file import ModelFile, check_classes, doubts, open_model
 from ghostnas.deployment.samples import BATCH, batches, labelled
 from ghostnas.errors import InputError
-from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus
+from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus, worker_context
 from ghostnas.progress import Say, silent
 
 TOP = 5
@@ -148,7 +147,7 @@ def _told(futures: list[Future[_Counted]], pictures: int, say: Say) -> Iterator[
 @contextmanager
 def _pool(workers: int, arguments: tuple[Any, ...]) -> Iterator[ProcessPoolExecutor]:
     """Processes that end with the block, whatever they are doing."""
-    context = multiprocessing.get_context("spawn")
+    context = worker_context()
     pool = ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start_worker, initargs=arguments
     )

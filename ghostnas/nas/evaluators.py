@@ -6,15 +6,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
@@ -34,7 +34,7 @@ from ghostnas.nas import zero_cost
 from ghostnas.nas.rungs import Report, StoppedEarly, go_on
 from ghostnas.nas.snapshot import Job
 from ghostnas.networks.arch import Arch, lower
-from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus
+from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus, worker_context
 from ghostnas.records import from_table
 from ghostnas.training import splits, supernet
 from ghostnas.training.distributed import World, on_cuda
@@ -121,11 +121,13 @@ class EvaluatorPool:
         )
 
     def submit_screening(
-        self, arch: Arch, scorers: Sequence[str], seed: int
+        self, arch: Arch, scorers: Mapping[str, str], seed: int
     ) -> Future[dict[str, float]]:
-        """Start computing training-free scores; those that a network does not have are left out."""
+        """Start computing a network's scores without a training of its own, by their names; those
+        that it does not have are left out.
+        """
         return self._threads.submit(
-            self._run, "screening", arch, go_on, _screen, arch, tuple(scorers), seed
+            self._run, "screening", arch, go_on, _screen, arch, dict(scorers), seed
         )
 
     def submit_test(self, arch: Arch, seed: int, weights_path: Path) -> Future[Score]:
@@ -185,7 +187,7 @@ class _Worker:
             if self._closed:
                 raise CancelledError
             if self._executor is None:
-                context = multiprocessing.get_context("spawn")
+                context = worker_context()
                 self._reports, other_end = context.Pipe()
                 self._executor = ProcessPoolExecutor(
                     1,
@@ -228,7 +230,6 @@ class _Worker:
 
 
 _splits: dict[Recipe, Split]
-_supernet: supernet.Opened | None
 _recipes: tuple[Recipe, Recipe]
 _scorer: str
 _reports: Connection
@@ -245,14 +246,12 @@ def _start_worker(
     reports: Connection,
 ) -> None:
     # A worker process has one job and keeps its data.
-    global _splits, _recipes, _scorer, _reports, _world, _supernet
+    global _splits, _recipes, _scorer, _reports, _world
     start_worker(parent)
     torch.set_num_threads(threads)
     dataset = load(data)
     _splits = {recipe: splits.split(dataset, recipe) for recipe in recipes}
     _recipes, _scorer = recipes, scorer
-    folder = supernet.folder_of(scorer)
-    _supernet = supernet.read(folder) if folder else None
     _reports = reports
     if gpu_slot is not None:
         _world = World(device=torch.device("cuda", gpu_slot % torch.cuda.device_count()))
@@ -284,10 +283,8 @@ def recorded(weights_path: Path) -> Score | None:
 
 
 def _score(arch: Arch, seed: int, rungs: tuple[int, ...]) -> float:
-    if _supernet is not None:
-        return _supernet.judge(arch, _world).likelihood
     if _scorer != TRAIN:
-        return score_untrained(_scorer, arch, _splits[_recipes[0]], seed)
+        return _without_training(_scorer, arch, seed)
 
     def at_rung(progress: Progress) -> None:
         rung = progress.epoch_done and progress.epoch in rungs and progress.step < progress.steps
@@ -299,12 +296,24 @@ def _score(arch: Arch, seed: int, rungs: tuple[int, ...]) -> float:
     return _train(arch, seed, _recipes[0], at_rung, rungs)[1].accuracy
 
 
-def _screen(arch: Arch, scorers: tuple[str, ...], seed: int) -> dict[str, float]:
+def _screen(arch: Arch, scorers: dict[str, str], seed: int) -> dict[str, float]:
     found = {}
-    for name in scorers:
+    for name, scorer in scorers.items():
         with suppress(TrainingError):
-            found[name] = score_untrained(name, arch, _splits[_recipes[0]], seed)
+            found[name] = _without_training(scorer, arch, seed)
     return found
+
+
+def _without_training(scorer: str, arch: Arch, seed: int) -> float:
+    folder = supernet.folder_of(scorer)
+    if folder is not None:
+        return _opened(folder).judge(arch, _world).likelihood
+    return score_untrained(scorer, arch, _splits[_recipes[0]], seed)
+
+
+@lru_cache(1)
+def _opened(folder: Path) -> supernet.Opened:
+    return supernet.read(folder)
 
 
 def _test(arch: Arch, seed: int, weights_path: Path) -> Score:

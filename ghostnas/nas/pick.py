@@ -53,7 +53,7 @@ def pick(
         Constraints(settings.target, settings.budgets).feasible(searched),
         settings.seed,
         screened=screened or None,
-        screened_prior=screening.EXPECTED if screened else None,
+        screened_prior=screening.prior(screening.parse(settings.screened_by)) if screened else None,
     )
     trials = found.get_trials(deepcopy=False, states=study.EVALUATED)
     if not trials:

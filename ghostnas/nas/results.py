@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from ghostnas import stats
 from ghostnas.backends.torch_module import weights_of
 from ghostnas.deployment import bundle, samples
@@ -109,7 +111,8 @@ def choose(candidates: Sequence[Candidate], predicted: Predicted = lambda each: 
 
     What is expected is the mean over the seeds, drawn towards what the trials predict (their
     differences, around the mean of all candidates) by as much as the seeds leave uncertain: a
-    normal prior with a normal likelihood, whose variance is pooled over the candidates.
+    normal prior with a normal likelihood, whose variance is pooled over the candidates; from one
+    seed each, it is that of the candidates, which is more.
     """
     means = [stats.summary(each.choosing.validation).mean for each in candidates]
     guesses = [predicted(each) for each in candidates]
@@ -120,7 +123,7 @@ def choose(candidates: Sequence[Candidate], predicted: Predicted = lambda each: 
         for accuracy in each.choosing.validation
     ]
     freedom = len(spread) - len(candidates)
-    pooled = sum(spread) / freedom if freedom else 0.0
+    pooled = sum(spread) / freedom if freedom else float(np.var(means))
     level = sum(means) / len(means)
     centre = sum(mean for mean, _ in known) / len(known) if known else 0.0
 

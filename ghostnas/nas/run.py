@@ -115,6 +115,7 @@ class _Prepared:
                 f"unknown scorer {settings.scorer!r}{did_you_mean(settings.scorer, SCORERS)}; "
                 f"known: {', '.join(SCORERS)}, {supernet.PREFIX}DIR"
             )
+        self.screening_scorers = screening.parse(settings.screened_by)
         samplers.check(settings.sampler)
         self.traded = pareto.parse(settings.pareto) if settings.pareto else ()
         on_cuda(settings.device)  # an unusable device fails before a folder is made
@@ -140,8 +141,10 @@ class _Prepared:
         self.space = proxy_network.deployed_space(
             searched, settings.deploy, settings.resolution, self.split
         )
-        if shared is not None:
-            supernet.read(shared).check(searched, self.split)
+        screening_by = supernet.folder_of(self.screening_scorers.get(screening.SUPERNET, ""))
+        for each in (shared, screening_by):
+            if each is not None:
+                supernet.read(each).check(searched, self.split)
         self.past = warm_start.read(Path(settings.warm_start)) if settings.warm_start else None
         self.smallest = feasible.find_smallest(self.space, self.constraints.utilization)
         # The target's table knows its ops.
@@ -263,25 +266,26 @@ class _Run:
         study its sampler.
         """
         prepared, settings = self._prepared, self._settings
+        weights = screening.prior(prepared.screening_scorers)
         if settings.screened and settings.sampler == "surrogate" and settings.scorer == TRAIN:
             self._phase = "screening"
+            scorers = self._prepared.screening_scorers
             self._screened = screening.screen(
                 self._feasible,
-                lambda arch: self._pool.submit_screening(
-                    arch, tuple(screening.EXPECTED), settings.seed
-                ),
+                lambda arch: self._pool.submit_screening(arch, scorers, settings.seed),
                 settings.screened,
                 settings.seed,
                 self._folder / SCREENED_FILE,
                 self._say,
                 self._count_screened,
+                weights,
             )
         if settings.sampler == "surrogate":
             self._sampler = samplers.SurrogateSampler(
                 self._feasible,
                 settings.seed,
                 screened=self._screened or None,
-                screened_prior=screening.EXPECTED if self._screened else None,
+                screened_prior=weights if self._screened else None,
                 past=prepared.past,
                 traded=[LOG_COSTS.index(name) for name in prepared.traded],
             )
@@ -637,6 +641,7 @@ def _located(settings: Settings) -> Settings:
         warm_start=str(Path(settings.warm_start).resolve()) if settings.warm_start else "",
         target=absolute(settings.target),
         scorer=supernet.absolute(settings.scorer),
+        screened_by=",".join(map(supernet.absolute, settings.screened_by.split(","))),
     )
 
 

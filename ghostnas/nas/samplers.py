@@ -42,6 +42,8 @@ SCREENED = "screened"  # a trial's attribute: its training-free scores, by name
 POOL = 1_000  # candidates that a proposal is chosen from; of a set that is listed,
 LISTED_POOL = 4_000  # so many
 MUTANTS, PARENTS = 24, 6  # that join the pool at each proposal, and the networks they come from
+GENERATIONS = 10  # of these at once, after a screening
+SWAPPED = 2  # numbers that these change: at a budget, one can only grow if another shrinks
 TEMPERATURE = 0.1  # of the posterior draws: where trials are few, exploration does not pay
 LARGER = 0.7  # prior weight of the first cost, in standard deviations: larger networks do better
 RUNG_NOISE = 3.0  # variance of a score one rung earlier, over that of the later one
@@ -294,7 +296,8 @@ class SurrogateSampler(FeasibleSampler):
 
     Args:
         screened: training-free scores of candidates, by their settings; the pool then consists of
-            these. A trial's own may be in its attribute `SCREENED`.
+            these and of mutants of which much is expected. A trial's own may be in its attribute
+            `SCREENED`.
         screened_prior: expected weight of each, in standard deviations of the accuracy.
         past: an earlier search's trials; they count the less, the more the trials of this one
             contradict them.
@@ -319,7 +322,7 @@ class SurrogateSampler(FeasibleSampler):
         self._candidates = _Candidates(feasible, tuple(self._prior))
         for key, scores in (screened or {}).items():
             self._candidates.add(dict(key), scores)
-        self._screening = screened is not None
+        self._screening, self._widened = screened is not None, False
 
     def propose(
         self,
@@ -328,7 +331,7 @@ class SurrogateSampler(FeasibleSampler):
         trials: Sequence[FrozenTrial],
         tried: Tried,
     ) -> Params:
-        self._fill(trials)
+        self._fill(study, trials)
         fitted = self.fitted(study, trials)
         worth = fitted.draw(self.rng, TEMPERATURE)
         if self._traded:
@@ -377,8 +380,8 @@ class SurrogateSampler(FeasibleSampler):
         keys = map(key_of, self._candidates.params)
         return {key: (float(m), float(s)) for key, m, s in zip(keys, mean, std, strict=True)}
 
-    def _fill(self, trials: Sequence[FrozenTrial]) -> None:
-        """Candidates to choose from: all there are, those screened, or draws and mutants of the
+    def _fill(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
+        """Candidates to choose from: all there are, or those screened, draws and mutants of the
         best.
         """
         candidates = self._candidates
@@ -389,6 +392,12 @@ class SurrogateSampler(FeasibleSampler):
                     candidates.add(params, {})
             return
         if self._screening:
+            generations = 1 if self._widened else GENERATIONS
+            for _ in range(generations):
+                expected = self.fitted(study, trials).predict()[0]
+                best = np.argsort(-expected)[:PARENTS]
+                self._join_mutants([candidates.params[at] for at in best], SWAPPED)
+            self._widened = True
             return
         if not candidates.params:
             for params in self.feasible.draw(self.rng, POOL):
@@ -397,9 +406,38 @@ class SurrogateSampler(FeasibleSampler):
             (each for each in trials if reached(each) is not None),
             key=lambda each: -(reached(each) or 0),
         )
-        parents = [each.params for each in ranked[:PARENTS]]
-        for mutant in mutants(self.feasible, parents, self.rng, MUTANTS):
-            candidates.add(mutant, {})
+        self._join_mutants([each.params for each in ranked[:PARENTS]])
+
+    def _join_mutants(self, parents: Sequence[Params], most: int = 1) -> None:
+        for mutant in mutants(self.feasible, parents, self.rng, MUTANTS, most):
+            self._candidates.add(mutant, {})
+
+
+class Promise:
+    """What is expected of networks before any training, by their costs and by training-free scores
+    of some of them.
+
+    Args:
+        weights: of the scores by their names, as `SurrogateSampler`'s `screened_prior`.
+        larger: of the first cost.
+    """
+
+    def __init__(
+        self, feasible: Feasible, weights: Mapping[str, float], larger: float = LARGER
+    ) -> None:
+        self._weights, self._larger = dict(weights), larger
+        self._candidates = _Candidates(feasible, tuple(weights))
+
+    def of(self, networks: Sequence[Params], screened: Mapping[Key, Mapping[str, float]]) -> Array:
+        """In standard deviations of the accuracy, for each of the networks."""
+        for key, scores in screened.items():
+            self._candidates.add(dict(key), scores)
+        places = [self._candidates.add(params, {}) for params in networks]
+        expected = Surrogate(
+            self._candidates.groups(self._weights, self._larger), [], [], []
+        ).predict()[0]
+        found: Array = expected[places]
+        return found
 
 
 class _Candidates:
@@ -431,12 +469,16 @@ class _Candidates:
         """Logarithms (networks, costs)."""
         return np.array(self._costs)
 
-    def groups(self, prior: Mapping[str, float]) -> list[Group]:
-        """Features of all candidates."""
+    def groups(self, prior: Mapping[str, float], larger: float = LARGER) -> list[Group]:
+        """Features of all candidates.
+
+        Args:
+            larger: prior weight of the first cost.
+        """
         choices, costs = np.array(self._choices), np.array(self._costs)
         expected = np.zeros(costs.shape[1])
         if len(expected):
-            expected[0] = LARGER
+            expected[0] = larger
         found = [
             Group(values=surrogate.scaled(choices), mean=np.zeros(choices.shape[1])),
             Group(values=_standard(costs) / max(1, costs.shape[1]) ** 0.5, mean=expected),
@@ -447,9 +489,11 @@ class _Candidates:
             ),
         ]
         if self._names:
+            scores = np.array(self._scores)
+            smoothed = [surrogate.smoothed(found[:2], column) for column in scores.T]
             found.append(
                 Group(
-                    values=_standard(_imputed(np.array(self._scores))),
+                    values=_standard(np.array(smoothed).T),
                     mean=np.array([prior[name] for name in self._names]),
                     shares=(0.03, 0.1, 0.3),
                 )
@@ -498,10 +542,14 @@ def reached(trial: FrozenTrial) -> float | None:
 
 
 def mutants(
-    feasible: Feasible, parents: Sequence[Mapping[str, Value]], rng: np.random.Generator, count: int
+    feasible: Feasible,
+    parents: Sequence[Mapping[str, Value]],
+    rng: np.random.Generator,
+    count: int,
+    most: int = 1,
 ) -> list[Params]:
-    """Up to `count` settings within the budgets that differ from a parent in one number (and in
-    those that only then matter).
+    """Up to `count` settings within the budgets that differ from a parent in one number, or in up
+    to `most` (and in those that only then matter).
     """
     found: list[Params] = []
     choices = {name: options for name, options in feasible.choices.items() if len(options) > 1}
@@ -510,13 +558,14 @@ def mutants(
         known = [name for name in choices if name in parent]
         if not known:
             break
-        name = known[int(rng.integers(len(known)))]
-        others = [option for option in choices[name] if option != parent[name]]
         draft = {
             **{each: options[int(rng.integers(len(options)))] for each, options in choices.items()},
             **parent,
-            name: others[int(rng.integers(len(others)))],
         }
+        changed = 1 if most == 1 else min(1 + int(rng.integers(most)), len(known))
+        for at in rng.choice(len(known), changed, replace=False):
+            others = [option for option in choices[known[at]] if option != parent[known[at]]]
+            draft[known[at]] = others[int(rng.integers(len(others)))]
         params = feasible.asked(draft)
         if feasible.fits(params):
             found.append(params)
@@ -529,14 +578,6 @@ def _standard(values: Array) -> Array:
     std = values.std(0)
     found: Array = (values - values.mean(0)) / np.where(std > 0, std, 1.0)
     return found
-
-
-def _imputed(values: Array) -> Array:
-    """Unknown numbers replaced by the mean of the known ones in their column."""
-    known = np.isfinite(values)
-    counts = known.sum(0)
-    means = np.where(known, values, 0.0).sum(0) / np.maximum(counts, 1)
-    return np.where(known, values, means)
 
 
 _OPTUNA: dict[str, Callable[[int], BaseSampler]] = {

@@ -1,34 +1,40 @@
-"""Many networks scored without training, so that trainings are spent on the promising ones.
+"""Many networks scored without a training each, so that these are spent on the promising ones.
 
 Half of them are drawn evenly from those within the budgets, the others by changing the best so far
-in one number. No training-free score can be trusted alone: which one knows which network is better
-is learned from the trials (`ghostnas.nas.surrogate`), and until then `EXPECTED` is all that is
+in a number or two. No such score can be trusted alone: which one knows which network is better is
+learned from the trials (`ghostnas.nas.surrogate`), and until then `EXPECTED` is all that is
 assumed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from ghostnas.errors import InputError, TrainingError
+from ghostnas.errors import InputError, TrainingError, did_you_mean
 from ghostnas.files import read_text, write_whole
+from ghostnas.nas import zero_cost
 from ghostnas.nas.feasible import FeasibleSet
-from ghostnas.nas.samplers import Key, key_of, mutants
+from ghostnas.nas.samplers import SWAPPED, Key, Promise, key_of, mutants
 from ghostnas.networks.arch import Arch
 from ghostnas.networks.space import Params
 from ghostnas.progress import Say
+from ghostnas.training import supernet
 
-# Training-free scores with their weight in standard deviations of the accuracy, before any training
-# says more. On two tables of networks that others trained in full, inside a band of MACs, naswot
-# has a Kendall's tau of 0.66 and 0.43, jacob_cov of 0.71 and -0.14.
-EXPECTED: Mapping[str, float] = {"naswot": 0.5, "jacob_cov": 0.2}
+# Scores with their weight in standard deviations of the accuracy, before any training says more; of
+# others, nothing is expected. On two tables of networks that others trained in full, inside a band
+# of MACs, naswot has a Kendall's tau of 0.66 and 0.43, jacob_cov of 0.71 and -0.14, and a supernet
+# of 5 minutes' training 0.51 on the first.
+EXPECTED: Mapping[str, float] = {"naswot": 0.5, "jacob_cov": 0.3, "supernet": 0.5}
+DEFAULT = "naswot,jacob_cov"
+SUPERNET = "supernet"  # the name of the score by `supernet:DIR`
 PARENTS = 10
+DRAFTS = 4  # mutants for each that is scored
 KEPT_EVERY = 16  # scores between two writes of the file
 
 Submit: TypeAlias = Callable[[Arch], "Future[dict[str, float]]"]
@@ -42,14 +48,17 @@ def screen(
     path: Path,
     say: Say,
     count_done: Callable[[int], object] = lambda done: None,
+    weights: Mapping[str, float] | None = None,
 ) -> dict[Key, dict[str, float]]:
-    """Training-free scores of up to `count` networks, by their settings; the file at `path` keeps
-    them, and what it has is not scored again.
+    """Scores of up to `count` networks, by their settings; the file at `path` keeps them, and what
+    it has is not scored again.
 
     Args:
+        weights: of `prior`, by which the best so far are told; those of `DEFAULT` if not given.
         count_done: called with the number of scored networks after each.
     """
     found = read(path)
+    promise = Promise(feasible, weights or prior(parse(DEFAULT)))
     rng = np.random.default_rng([seed, len(found)])
     everything = feasible.all
     if everything is not None:
@@ -74,7 +83,7 @@ def screen(
     while len(found) < count:
         before = len(found)
         score(_even(feasible, found, count // 2, rng))
-        score(_changed(feasible, found, count, rng))
+        score(_changed(feasible, found, promise, count, rng))
         if len(found) == before:  # no change of the best leads to a network that is left
             if not (wave := _even(feasible, found, count, rng)):
                 break
@@ -100,28 +109,51 @@ def _even(
 def _changed(
     feasible: FeasibleSet,
     found: Mapping[Key, Mapping[str, float]],
+    promise: Promise,
     count: int,
     rng: np.random.Generator,
 ) -> list[Params]:
-    """One generation of an evolution by the expected weights alone."""
+    """One generation of an evolution by what is expected before any training."""
     missing = min(count - len(found), max(PARENTS, count // 8))
     if missing <= 0 or not found:
         return []
-    values = np.array(
-        [[scores.get(name, np.nan) for name in EXPECTED] for scores in found.values()]
-    )
-    told = np.ma.masked_invalid(values)
-    spread = told.std(0).filled(0.0)
-    standard = (values - told.mean(0).filled(0.0)) / np.where(spread > 0, spread, 1.0)
-    promise = np.nan_to_num(standard, nan=-3.0) @ np.array(list(EXPECTED.values()))
-    keys = list(found)
-    parents = [dict(keys[at]) for at in np.argsort(-promise)[:PARENTS]]
+    scored = [dict(key) for key in found]
+    parents = [scored[at] for at in np.argsort(-promise.of(scored, found))[:PARENTS]]
     fresh = {
         key_of(params): params
-        for params in mutants(feasible, parents, rng, 2 * missing)
+        for params in mutants(feasible, parents, rng, DRAFTS * missing, SWAPPED)
         if key_of(params) not in found
     }
-    return list(fresh.values())[:missing]
+    drafts = list(fresh.values())
+    if not drafts:
+        return []
+    return [drafts[at] for at in np.argsort(-promise.of(drafts, found))[:missing]]
+
+
+def parse(text: str) -> dict[str, str]:
+    """Scorers by the names of their scores, of ``naswot,jacob_cov,supernet:DIR``.
+
+    Raises:
+        InputError: there is no such scorer, or one comes twice.
+    """
+    found: dict[str, str] = {}
+    for scorer in text.split(","):
+        name = SUPERNET if supernet.folder_of(scorer) is not None else scorer
+        if name != SUPERNET and name not in zero_cost.SCORERS:
+            known = (*zero_cost.SCORERS, f"{supernet.PREFIX}DIR")
+            raise InputError(
+                f"unknown score {scorer!r} to screen by{did_you_mean(scorer, known)}; known: "
+                f"{', '.join(known)}"
+            )
+        if name in found:
+            raise InputError(f"score {name!r} to screen by is given twice; leave one out")
+        found[name] = scorer
+    return found
+
+
+def prior(names: Iterable[str]) -> dict[str, float]:
+    """What is expected of scores: their weight in standard deviations of the accuracy."""
+    return {name: EXPECTED.get(name, 0.0) for name in names}
 
 
 def read(path: Path) -> dict[Key, dict[str, float]]:

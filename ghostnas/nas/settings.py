@@ -32,6 +32,7 @@ class Settings:
             latter is that of the trials if it is empty.
         scorer: how a trial is scored: by a training with the recipe, or without training.
         screened: networks that are scored without training before the first trial.
+        screened_by: the scores of these (`ghostnas.nas.screening.parse`).
         halving: trials are stopped early unless they are among the best 1/halving at a rung; 0 for
             never (`ghostnas.nas.rungs`).
         finalists, seeds: how many of the best are trained with the baseline to choose, and from how
@@ -54,6 +55,7 @@ class Settings:
     final_recipe: str = ""
     scorer: str = "train"
     screened: int = 0
+    screened_by: str = "naswot,jacob_cov"
     halving: int = 0
     sampler: str = "tpe"
     seed: int = 0
@@ -76,7 +78,7 @@ class Settings:
 # What a new search does by how long it may take, where it is not told otherwise: on two cores of a
 # CPU about the time of its name.
 EFFORTS: dict[str, dict[str, Any]] = {
-    "minutes": {"recipe": "quick", "screened": 48, "trials": 6, "finalists": 2, "seeds": 3},
+    "minutes": {"recipe": "quick", "screened": 48, "trials": 4, "finalists": 1, "seeds": 2},
     "hour": {
         "recipe": "short",
         "final_recipe": "proxy",

@@ -3,7 +3,8 @@
 The mean is linear in groups of features (choices, log costs, training-free scores); random Fourier
 features of the choices (Rahimi and Recht, 2007) stand for what these do together. How much each
 group explains and how noisy a score is are taken from the scores themselves, by their marginal
-likelihood. Scores of short trainings count as the same network's with more noise.
+likelihood. Scores of short trainings count as the same network's with more noise. Training-free
+scores are features once they are `smoothed` by a like regression.
 
 Knows nothing of networks, spaces or Optuna: features in, predictions and draws out.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +24,7 @@ SHARES = (0.1, 0.3, 1.0)  # of that variance which a group of features may expla
 OFFSET = 1.0  # prior variance of the mean over all networks
 FEW = 2  # scores so few that their spread says little are taken to spread wider
 HYPER_SCORES, MOST_SCORES = 150, 600  # that variances and posterior are fitted to
+FEWEST_SMOOTHED = 8
 WAVES, WAVE_LENGTH = 128, 2.0
 
 
@@ -95,9 +97,9 @@ class Surrogate:
     def __init__(
         self,
         groups: Sequence[Group],
-        rows: Sequence[int],
-        scores: Sequence[float],
-        noise: Sequence[float],
+        rows: Sequence[int] | Array,
+        scores: Sequence[float] | Array,
+        noise: Sequence[float] | Array,
     ) -> None:
         values = np.concatenate([group.values for group in groups], axis=1)
         self._features = values - values.mean(0)
@@ -147,6 +149,20 @@ class Surrogate:
         return weights + self._shares * (self._own.T @ solved), offset + OFFSET * float(
             solved.sum()
         )
+
+
+def smoothed(groups: Sequence[Group], values: Array) -> Array:
+    """Values of all networks, by a regression of those that are known (the others are NaN).
+
+    What a score says of one network with random weights is mostly noise; what it says of a choice,
+    over many networks, is much less so.
+    """
+    known = np.flatnonzero(np.isfinite(values))
+    if len(known) < FEWEST_SMOOTHED:
+        return np.where(np.isfinite(values), values, values[known].mean() if len(known) else 0.0)
+    unknowing = [replace(group, mean=np.zeros_like(group.mean)) for group in groups]
+    fitted = Surrogate(unknowing, known, values[known], np.ones(len(known)))
+    return fitted.predict()[0]
 
 
 def discount(ours: Sequence[float], expected: Sequence[float]) -> float:

@@ -24,7 +24,13 @@ from ghostnas.files import locked, read_text, write_whole
 from ghostnas.ir.graph import Dense, Graph, Weights, weight_shapes
 from ghostnas.ir.weights import save
 from ghostnas.paper.subjects import Subject, graph_of
-from ghostnas.processes import deaf_to_interrupts, processor, start_worker, usable_cpus
+from ghostnas.processes import (
+    deaf_to_interrupts,
+    processor,
+    start_worker,
+    usable_cpus,
+    worker_context,
+)
 from ghostnas.progress import Say
 from ghostnas.training import splits
 from ghostnas.training.checkpoint import Keeper
@@ -162,7 +168,7 @@ def _trained(
     with deaf_to_interrupts():
         executor = ProcessPoolExecutor(
             workers,
-            mp_context=multiprocessing.get_context("spawn"),
+            mp_context=worker_context(),
             initializer=_start,
             initargs=(data, recipe, threads, on_cuda(pool.device), os.getpid()),
         )

@@ -27,6 +27,7 @@ from ghostnas.training.learner import Learner, NetLearner, Teacher, memory_error
 from ghostnas.training.recipe import Recipe
 
 EVALUATION_BATCH = 250
+EVALUATION_BATCH_ON_CPU = 64  # twice as fast there as 250, whose maps leave a core's caches
 GROWTH_EPOCHS = 0.75  # share of the epochs in which images grow from a recipe's first resolution
 CHECKED_EVERY = {"cpu": 1, "cuda": 20}  # steps: to look at a loss makes a GPU wait
 HERE = World(device=torch.device("cpu"))
@@ -166,15 +167,20 @@ def evaluate(
     images: Source,
     preprocessing: Preprocessing,
     execution: Execution = ALONE,
-    batch_size: int = EVALUATION_BATCH,
+    batch_size: int = 0,
 ) -> float:
     """The share of readable images whose class the network, in evaluation mode then, puts first.
+
+    Args:
+        batch_size: 0 for one that suits the device.
 
     Raises:
         InputError: none can be read, or, where `execution` is strict, one cannot.
     """
     net.eval()
     world = execution.world
+    on_cpu = world.device.type == "cpu"
+    batch_size = batch_size or (EVALUATION_BATCH_ON_CPU if on_cpu else EVALUATION_BATCH)
     normalise = normaliser(preprocessing, world.device)
     own = images.take(np.arange(world.rank, len(images), world.size))
     right = torch.zeros((), dtype=torch.int64, device=world.device)

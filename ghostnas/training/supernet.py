@@ -32,7 +32,7 @@ from ghostnas.networks.arch import Arch, lower
 from ghostnas.networks.space import Space, Value
 from ghostnas.training import proxy_network, recipe, splits
 from ghostnas.training.distributed import World
-from ghostnas.training.loop import HERE
+from ghostnas.training.loop import EVALUATION_BATCH_ON_CPU, HERE
 from ghostnas.training.proxy_network import PUBLISHED
 from ghostnas.training.recipe import Recipe
 from ghostnas.training.shared_weights import SharedWeights
@@ -42,7 +42,6 @@ from ghostnas.versions import versions_text
 PREFIX = "supernet:"  # of a supernet's folder where other things could stand, as in --scorer
 SETTINGS, SPACE, WEIGHTS = "supernet.toml", "space.toml", "supernet.safetensors"
 CALIBRATED, SCORED = 128, 500  # images for a network's batch statistics, and for its score
-SCORING_BATCH = 64  # on a core twice as fast as 250, whose maps of a large network leave its caches
 
 
 class Judged(NamedTuple):
@@ -100,7 +99,7 @@ def calibrate(net: Net, images: Source, preprocessing: Preprocessing, world: Wor
     with torch.no_grad():
         for batch, _ in test_batches(
             some,
-            batch_size=SCORING_BATCH,
+            batch_size=EVALUATION_BATCH_ON_CPU,
             size=net.graph.input_shape[1],
             device=world.device,
         ):
@@ -119,7 +118,7 @@ def judge(net: Net, images: Source, preprocessing: Preprocessing, world: World =
     with torch.inference_mode():
         for batch, labels in test_batches(
             images,
-            batch_size=SCORING_BATCH,
+            batch_size=EVALUATION_BATCH_ON_CPU,
             size=net.graph.input_shape[1],
             device=world.device,
         ):

@@ -52,7 +52,7 @@ from ghostnas.nas.evaluators import SCORED_PICTURES, score_untrained
 from ghostnas.networks import space
 from ghostnas.networks.arch import Arch, lower, to_json
 from ghostnas.networks.zoo import ghostnet
-from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus
+from ghostnas.processes import deaf_to_interrupts, start_worker, usable_cpus, worker_context
 from ghostnas.stats import kendall, percent, summary
 from ghostnas.training import loop, recipe, splits
 from ghostnas.training.distributed import World, on_cuda
@@ -151,7 +151,7 @@ def measure(todo: Sequence[Task], journal: Journal, spec: str, workers: int, dev
         return
     executor = ProcessPoolExecutor(
         workers,
-        mp_context=multiprocessing.get_context("spawn"),
+        mp_context=worker_context(),
         initializer=begin,
         initargs=(spec, on_cuda(device), os.getpid()),
     )

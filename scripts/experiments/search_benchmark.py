@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import re
 import statistics
@@ -33,7 +32,7 @@ import optuna
 from ghostnas.errors import GhostnasError, InputError
 from ghostnas.files import read_text
 from ghostnas.nas import budget, samplers
-from ghostnas.processes import start_worker, usable_cpus
+from ghostnas.processes import start_worker, usable_cpus, worker_context
 
 LEVEL_TRIALS = 100
 NOT_COSTS = ("mean_acc", "std", "test_acc")
@@ -173,7 +172,7 @@ def report(args: argparse.Namespace) -> None:
     judged = np.sort(table.accuracies.mean(1))
     with ProcessPoolExecutor(
         args.workers,
-        mp_context=multiprocessing.get_context("spawn"),
+        mp_context=worker_context(),
         initializer=begin,
         initargs=(args.table, args.budget, os.getpid()),
     ) as executor:

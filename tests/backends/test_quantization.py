@@ -135,6 +135,7 @@ def test_int8_onnx_saturates_on_no_cpu() -> None:
         assert 0.9 * np.iinfo(np.int16).max < pairs <= np.iinfo(np.int16).max
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seed", [pytest.param(n, marks=pytest.mark.slow if n else ()) for n in range(50)]
 )

@@ -215,6 +215,8 @@ def test_show_prints_rows_and_of_two_networks_what_differs(
     assert main(["show", *asked, "ghostnetv3", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["name"], shown["compared"]["name"]) == ("ghostnet 0.2x", "ghostnetv3")
+    assert main(["show", "ghostnet", "--target", "arm", "ghostnetv3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["compared"]["name"] == "ghostnetv3"
 
 
 def test_lists_name_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:

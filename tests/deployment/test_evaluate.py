@@ -180,6 +180,7 @@ def test_a_worker_that_dies_is_an_input_error(folder, spec):
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_parent_that_is_killed(folder, spec, tmp_path):
     """They hold the script's output open until the last of them is gone."""
     script = tmp_path / "script.py"

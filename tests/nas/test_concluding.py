@@ -56,6 +56,7 @@ def test_the_creator_concludes_and_the_others_learn_it(join):
         assert [each.result() for each in waiting] == [MEMBERS["first"]] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", [vanish, Presence.end], ids=["killed", "ended"])
 def test_one_of_the_waiting_replaces_a_creator_that_is_gone(join, leave):
     first, second, third = map(join, NAMES)
@@ -79,6 +80,7 @@ def test_whoever_is_late_joins_no_concluded_study_unless_it_asks_for_more(join):
     assert second._study.user_attrs[CLAIM]["id"] == "second"
 
 
+@pytest.mark.slow
 def test_a_conclusion_whose_process_died_is_taken_over(join):
     first, second = map(join, NAMES[:2])
     assert first.await_turn(10, say) is None
@@ -94,12 +96,14 @@ def test_a_creator_that_resumes_concludes_again(join):
     assert join("first").await_turn(10, say) is None
 
 
+@pytest.mark.slow
 def test_a_creator_that_resumes_leaves_a_conclusion_in_progress_alone(join):
     second = join("second")
     assert second.await_turn(10, say) is None  # the creator is not there
     assert join("first").await_turn(10, say) == MEMBERS["second"]
 
 
+@pytest.mark.slow
 def test_an_outage_of_the_database_makes_nobody_silent(join, monkeypatch):
     first, second = map(join, NAMES[:2])
     away = threading.Event()

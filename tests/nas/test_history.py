@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from runs import SEEDS, write_search
+from run_folders import SEEDS, write_search
 
 from ghostnas.errors import InputError
 from ghostnas.nas import history

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from runs import write_search
+from run_folders import write_search
 
 from ghostnas.cli.main import _parser
 from ghostnas.nas import history, report_again, report_page

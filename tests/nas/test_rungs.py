@@ -40,6 +40,7 @@ def test_nothing_stops_a_training_by_default():
     assert go_on(1, 0.0)
 
 
+@pytest.mark.slow
 def test_a_training_is_stopped_at_the_rung_whose_report_says_so(tmp_path):
     pool = EvaluatorPool(f"folder:{write_pictures(tmp_path)}", FOUR, 1)
     heard, stopped = [], []

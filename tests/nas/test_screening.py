@@ -1,11 +1,12 @@
 import json
+import re
 from concurrent.futures import Future
 
 import budgeted
 import pytest
 from budgeted import LOOSE, SPACE, TIGHT, TINY, macs
 
-from ghostnas.errors import TrainingError
+from ghostnas.errors import InputError, TrainingError
 from ghostnas.nas import screening
 from ghostnas.nas.samplers import key_of
 
@@ -111,3 +112,25 @@ def test_networks_without_a_score_are_kept_without_one_and_end_nothing(tmp_path)
     assert again == found
     assert none.asked == []
     assert len(screen(tmp_path / "none.json", 30, Scorer(lambda arch: True))) == 30
+
+
+def test_scores_are_named_with_commas_and_a_supernet_by_its_folder():
+    found = screening.parse("synflow,naswot,supernet:runs/shared")
+    assert found == {"synflow": "synflow", "naswot": "naswot", "supernet": "supernet:runs/shared"}
+    assert list(screening.parse(screening.DEFAULT)) == ["naswot", "jacob_cov"]
+    assert screening.prior(found) == {"synflow": 0.0, "naswot": 0.5, "supernet": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("naswott", "unknown score 'naswott' to screen by; did you mean naswot"),
+        ("train", "unknown score 'train'"),
+        ("naswot,", "unknown score ''"),
+        ("naswot,naswot", "'naswot' to screen by is given twice"),
+        ("supernet:a,supernet:b", "'supernet' to screen by is given twice"),
+    ],
+)
+def test_a_score_that_there_is_not_is_rejected(text, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        screening.parse(text)

@@ -389,6 +389,7 @@ def test_two_processes_share_the_trials_but_no_network(storage):
     assert "RUNNING" not in states(current)
 
 
+@pytest.mark.slow
 def test_a_second_process_leaves_the_running_trials_of_the_first_alone(storage):
     first = opened(storage, private=False)
     began = asked(first)
@@ -400,6 +401,7 @@ def test_a_second_process_leaves_the_running_trials_of_the_first_alone(storage):
     assert states(first)[0] == "COMPLETE"
 
 
+@pytest.mark.slow
 def test_a_trial_whose_process_sends_no_heartbeat_is_closed_and_tried_again(storage, monkeypatch):
     monkeypatch.setattr(storage_module, "GRACE_S", 1)
     monkeypatch.setattr(storage_module, "HEARTBEAT_S", 0.2)
@@ -413,6 +415,7 @@ def test_a_trial_whose_process_sends_no_heartbeat_is_closed_and_tried_again(stor
     assert (again.user_attrs[study.RETRY_OF], again.params) == (left.number, left.params)
 
 
+@pytest.mark.slow
 def test_a_trial_left_without_a_network_holds_up_nobody_for_long(storage, monkeypatch):
     monkeypatch.setattr(storage_module, "GRACE_S", 2)
     monkeypatch.setattr(storage_module, "HEARTBEAT_S", 0.1)

@@ -258,9 +258,13 @@ def test_a_pool_of_processes_scores_with_the_supernet(place: Path, opened: super
     pool = EvaluatorPool(f"folder:{place / 'pictures'}", opened.how, 1, scorer)
     try:
         scores = [future.result() for future in [pool.submit(each, 0) for each in networks]]
+        by = {"synflow": "synflow", "supernet": scorer}
+        screened = pool.submit_screening(networks[0], by, 0).result()
     finally:
         pool.close()
     assert scores == [opened.judge(each).likelihood for each in networks]
+    assert screened.keys() == {"synflow", "supernet"}
+    assert screened["supernet"] == scores[0]
 
 
 @pytest.mark.slow
@@ -368,6 +372,10 @@ def test_wrong_input_is_told_in_a_line(
         (["pick", shared, "--budget", BUDGET], "give --target"),
         (["pick", str(place), *budget, "--networks", "3"], "--networks is for a supernet's"),
         (["search", *budget, "--scorer", "supernet:nowhere", *data, *short], "holds no supernet"),
+        (
+            ["search", *budget, "--screened-by", "naswot,supernet:nowhere", *data, *short],
+            "holds no supernet",
+        ),
         (
             [
                 "search",

@@ -125,3 +125,21 @@ def test_another_searchs_scores_count_less_the_more_they_are_contradicted():
     assert surrogate.discount(ours[:2], ours[1::-1]) == 1  # too few to tell
     assert 1 <= surrogate.discount([1.0, 2, 3], [3.0, 2, 1]) < against
     assert surrogate.discount([1.0, 1, 1], [1.0, 2, 3]) == 1
+
+
+def test_scores_of_some_networks_are_smoothed_into_values_of_all():
+    groups, truth = linear()
+    rng = np.random.default_rng(3)
+    noisy = truth + truth.std() * rng.normal(size=len(truth))
+    found = surrogate.smoothed(groups, np.where(np.arange(len(truth)) < 80, noisy, np.nan))
+    assert np.corrcoef(found[80:], truth[80:])[0, 1] > 0.9
+    alone = np.corrcoef(noisy[:80], truth[:80])[0, 1]
+    assert np.corrcoef(found[:80], truth[:80])[0, 1] > alone + 0.1
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_too_few_scores_are_left_as_they_are(count):
+    groups, truth = linear()
+    found = surrogate.smoothed(groups, np.where(np.arange(len(truth)) < count, truth, np.nan))
+    assert list(found[:count]) == list(truth[:count])
+    assert len(set(found[count:])) == 1

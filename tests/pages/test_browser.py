@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from browser import Browser, chromium
-from runs import write_search
+from run_folders import write_search
 
 from ghostnas.nas import report_page
 from ghostnas.training import report as training_report

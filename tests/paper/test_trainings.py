@@ -66,6 +66,7 @@ def test_another_recipe_is_refused(first: tuple[Path, dict[Job, Record]], data: 
         trainings.run(JOBS, data, longer, first[0], POOL, lambda line: None)
 
 
+@pytest.mark.slow
 def test_a_stopped_training_is_begun_again_and_ends_the_same(
     first: tuple[Path, dict[Job, Record]], data: str, tmp_path: Path
 ) -> None:

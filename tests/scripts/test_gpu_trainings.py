@@ -261,6 +261,7 @@ def test_killed_trainings_resume(tmp_path, command, archs, monkeypatch, capsys):
     assert "0 of 6 trainings to do" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_cannot_end_before_the_deadline_is_left(tmp_path, command, monkeypatch, capsys):
     assert run_here(monkeypatch, [*command, "--deadline=0"]) == 0
     assert "0 of 6 trainings ended" in (said := capsys.readouterr().out)

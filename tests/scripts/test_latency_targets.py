@@ -73,6 +73,7 @@ def test_families_weigh_alike() -> None:
     assert weights == pytest.approx([1 / 3, 1, 1 / 3, 1 / 3])
 
 
+@pytest.mark.slow
 def test_prices_are_found_and_predict_families_left_out(published: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.csv"
     ran = subprocess.run(

@@ -95,6 +95,7 @@ def test_a_finished_training_is_not_started_again(
     assert again["seconds"] == pytest.approx(result["seconds"], abs=2.0)
 
 
+@pytest.mark.slow
 def test_a_network_for_smaller_images_stays_the_same_on_resume(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -228,14 +229,12 @@ def test_ten_kills_at_any_moment_change_no_bit(place: Path, tmp_path: Path) -> N
         process = start(command(place, out, *epochs, "--checkpoint-every", "0s"))
         wait_for(out / "train.toml", process)
         time.sleep(rng.uniform(0, 1.5) * length)
-        if process.poll() is not None:  # it had finished: try again, for a shorter time
-            process.communicate()
-            shutil.rmtree(out)
-            continue
         process.send_signal(signal.SIGKILL)
         process.communicate()
+        if (out / "result.json").exists():  # it had finished: try again, for a shorter time
+            shutil.rmtree(out)
+            continue
         killed += 1
-        assert not (out / "result.json").exists()
         resumed = start(["train", "--resume", "--out", str(out)])
         _, errors = resumed.communicate()
         assert resumed.returncode == 0, errors
