@@ -14,7 +14,7 @@ MOST = {  # of an option's value, whether it was given or left out
     "trials": 2,
     "screened": 4,
     "finalists": 1,
-    "seeds": 3,  # a study of the seed needs as many
+    "seeds": 1,
     "export_front": 1,
     "epochs": 1,
     "batch_size": 16,
@@ -27,6 +27,7 @@ MOST = {  # of an option's value, whether it was given or left out
     "test_images": 40,
     "limit": 40,
 }
+SEEDS_TO_COMPARE = 3  # of a study of the seed, which needs as many
 NARROW = 0.125  # of the paper's networks, whose trainings alone have --images
 OPTIONAL = ("export_front", "epochs", "batch_size", "images")  # only cut where they are given
 
@@ -38,7 +39,8 @@ def cut(args: Namespace) -> str:
     if not os.environ.get(VARIABLE):
         return ""
     resumed = getattr(args, "resume", False)
-    for key, most in MOST.items():
+    counts = MOST if "finalists" in args else {**MOST, "seeds": SEEDS_TO_COMPARE}
+    for key, most in counts.items():
         given = getattr(args, key, None)
         if given is not None:
             setattr(args, key, min(given, most))

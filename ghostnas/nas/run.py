@@ -279,6 +279,7 @@ class _Run:
                 self._say,
                 self._count_screened,
                 weights,
+                self._exchange(),
             )
         if settings.sampler == "surrogate":
             self._sampler = samplers.SurrogateSampler(
@@ -292,6 +293,13 @@ class _Run:
         else:
             self._sampler = samplers.create(settings.sampler, self._feasible, settings.seed)
         self._study.sampler = self._sampler
+
+    def _exchange(self) -> screening.Exchange | None:
+        """With the other processes, if the study may have any."""
+        if not self._settings.storage:
+            return None
+        me = _member(self._folder).id
+        return screening.Exchange(self._study, me, self._feasible.choices)
 
     def _count_screened(self, done: int) -> None:
         self._screening_done = done

@@ -9,12 +9,14 @@ assumed.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import optuna
 
 from ghostnas.errors import InputError, TrainingError, did_you_mean
 from ghostnas.files import read_text, write_whole
@@ -22,7 +24,7 @@ from ghostnas.nas import zero_cost
 from ghostnas.nas.feasible import FeasibleSet
 from ghostnas.nas.samplers import SWAPPED, Key, Promise, key_of, mutants
 from ghostnas.networks.arch import Arch
-from ghostnas.networks.space import Params
+from ghostnas.networks.space import Params, Value
 from ghostnas.progress import Say
 from ghostnas.training import supernet
 
@@ -36,6 +38,8 @@ SUPERNET = "supernet"  # the name of the score by `supernet:DIR`
 PARENTS = 10
 DRAFTS = 4  # mutants for each that is scored
 KEPT_EVERY = 16  # scores between two writes of the file
+EXCHANGED_EVERY = 32  # of them between two looks at what other processes have
+ATTRIBUTE = "screened by "  # of a study, before the process and the part
 
 Submit: TypeAlias = Callable[[Arch], "Future[dict[str, float]]"]
 
@@ -49,6 +53,7 @@ def screen(
     say: Say,
     count_done: Callable[[int], object] = lambda done: None,
     weights: Mapping[str, float] | None = None,
+    exchange: Exchange | None = None,
 ) -> dict[Key, dict[str, float]]:
     """Scores of up to `count` networks, by their settings; the file at `path` keeps them, and what
     it has is not scored again.
@@ -56,10 +61,16 @@ def screen(
     Args:
         weights: of `prior`, by which the best so far are told; those of `DEFAULT` if not given.
         count_done: called with the number of scored networks after each.
+        exchange: with other processes, whose scores count as this one's.
     """
     found = read(path)
     promise = Promise(feasible, weights or prior(parse(DEFAULT)))
-    rng = np.random.default_rng([seed, len(found)])
+    stream = [seed, len(found)]
+    if exchange is not None:
+        found.update(exchange.with_others({}))
+        stream.append(exchange.stream)
+    rng = np.random.default_rng(stream)
+    most = count if exchange is None else EXCHANGED_EVERY
     everything = feasible.all
     if everything is not None:
         count = min(count, len(everything))
@@ -77,18 +88,65 @@ def screen(
                 if position % KEPT_EVERY == 0 or position == len(running):
                     _write(path, found)
                     say(f"{len(found)}/{count} networks scored without training")
+            if exchange is not None:
+                own = {key: found[key] for key in map(key_of, running.values())}
+                found.update(exchange.with_others(own))
         finally:
             _write(path, found)
 
     while len(found) < count:
         before = len(found)
-        score(_even(feasible, found, count // 2, rng))
-        score(_changed(feasible, found, promise, count, rng))
+        score(_even(feasible, found, count // 2, rng)[:most])
+        if len(found) >= count // 2:
+            score(_changed(feasible, found, promise, count, rng)[:most])
         if len(found) == before:  # no change of the best leads to a network that is left
             if not (wave := _even(feasible, found, count, rng)):
                 break
-            score(wave)
+            score(wave[:most])
     return found
+
+
+class Exchange:
+    """Gives the scores of one process to the others that share its study, and takes theirs: they
+    are attributes of the study, in parts that fit into any database.
+
+    Args:
+        me: the process.
+        choices: options of each number, by whose places settings are told.
+    """
+
+    def __init__(
+        self, study: optuna.Study, me: str, choices: Mapping[str, Sequence[Value]]
+    ) -> None:
+        self._study, self._mine = study, f"{ATTRIBUTE}{me} "
+        self._options = {name: list(options) for name, options in choices.items()}
+        self._sent = sum(name.startswith(self._mine) for name in study.user_attrs)
+
+    @property
+    def stream(self) -> int:
+        """Of random numbers that no other process draws."""
+        return zlib.crc32(self._mine.encode())
+
+    def with_others(self, own: Mapping[Key, Mapping[str, float]]) -> dict[Key, dict[str, float]]:
+        """Those of all processes, once these are among them."""
+        if own:
+            rows = [[self._places(key), dict(scores)] for key, scores in own.items()]
+            self._study.set_user_attr(f"{self._mine}{self._sent}", rows)
+            self._sent += 1
+        told = self._study.user_attrs.items()
+        parts = (rows for name, rows in told if name.startswith(ATTRIBUTE))
+        return {self._key(places): dict(scores) for rows in parts for places, scores in rows}
+
+    def _places(self, key: Key) -> list[int]:
+        params = dict(key)
+        return [
+            options.index(params[name]) if name in params else -1
+            for name, options in self._options.items()
+        ]
+
+    def _key(self, places: Sequence[int]) -> Key:
+        chosen = zip(places, self._options.items(), strict=True)
+        return key_of({name: options[at] for at, (name, options) in chosen if at >= 0})
 
 
 def _even(

@@ -3,6 +3,7 @@ import re
 from concurrent.futures import Future
 
 import budgeted
+import optuna
 import pytest
 from budgeted import LOOSE, SPACE, TIGHT, TINY, macs
 
@@ -112,6 +113,40 @@ def test_networks_without_a_score_are_kept_without_one_and_end_nothing(tmp_path)
     assert again == found
     assert none.asked == []
     assert len(screen(tmp_path / "none.json", 30, Scorer(lambda arch: True))) == 30
+
+
+def test_processes_of_one_study_share_the_work(tmp_path):
+    study = optuna.create_study()
+    scorers = [Scorer(), Scorer(), Scorer()]
+
+    def screen_as(me, count):
+        exchange = screening.Exchange(study, f"process{me}", FEASIBLE.choices)
+        path, say = tmp_path / f"{me}.json", lambda line: None
+        return screening.screen(FEASIBLE, scorers[me], count, 0, path, say, exchange=exchange)
+
+    first = screen_as(0, 60)
+    second = screen_as(1, 100)
+    assert (len(scorers[0].asked), len(scorers[1].asked)) == (60, 40)
+    assert {key: second[key] for key in first} == first
+    assert screen_as(2, 100) == second
+    assert scorers[2].asked == []
+    again = screen_as(0, 120)  # it resumes: what it gave before stays
+    assert {key: again[key] for key in second} == second
+    assert len(scorers[0].asked) == 80
+    asked = [arch.id for scorer in scorers for arch in scorer.asked]
+    assert len(asked) == len(set(asked)) == 120
+
+
+def test_processes_that_screen_at_the_same_time_draw_different_networks(tmp_path):
+    studies = [optuna.create_study(), optuna.create_study()]
+    found = []
+    for me, study in enumerate(studies):
+        exchange = screening.Exchange(study, f"process{me}", FEASIBLE.choices)
+        path = tmp_path / f"{me}.json"
+        found.append(
+            screening.screen(FEASIBLE, Scorer(), 60, 0, path, lambda line: None, exchange=exchange)
+        )
+    assert len(found[0].keys() & found[1].keys()) < 30
 
 
 def test_scores_are_named_with_commas_and_a_supernet_by_its_folder():
