@@ -1,12 +1,12 @@
 """How well scores without a training rank NAS-Bench-Macro's networks, one by one and smoothed.
 
-Networks within the budget are drawn evenly and scored on CIFAR-10. The table has Kendall's tau of
-each score with the accuracies that others trained in full: of the scored networks by their own
-scores, and of all networks within the budget by the regression through the scored ones that a
-search uses (`ghostnas.nas.surrogate.smoothed`), which has seen most of them not at all. It is taken
-for several numbers of scored networks, each the mean over --repeats draws of them; "band" is the
-networks of more than 50 MFLOPs, "ten" the median share of networks better than one of the first
-ten. OUT keeps the scores; the same command goes on.
+Networks within the budget are drawn as a search of seed 0 draws them, and scored on CIFAR-10. The
+table has Kendall's tau of each score with the accuracies that others trained in full: of the scored
+networks by their own scores, and of all networks within the budget by the regression through the
+scored ones that a search uses (`ghostnas.nas.surrogate.smoothed`), which has seen most of them not
+at all. It is taken for several numbers of scored networks, each the mean over --repeats draws of
+them; "band" is the networks of more than 50 MFLOPs, "first ten" the median share of networks that
+are better than one of these. OUT keeps the scores; the same command goes on.
 
     python smoothed_scores.py nas-bench-macro_cifar10.json --data cifar10:DIR --out OUT \\
         --scores naswot,jacob_cov,supernet:DIR
@@ -28,43 +28,34 @@ from scipy.stats import kendalltau
 
 from ghostnas.arrays import Array
 from ghostnas.errors import GhostnasError
-from ghostnas.nas import budget, screening
+from ghostnas.nas import screening
+from ghostnas.nas.constraints import Constraints
 from ghostnas.nas.evaluators import EvaluatorPool
 from ghostnas.nas.samplers import Promise, key_of
-from ghostnas.networks.arch import Arch
-from ghostnas.networks.space import Params, Space, Value
 from ghostnas.training import recipe
 
 BAND = 50e6  # MACs, from which on networks are of the band
 FIRST = 10
 
 
-class Macro:
-    """NAS-Bench-Macro's networks within a budget, as a sampler sees them."""
+class Table:
+    """NAS-Bench-Macro's networks within a budget, as a search draws them, with their truth."""
 
-    def __init__(self, path: Path, limit: float) -> None:
+    def __init__(self, path: Path, limit: str) -> None:
         rows = nas_bench_macro.load_rows(path)
-        self.space: Space = nas_bench_macro.load_space()
-        self.keys = sorted(key for key, row in rows.items() if row.macs <= limit)
-        self.all: list[Params] = [nas_bench_macro.params_of(key) for key in self.keys]
+        self.feasible = Constraints("arm", [limit]).feasible(nas_bench_macro.load_space())
+        listed = self.feasible.all
+        assert listed is not None
+        self.params = listed
+        self.keys = [nas_bench_macro.key_of_params(params) for params in listed]
         self.truth = np.array([np.mean(rows[key].accuracies) for key in self.keys])
-        self.macs = np.array([rows[key].macs for key in self.keys])
-        self._rows = rows
-
-    @property
-    def choices(self) -> Mapping[str, tuple[Value, ...]]:
-        return self.space.choices
-
-    def log_costs(self, params: Mapping[str, Value]) -> tuple[float, float]:
-        row = self._rows[nas_bench_macro.key_of_params(params)]
-        return float(np.log(row.macs)), float(np.log(row.params))
-
-    def arch(self, key: str) -> Arch:
-        return nas_bench_macro.arch_of(key)
+        self.band = np.array([rows[key].macs > BAND for key in self.keys])
+        costs = {key_of(params): self.feasible.log_costs(params) for params in listed}
+        self.feasible.log_costs = lambda params: costs[key_of(params)]  # type: ignore[method-assign]
 
 
 def scored(
-    macro: Macro, keys: list[str], scorers: Mapping[str, str], args: argparse.Namespace
+    keys: list[str], scorers: Mapping[str, str], args: argparse.Namespace
 ) -> dict[str, dict[str, float]]:
     """The scores of these networks; a journal in the folder keeps them."""
     args.out.mkdir(parents=True, exist_ok=True)
@@ -77,7 +68,9 @@ def scored(
     missing = [key for key in keys if not set(scorers) <= set(found.get(key, {}))]
     pool = EvaluatorPool(args.data, recipe.load("short"), args.workers)
     with closing(pool), journal.open("a", encoding="utf-8") as file:
-        futures = {pool.submit_screening(macro.arch(key), scorers, 0): key for key in missing}
+        futures = {
+            pool.submit_screening(nas_bench_macro.arch_of(key), scorers, 0): key for key in missing
+        }
         for future in as_completed(futures):
             key = futures[future]
             found[key] = future.result()
@@ -91,12 +84,12 @@ def tau(values: Array, truth: Array) -> float:
 
 
 def rows(
-    macro: Macro, found: Mapping[str, Mapping[str, float]], weights: Mapping[str, float], args
+    table: Table, found: Mapping[str, Mapping[str, float]], weights: Mapping[str, float], args
 ) -> list[str]:
     """Of the table, for one set of scores: a row a number of scored networks."""
     lines = []
-    at = {key: place for place, key in enumerate(macro.keys)}
-    band = macro.macs > BAND
+    at = {key: place for place, key in enumerate(table.keys)}
+    truth, band = table.truth, table.band
     for count in args.counts:
         told = []
         for repeat in range(args.repeats):
@@ -108,18 +101,20 @@ def rows(
             places = np.array([at[key] for key in own])
             in_band = band[places]
             screened = {
-                key_of(macro.all[at[key]]): {name: found[key][name] for name in weights}
+                key_of(table.params[at[key]]): {
+                    n: found[key][n] for n in weights if n in found[key]
+                }
                 for key in own
             }
-            smooth = Promise(macro, weights, larger=0.0).of(macro.all, screened)  # type: ignore[arg-type]
+            smooth = Promise(table.feasible, weights, larger=0.0).of(table.params, screened)
             first = np.argsort(-smooth)[:FIRST]
-            better = [(macro.truth > macro.truth[place]).mean() for place in first]
+            better = [(truth > truth[place]).mean() for place in first]
             told.append(
                 (
-                    tau(raw, macro.truth[places]),
-                    tau(raw[in_band], macro.truth[places][in_band]),
-                    tau(smooth, macro.truth),
-                    tau(smooth[band], macro.truth[band]),
+                    tau(raw, truth[places]),
+                    tau(raw[in_band], truth[places][in_band]),
+                    tau(smooth, truth),
+                    tau(smooth[band], truth[band]),
                     float(np.median(better)),
                 )
             )
@@ -144,19 +139,19 @@ def main() -> int:
     args = parser.parse_args()
     try:
         scorers = screening.parse(args.scores)
-        macro = Macro(args.table, budget.parse(args.budget).limit)
-        drawn = np.random.default_rng(0).permutation(len(macro.keys))[: max(args.counts)]
-        found = scored(macro, [macro.keys[place] for place in drawn], scorers, args)
+        table = Table(args.table, args.budget)
+        drawn = np.random.default_rng([0, 0]).permutation(len(table.keys))[: max(args.counts)]
+        found = scored([table.keys[place] for place in drawn], scorers, args)
     except GhostnasError as error:
         print(f"smoothed_scores: {error}", file=sys.stderr)
         return 2
-    found = {macro.keys[place]: found[macro.keys[place]] for place in drawn}
-    print("| scores | networks | one by one, all | band | smoothed, all | band | ten |")
+    found = {table.keys[place]: found[table.keys[place]] for place in drawn}
+    print("| scores | networks | one by one, all | band | smoothed, all | band | first ten |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     sets = [[name] for name in scorers]
     sets += [list(scorers)[:end] for end in range(2, len(scorers) + 1)]
     for names in sets:
-        for line in rows(macro, found, screening.prior(names), args):
+        for line in rows(table, found, screening.prior(names), args):
             print(line, flush=True)
     return 0
 
