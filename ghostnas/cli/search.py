@@ -120,7 +120,7 @@ def add(subcommands: Any) -> None:
         "--screened",
         type=count,
         metavar="N",
-        help="networks to score without training before the first trial (48)",
+        help="networks to score without training before the first trial (64)",
     )
     search.add_argument(
         "--screened-by",
