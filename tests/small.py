@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+SAMPLED = 12  # of many like cases
 # Op by op, as a device's table is: 2,000 ops of the space ghostnet on an emulated Cortex-A76.
 TABLE = str(Path(__file__).parent / "golden" / "emulated-a76.csv")
 SPACE = """
@@ -48,3 +50,14 @@ def write_pictures(folder: Path, a_class: int = 24, size: int = 16) -> Path:
             pixels = np.clip(rng.normal(level, 20, (size, size, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(place / f"{index}.{'jpg' if index % 2 else 'png'}")
     return folder / "pictures"
+
+
+def numbered(count: int, by_default: int) -> list:
+    """Parameters from 0 to `count`: the first ones run by default, some more with ``-m slow``, and
+    the rest are `exhaustive` besides.
+    """
+    marks = [pytest.mark.slow, pytest.mark.exhaustive]
+    return [
+        pytest.param(n, marks=[] if n < by_default else marks[: 1 if n < SAMPLED else 2])
+        for n in range(count)
+    ]

@@ -5,6 +5,7 @@ import numpy as np
 import onnx
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from small import numbered
 
 from ghostnas.backends import onnx_writer, tflite_runtime, tflite_writer
 from ghostnas.backends.quantization import nhwc_samples, quantize, quantize_onnx
@@ -135,10 +136,7 @@ def test_int8_onnx_saturates_on_no_cpu() -> None:
         assert 0.9 * np.iinfo(np.int16).max < pairs <= np.iinfo(np.int16).max
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "seed", [pytest.param(n, marks=pytest.mark.slow if n else ()) for n in range(50)]
-)
+@pytest.mark.parametrize("seed", numbered(50, by_default=0))
 def test_wide_networks_in_int8_follow_float_and_run_whole_in_xnnpack(seed: int) -> None:
     rng = random.Random(seed)
     searched = replace(space.load("ghostnet-wide"), classes=10)

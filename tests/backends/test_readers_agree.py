@@ -10,6 +10,7 @@ import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import numbered
 
 from ghostnas.backends import onnx_writer, quantization, tflite_writer, torch_module
 from ghostnas.ir import reference
@@ -110,9 +111,7 @@ def assert_readers_agree_on(graph, seed=0, contrast=1.0):
 
 
 @pytest.mark.parametrize("name", space.names())
-@pytest.mark.parametrize(
-    "seed", [pytest.param(n, marks=pytest.mark.slow if n >= 4 else ()) for n in range(50)]
-)
+@pytest.mark.parametrize("seed", numbered(50, by_default=4))
 def test_on_architectures_of_the_shipped_spaces(seed, name):
     rng = random.Random(seed)
     searched = space.load(name)

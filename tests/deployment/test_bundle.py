@@ -593,9 +593,7 @@ def check_random_network(folder, searched, seed, dtypes):
         assert apart.mean() <= 0.1, each
 
 
-@pytest.mark.parametrize(
-    "seed", [pytest.param(n, marks=pytest.mark.slow if n else ()) for n in range(100)]
-)
+@pytest.mark.parametrize("seed", small.numbered(100, by_default=1))
 def test_random_networks_in_every_format(tmp_path, seed):
     searched = space.load(str(small.write_space(tmp_path)))
     check_random_network(tmp_path, searched, seed, bundle.DTYPES)
