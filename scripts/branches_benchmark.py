@@ -18,7 +18,8 @@ import torch
 
 from ghostnas.backends.torch_module import Net, net_of
 from ghostnas.ir.branches import count_terms, merge_weights
-from ghostnas.ir.graph import Graph, random_weights, weight_shapes
+from ghostnas.ir.graph import Graph, weight_shapes
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import zoo
 from ghostnas.networks.arch import lower
 

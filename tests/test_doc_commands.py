@@ -18,7 +18,7 @@ from small import write_pictures
 from ghostnas.cli import rehearsal
 from ghostnas.cli.main import _parser, main
 from ghostnas.ir import weights
-from ghostnas.ir.graph import random_weights
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import zoo
 from ghostnas.networks.arch import lower
 

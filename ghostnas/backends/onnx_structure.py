@@ -9,7 +9,8 @@ from collections.abc import Mapping
 import onnx
 
 from ghostnas.backends import onnx_writer
-from ghostnas.ir.graph import Graph, random_weights
+from ghostnas.ir.graph import Graph
+from ghostnas.ir.random_weights import random_weights
 
 SEED = 0
 

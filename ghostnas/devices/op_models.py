@@ -30,8 +30,8 @@ from ghostnas.ir.graph import (
     Op,
     Pad,
     Upsample,
-    random_weights,
 )
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.latency.interpolation import Kind, kind_of
 from ghostnas.latency.op_signature import OpSignature, signatures
 from ghostnas.networks.arch import Arch, lower

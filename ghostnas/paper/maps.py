@@ -22,10 +22,10 @@ from ghostnas.ir.graph import (
     Dense,
     Graph,
     Weights,
-    random_weights,
     weight_shapes,
 )
 from ghostnas.ir.preprocessing import IMAGENET
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.paper.subjects import Subject, graph_of
 
 RESNET50_UNITS = (3, 4, 6, 3)

@@ -40,8 +40,8 @@ from ghostnas.ir.graph import (
     Node,
     Op,
     Weights,
-    random_weights,
 )
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import space, zoo
 from ghostnas.networks.arch import Arch, Stage, lower
 from ghostnas.networks.blocks import GhostBlock

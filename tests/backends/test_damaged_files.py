@@ -20,7 +20,8 @@ from safetensors.numpy import save as to_safetensors
 
 from ghostnas.backends import pretrained
 from ghostnas.errors import InputError
-from ghostnas.ir.graph import random_weights, weight_shapes
+from ghostnas.ir.graph import weight_shapes
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import zoo
 from ghostnas.networks.arch import Arch, Head, Stage, Stem, lower, to_json
 from ghostnas.networks.blocks import GhostBlock

@@ -16,8 +16,8 @@ from ghostnas.deployment import bundle
 from ghostnas.errors import InputError
 from ghostnas.files import SEAL_MARK, SEAL_NAME
 from ghostnas.ir import weights
-from ghostnas.ir.graph import random_weights
 from ghostnas.ir.preprocessing import IMAGENET, Preprocessing
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import zoo
 from ghostnas.networks.arch import fit_to, lower, to_json
 

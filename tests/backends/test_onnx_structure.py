@@ -8,7 +8,7 @@ import pytest
 
 import ghostnas
 from ghostnas.backends import onnx_writer
-from ghostnas.ir.graph import random_weights
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import zoo
 from ghostnas.networks.arch import lower, lower_by_place
 

@@ -15,8 +15,8 @@ from ghostnas.backends import pretrained
 from ghostnas.backends.torch_module import Net, net_of, weights_of
 from ghostnas.errors import InputError
 from ghostnas.ir import weights
-from ghostnas.ir.graph import random_weights
 from ghostnas.ir.preprocessing import IMAGENET
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import zoo
 from ghostnas.networks.arch import Arch, Head, Stage, Stem, lower, to_json
 from ghostnas.networks.blocks import GhostBlock

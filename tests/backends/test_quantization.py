@@ -10,7 +10,8 @@ from small import numbered
 from ghostnas.backends import onnx_writer, tflite_runtime, tflite_writer
 from ghostnas.backends.quantization import nhwc_samples, quantize, quantize_onnx
 from ghostnas.devices import op_models
-from ghostnas.ir.graph import Builder, Concat, Conv, Dense, random_weights
+from ghostnas.ir.graph import Builder, Concat, Conv, Dense
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import space, zoo
 from ghostnas.networks.arch import lower
 

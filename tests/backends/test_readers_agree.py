@@ -29,8 +29,8 @@ from ghostnas.ir.graph import (
     Multiply,
     Narrow,
     Pad,
-    random_weights,
 )
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import space, zoo
 from ghostnas.networks.arch import Arch, Head, Stage, Stem, fit_to, lower
 from ghostnas.networks.blocks import GhostBlock, MBConv, SkipBlock

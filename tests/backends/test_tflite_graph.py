@@ -8,7 +8,8 @@ import pytest
 from ghostnas.backends import tflite_graph, tflite_writer
 from ghostnas.errors import InputError
 from ghostnas.ir import cost
-from ghostnas.ir.graph import Add, Conv, Dense, GlobalPool, random_weights
+from ghostnas.ir.graph import Add, Conv, Dense, GlobalPool
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.latency.op_signature import signatures
 from ghostnas.networks import classics, zoo
 from ghostnas.networks.arch import lower

@@ -8,7 +8,7 @@ import os, sys
 from ghostnas.backends import tflite_runtime, tflite_writer
 from ghostnas.networks import zoo
 from ghostnas.networks.arch import lower
-from ghostnas.ir.graph import random_weights
+from ghostnas.ir.random_weights import random_weights
 
 graph = lower(zoo.ghostnet(0.1, 32, 10))
 model = tflite_writer.write(graph, random_weights(graph, 0))

@@ -10,7 +10,7 @@ from torch import nn
 
 from ghostnas.backends.torch_module import Net, load_weights, net_of, weights_of
 from ghostnas.errors import InputError
-from ghostnas.ir.graph import random_weights
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import zoo
 from ghostnas.networks.arch import fit_to, lower
 

@@ -20,7 +20,8 @@ from test_light_imports import HEAVY
 from ghostnas import files
 from ghostnas.cli.main import _parser, main
 from ghostnas.devices import op_models
-from ghostnas.ir import graph, weights
+from ghostnas.ir import weights
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.latency import op_signature, predictor
 from ghostnas.latency import table as latency_table
 from ghostnas.networks import arch, space, zoo
@@ -152,7 +153,7 @@ def test_matching_weights_of_another_network_are_taken_and_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     larger = arch.lower(zoo.ghostnet(0.3))
-    weights.save(graph.random_weights(larger, 0), tmp_path / "larger.safetensors")
+    weights.save(random_weights(larger, 0), tmp_path / "larger.safetensors")
     more = ["--init", str(tmp_path / "larger.safetensors"), "--json"]
     assert main([*write_training(tmp_path), *more]) == 0
     captured = capsys.readouterr()
@@ -527,7 +528,7 @@ def bad_training(name: str, folder: Path) -> list[str]:
         teacher = zoo.ghostnet(0.1, 32, classes=5)
         path = folder / "teacher" / "model.safetensors"
         path.parent.mkdir()
-        weights.save(graph.random_weights(arch.lower(teacher), 0), path)
+        weights.save(random_weights(arch.lower(teacher), 0), path)
         (path.parent / "arch.json").write_text(json.dumps(arch.to_json(teacher)))
         return [*train, "--teacher", str(path.parent)]
     if name == "damaged image in a strict training":
@@ -629,7 +630,7 @@ def bad(name: str, folder: Path) -> list[str]:
         return [*search, "--data", f"cifar10:{folder}"]
     if name == "weights of another network":
         path = folder / "other.safetensors"
-        weights.save(graph.random_weights(arch.lower(zoo.ghostnet(0.5)), 0), path)
+        weights.save(random_weights(arch.lower(zoo.ghostnet(0.5)), 0), path)
         return ["export", "ghostnet", "--weights", str(path), "--out", str(folder / "x")]
     if name == "cut weights":
         path = folder / "cut.safetensors"

@@ -25,8 +25,8 @@ from ghostnas.deployment.samples import Evaluation, batches
 from ghostnas.errors import ExportError, InputError
 from ghostnas.ir import weights
 from ghostnas.ir.fusion import fold
-from ghostnas.ir.graph import random_weights
 from ghostnas.ir.preprocessing import Preprocessing
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import space, zoo
 from ghostnas.networks.arch import Arch, Head, Stage, Stem, fit_to, load, lower
 from ghostnas.networks.blocks import GhostBlock, MBConv

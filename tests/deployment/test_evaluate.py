@@ -21,8 +21,8 @@ from ghostnas.data import datasets
 from ghostnas.data.images import subset
 from ghostnas.deployment import bundle, evaluate, samples
 from ghostnas.errors import InputError
-from ghostnas.ir.graph import random_weights
 from ghostnas.ir.preprocessing import Preprocessing
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import zoo
 from ghostnas.networks.arch import fit_to, lower
 

@@ -21,8 +21,8 @@ from ghostnas.devices import table_build
 from ghostnas.devices.bench import DeviceBench, Setting
 from ghostnas.devices.device import open_device
 from ghostnas.ir import weights
-from ghostnas.ir.graph import random_weights
 from ghostnas.ir.preprocessing import Preprocessing
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.latency import table as latency_table
 from ghostnas.networks.arch import Arch, Head, Stage, Stem, fit_to, load, lower, to_json
 from ghostnas.networks.blocks import GhostBlock

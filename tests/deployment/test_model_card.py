@@ -14,8 +14,8 @@ from ghostnas.cli.main import _parser
 from ghostnas.deployment import bundle, model_card
 from ghostnas.deployment.model_card import Latency, Origin, Search, Training
 from ghostnas.ir import cost
-from ghostnas.ir.graph import random_weights
 from ghostnas.ir.preprocessing import Preprocessing
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import zoo
 from ghostnas.networks.arch import fit_to, lower
 

@@ -5,7 +5,8 @@ import pytest
 
 from ghostnas.deployment import samples
 from ghostnas.errors import InputError
-from ghostnas.ir.graph import Builder, Conv, random_weights
+from ghostnas.ir.graph import Builder, Conv
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import zoo
 from ghostnas.networks.arch import lower
 

@@ -20,7 +20,8 @@ from ai_edge_litert.interpreter import Interpreter
 from ghostnas.backends import tflite_writer
 from ghostnas.backends.quantization import quantize
 from ghostnas.devices import op_models, runner
-from ghostnas.ir.graph import Activation, Builder, Conv, random_weights
+from ghostnas.ir.graph import Activation, Builder, Conv
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.latency.op_signature import OpSignature
 from ghostnas.networks import zoo
 

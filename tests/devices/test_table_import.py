@@ -22,8 +22,8 @@ from ghostnas.ir.graph import (
     GlobalPool,
     Multiply,
     Narrow,
-    random_weights,
 )
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.latency import table
 from ghostnas.latency.op_signature import ACTIVATIONS, OPS, WINDOWED, OpSignature, signatures
 from ghostnas.latency.table import Origin, Table, Timing

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from ghostnas.ir import cost, reference
 from ghostnas.ir.branches import merge
 from ghostnas.ir.fusion import deploy, fold, runs
-from ghostnas.ir.graph import Activation, Add, BatchNorm, Builder, Conv, Graph, random_weights
+from ghostnas.ir.graph import Activation, Add, BatchNorm, Builder, Conv, Graph
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import zoo
 from ghostnas.networks.arch import lower
 

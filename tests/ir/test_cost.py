@@ -23,8 +23,8 @@ from ghostnas.ir.graph import (
     Multiply,
     Narrow,
     Pad,
-    random_weights,
 )
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import zoo
 from ghostnas.networks.arch import lower
 

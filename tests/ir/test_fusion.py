@@ -25,9 +25,9 @@ from ghostnas.ir.graph import (
     Multiply,
     Narrow,
     Pad,
-    random_weights,
     weight_shapes,
 )
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import space, zoo
 from ghostnas.networks.arch import Arch, Head, Stage, Stem, lower
 from ghostnas.networks.blocks import GhostBlock, MBConv, squeeze_excite

@@ -26,9 +26,9 @@ from ghostnas.ir.graph import (
     Pad,
     Upsample,
     output_shape,
-    random_weights,
     weight_shapes,
 )
+from ghostnas.ir.random_weights import random_weights
 
 MAP = (4, 6, 5)
 

@@ -8,8 +8,8 @@ from safetensors.numpy import save as serialize
 from ghostnas import files
 from ghostnas.errors import InputError
 from ghostnas.ir import weights
-from ghostnas.ir.graph import random_weights
 from ghostnas.ir.preprocessing import IMAGENET, Preprocessing
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import zoo
 from ghostnas.networks.arch import lower
 

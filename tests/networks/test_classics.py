@@ -7,7 +7,8 @@ from ghostnas.backends.torch_module import net_of
 from ghostnas.errors import InputError
 from ghostnas.ir import cost
 from ghostnas.ir.fusion import deploy
-from ghostnas.ir.graph import Conv, random_weights
+from ghostnas.ir.graph import Conv
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.latency.op_signature import OPS, signatures
 from ghostnas.networks import classics
 

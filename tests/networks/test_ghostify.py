@@ -15,8 +15,8 @@ from ghostnas.ir.graph import (
     Flatten,
     GlobalPool,
     Graph,
-    random_weights,
 )
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import zoo
 from ghostnas.networks.ghostify import ghostify
 

@@ -5,7 +5,8 @@ import pytest
 
 from ghostnas.errors import InputError
 from ghostnas.ir import cost, reference
-from ghostnas.ir.graph import Concat, Narrow, random_weights
+from ghostnas.ir.graph import Concat, Narrow
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import cifar_networks, classics, imagenet_networks, zoo
 from ghostnas.networks.classic_blocks import Layers
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ghostnas.errors import InputError
-from ghostnas.ir.graph import random_weights
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import zoo
 from ghostnas.paper import detection
 

@@ -8,7 +8,8 @@ import torch
 
 from ghostnas.errors import InputError
 from ghostnas.ir import weights
-from ghostnas.ir.graph import Concat, random_weights, weight_shapes
+from ghostnas.ir.graph import Concat, weight_shapes
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.networks import zoo
 from ghostnas.paper import maps
 from ghostnas.paper.subjects import Subject

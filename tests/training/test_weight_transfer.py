@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ghostnas.errors import InputError
-from ghostnas.ir.graph import BatchNorm, Narrow, random_weights, weight_shapes
+from ghostnas.ir.graph import BatchNorm, Narrow, weight_shapes
+from ghostnas.ir.random_weights import random_weights
 from ghostnas.ir.reference import run
 from ghostnas.networks import zoo
 from ghostnas.networks.arch import Arch, Head, Stage, Stem, lower
