@@ -344,14 +344,15 @@ def _check_range(field: dataclasses.Field[Any], value: object) -> None:
         if not 0 <= value <= 1:  # type: ignore[operator]
             raise records.refused(field.name, value, "a number from 0 to 1")
         return
-    if not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, int):
         return
     lowest = 0 if field.default == 0 or field.name == "features" else 1
     if not lowest <= value <= LARGEST:
         raise records.refused(field.name, value, f"a whole number from {lowest} to {LARGEST}")
     if field.name == "stride" and value > 2:
         raise records.refused(field.name, value, "1 or 2")
-    if field.name.endswith("kernel") and value % 2 == 0:
+    absent = value == 0  # such as the kernel of an attention that is not there
+    if field.name.endswith("kernel") and value % 2 == 0 and not absent:
         raise records.refused(field.name, value, "odd")
 
 

@@ -66,6 +66,21 @@ def test_json_round_trip(arch):
     assert again.id == arch.id
 
 
+@pytest.mark.parametrize("name", space.names())
+def test_networks_of_the_shipped_spaces_survive_json(name):
+    searched = space.load(name)
+    for seed in range(40):
+        arch = searched.decode(searched.sample(random.Random(seed)))
+        assert from_json(json.loads(json.dumps(to_json(arch)))) == arch
+
+
+@pytest.mark.parametrize("width", [0.5, 1.0])
+@pytest.mark.parametrize("named", [zoo.ghostnetv2, zoo.ghostnetv3, zoo.repghostnet])
+def test_later_networks_survive_json(named, width):
+    arch = named(width)
+    assert from_json(json.loads(json.dumps(to_json(arch)))) == arch
+
+
 def test_values_with_defaults_may_be_left_out_of_json():
     document = to_json(SMALL)
     for key in ("classes", "resolution", "dropped_strides"):
