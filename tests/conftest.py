@@ -1,9 +1,10 @@
-"""Shared by all tests: one thread, the same examples of hypothesis on every run, and the synthetic
-images of a process drawn once.
+"""Shared by all tests: one thread, the same examples of hypothesis on every run, the synthetic
+images of a process drawn once, and interrupts that are heard.
 """
 
 import functools
 import os
+import signal
 from collections.abc import Iterator
 
 # Set before numpy and torch load. Torch's idle threads spin: on shared cores, two threads take ten
@@ -17,6 +18,10 @@ from ghostnas.data import datasets
 
 settings.register_profile("ghostnas", derandomize=True, deadline=None, database=None)
 settings.load_profile("ghostnas")
+
+# Where the tests were started in the background of a script, they and what they start would ignore
+# Ctrl-C, which some of them send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

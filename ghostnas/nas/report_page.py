@@ -303,7 +303,8 @@ def _facts(found: History, result: Mapping[str, Any]) -> list[Fact]:
                 difference="" if theirs is None else f"{_signed(ours / theirs - 1, 0)} %",
             )
         )
-    return rows
+    ids = (best["id"], plain["id"] if plain else "")
+    return [*rows, Fact(name="id", best=ids[0], plain=ids[1], difference="")]
 
 
 def _counts(found: History) -> str:
