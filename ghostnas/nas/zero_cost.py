@@ -119,7 +119,10 @@ def naswot(net: Net, images: Tensor, labels: Tensor) -> float:
         op = nodes[index].op
         if isinstance(op, Activation) and op.kind not in GATES:
             on = (value > 0).flatten(1).float()
-            kernel.add_(on @ on.T + (1 - on) @ (1 - on).T)
+            both_on = (on @ on.T).double()
+            ones = both_on.diagonal()
+            # Bits that are on in both, and those that are on in neither.
+            kernel.add_(2 * both_on + on.shape[1] - ones[:, None] - ones)
 
     with torch.no_grad():
         net.train().run(images, add_codes)
@@ -240,8 +243,17 @@ def _zen(graph: Graph, images: Tensor, labels: Tensor, seed: int) -> float:
     return zen(net, noise, more_noise)
 
 
-def _from_seed(measure: Measure) -> Scorer:
-    return lambda graph, images, labels, seed: measure(fresh(graph, seed), images, labels)
+def _from_seed(measure: Measure, learned: bool = True) -> Scorer:
+    """A measure of a network with weights of a seed, `learned` if it needs their gradients: without
+    these, and with channels last, it takes less than half of the time.
+    """
+
+    def scored(graph: Graph, images: Tensor, labels: Tensor, seed: int) -> float:
+        net = fresh(graph, seed).requires_grad_(learned)
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return measure(net, images.contiguous(memory_format=torch.channels_last), labels)
+
+    return scored
 
 
 def _kernels(net: Net) -> list[Tensor]:
@@ -257,10 +269,10 @@ def _gradients(net: Net, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
 
 SCORERS: dict[str, Scorer] = {
     "synflow": _from_seed(synflow),
-    "naswot": _from_seed(naswot),
+    "naswot": _from_seed(naswot, learned=False),
     "grad_norm": _from_seed(grad_norm),
     "snip": _from_seed(snip),
-    "jacob_cov": _from_seed(jacob_cov),
+    "jacob_cov": _from_seed(jacob_cov, learned=False),
     "zico": _from_seed(zico),
     "zen": _zen,
     "params": lambda graph, images, labels, seed: float(cost.count(graph).params),
