@@ -52,7 +52,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def result(place: Path) -> dict:
     ran = subprocess.run(
-        [sys.executable, "-m", "ghostnas", *command(place, "--trials", "4", "--json")],
+        [
+            sys.executable,
+            "-m",
+            "ghostnas",
+            *command(place, "--trials", "4", "--screened", "16", "--json"),
+        ],
         capture_output=True,
         text=True,
         check=False,
