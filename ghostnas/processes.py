@@ -104,13 +104,25 @@ def deaf_to_interrupts() -> Iterator[None]:
 def _end_with(parent: int) -> None:
     try:
         if sys.platform == "linux":
-            select.select([os.pidfd_open(parent)], [], [])  # until it has ended
-        else:
-            while os.getppid() == parent:
-                time.sleep(PARENT_LOOKED_AT_S)
-    except OSError:  # it had ended before
+            ended = select.poll()
+            ended.register(os.pidfd_open(parent), select.POLLIN)
+            ended.poll()
+            os._exit(1)
+    except OSError:  # it has ended, or the kernel (before 5.3) or the container has no such call
         pass
+    while _runs(parent):
+        time.sleep(PARENT_LOOKED_AT_S)
     os._exit(1)
+
+
+def _runs(parent: int) -> bool:
+    if sys.platform != "linux":
+        return os.getppid() == parent
+    try:
+        state = (PROC / str(parent) / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"  # ended, and not yet waited for
 
 
 def _cpu_fields(proc: Path) -> dict[str, str]:

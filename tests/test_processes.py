@@ -33,11 +33,12 @@ def test_an_interrupt_in_a_deaf_block_is_delivered_after_it() -> None:
     assert reached == ["end of the block"]
 
 
-def test_a_worker_ends_with_a_parent_that_is_killed() -> None:
+@pytest.mark.parametrize("before", ["", "os.pidfd_open = os.listdir; "], ids=["", "old kernel"])
+def test_a_worker_ends_with_a_parent_that_is_killed(before: str) -> None:
     """The workers hold the script's output, which closes when the last of them is gone."""
     script = (
         "import os, signal, subprocess, sys\n"
-        "worker = 'import os, time; from ghostnas.processes import start_worker; '"
+        f"worker = 'import os, time; {before}from ghostnas.processes import start_worker; '"
         "'start_worker(os.getppid()); print(1, flush=True); time.sleep(600)'\n"
         "started = subprocess.Popen([sys.executable, '-c', worker], stdout=subprocess.PIPE)\n"
         "started.stdout.readline()\n"
