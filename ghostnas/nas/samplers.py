@@ -48,6 +48,7 @@ TEMPERATURE = 0.1  # of the posterior draws: where trials are few, exploration d
 LARGER = 0.7  # prior weight of the first cost, in standard deviations: larger networks do better
 RUNG_NOISE = 3.0  # variance of a score one rung earlier, over that of the later one
 PAST_NOISE = 3.0  # variance of an earlier search's score over one of this search, if they agree
+DOUBTED = 3  # every so many proposals leave the earlier search out, to find out whether it is right
 POPULATION, TOURNAMENT = 50, 10  # regularised evolution (Real et al., 2019)
 NEIGHBOURS = 8
 LAST_DRAWS = 20_000  # without a new network before a set that is not listed counts as used up
@@ -300,7 +301,8 @@ class SurrogateSampler(FeasibleSampler):
             `SCREENED`.
         screened_prior: expected weight of each, in standard deviations of the accuracy.
         past: an earlier search's trials; they count the less, the more the trials of this one
-            contradict them.
+            contradict them, and not at all for every third proposal: networks that only the past
+            praises would never show that it is wrong.
         traded: which of the log costs are traded for the score: then the candidate is proposed that
             would add most to their front (`ghostnas.nas.pareto`).
     """
@@ -332,7 +334,8 @@ class SurrogateSampler(FeasibleSampler):
         tried: Tried,
     ) -> Params:
         self._fill(study, trials)
-        fitted = self.fitted(study, trials)
+        doubted = trial.number % DOUBTED == DOUBTED - 1
+        fitted = self.fitted(study, trials, with_past=not doubted)
         worth = fitted.draw(self.rng, TEMPERATURE)
         if self._traded:
             worth = self._front_gains(worth, trials)
@@ -343,7 +346,9 @@ class SurrogateSampler(FeasibleSampler):
                 return params
         return self.fresh(tried, trial.number)
 
-    def fitted(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> Surrogate:
+    def fitted(
+        self, study: optuna.Study, trials: Sequence[FrozenTrial], *, with_past: bool = True
+    ) -> Surrogate:
         """What the trials say about all candidates, those of the trials among them."""
         sign = 1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
         rows, scores, noise = [], [], []
@@ -351,7 +356,7 @@ class SurrogateSampler(FeasibleSampler):
             rows.append(self._candidates.add(each.params, each.user_attrs.get(SCREENED, {})))
             scores.append(sign * score)
             noise.append(rung_noise)
-        if self._past:
+        if self._past and with_past:
             past_rows = [self._candidates.add(each.params, {}) for each in self._past]
             past_scores = [each.score for each in self._past]
             groups = self._candidates.groups(self._prior)
