@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from small import write_pictures
@@ -157,20 +158,22 @@ def test_a_rehearsal_cuts_counts(line: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def run(line: str, folder: Path) -> None:
-    """Run a command in a folder, as a user would, but for the interpreter."""
+    """Run a command in a folder, as a user would, but for how its process starts."""
     words = words_of(line)
-    if words[0] == "ghostnas":
-        words = ["python", "-m", "ghostnas", *words[1:]]
-    assert words[0] == "python"
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, *words[1:]],
-        cwd=folder,
-        env={**os.environ, rehearsal.VARIABLE: "1", "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
+    env = {**os.environ, rehearsal.VARIABLE: "1", "PYTHONPATH": paths}
+    if words[0] == "ghostnas":
+        done = forked.run(words[1:], cwd=folder, env=env, timeout=900)
+    else:
+        assert words[0] == "python"
+        done = subprocess.run(
+            [sys.executable, *words[1:]],
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
     assert done.returncode == 0, f"{line}\n{done.stdout[-500:]}\n{done.stderr[-1500:]}"
     assert done.stdout.strip(), line
 

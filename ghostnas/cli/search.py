@@ -120,14 +120,14 @@ def add(subcommands: Any) -> None:
         "--screened",
         type=count,
         metavar="N",
-        help="networks to score without training before the first trial (64)",
+        help="networks to score without training before the first trial (40)",
     )
     search.add_argument(
         "--screened-by",
         metavar="SCORES",
         help="by which: naswot, supernet:DIR and others, with commas (naswot,jacob_cov)",
     )
-    search.add_argument("--trials", type=positive, metavar="N", help="networks to train (4)")
+    search.add_argument("--trials", type=positive, metavar="N", help="networks to train (3)")
     search.add_argument(
         "--halving",
         type=_halving,

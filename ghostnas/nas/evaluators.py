@@ -103,6 +103,13 @@ class EvaluatorPool:
             self._idle.put(worker)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="evaluator")
 
+    def warm_up(self) -> None:
+        """Start all workers now, which load PyTorch and the data meanwhile, and not on their first
+        jobs. One that fails to is started again by its first job, which tells why.
+        """
+        for _ in self._workers:
+            self._threads.submit(self._start_idle)
+
     def submit(
         self, arch: Arch, seed: int, rungs: Sequence[int] = (), report: Report = go_on
     ) -> Future[float]:
@@ -144,6 +151,15 @@ class EvaluatorPool:
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
             worker.close()
+
+    def _start_idle(self) -> None:
+        worker = self._idle.get()
+        try:
+            worker.run(go_on, _ready)
+        except BrokenProcessPool:
+            worker.end()
+        finally:
+            self._idle.put(worker)
 
     def _run(
         self, what: str, arch: Arch, report: Report, job: Callable[..., T], *arguments: object
@@ -280,6 +296,10 @@ def recorded(weights_path: Path) -> Score | None:
     except (InputError, ValueError, AttributeError):
         return None
     return score
+
+
+def _ready() -> bool:
+    return True
 
 
 def _score(arch: Arch, seed: int, rungs: tuple[int, ...]) -> float:

@@ -193,6 +193,7 @@ def _search(prepared: _Prepared, folder: Path, say: Say, watch: Watch) -> dict[s
             settings.device,
             prepared.final_recipe,
         )
+        pool.warm_up()
         with closing(pool), closing(_Run(prepared, folder, pool, say)) as run:
             watch(run.snapshot)
             try:

@@ -14,7 +14,7 @@ from small import write_pictures, write_space
 
 from ghostnas.nas import storage
 
-TRIALS = 40
+TRIALS = 24
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,7 +34,8 @@ def start(folder: Path, url: str, out: str) -> subprocess.Popen[str]:
             str(folder / "small.toml"),
         ),
         *("--data", f"folder:{folder / 'pictures'}", "--storage", url, "--trials", str(TRIALS)),
-        *("--finalists", "1", "--seeds", "2", "--workers", "1", "--out", str(folder / out)),
+        *("--screened", "8", "--finalists", "1", "--seeds", "1", "--workers", "1"),
+        *("--out", str(folder / out)),
     ]
     with open(folder / f"{out}.txt", "w") as errors:
         return subprocess.Popen(

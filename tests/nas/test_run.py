@@ -4,16 +4,16 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import onnxruntime
 import pandas as pd
 import pytest
 import torch
+from forked import Forked
 from small import write_pictures, write_space
 
 from ghostnas.backends import tflite_runtime
@@ -51,17 +51,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(place: Path) -> dict:
-    ran = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "ghostnas",
-            *command(place, "--trials", "4", "--screened", "16", "--json"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ran = forked.run(command(place, "--trials", "4", "--screened", "16", "--json"))
     assert ran.returncode == 0, ran.stderr
     assert "4/4 trials: trial " in ran.stderr
     return json.loads(ran.stdout)
@@ -159,17 +149,8 @@ def test_show_and_export_take_the_run_folder(
     ).read_bytes()
 
 
-def start(place: Path, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "ghostnas", *more],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for_trials(process: subprocess.Popen[str], count: int) -> None:
-    for line in process.stderr:
+def wait_for_trials(process: Forked, count: int) -> None:
+    for line in process.lines():
         if line.startswith(f"{count}/"):
             return
     raise AssertionError("the search ended early")
@@ -188,7 +169,7 @@ def finished_trials(run: Path) -> list[tuple[int, float]]:
 def test_a_stopped_search_resumes_where_it_was(tmp_path: Path, ending: signal.Signals) -> None:
     write_space(tmp_path)
     write_pictures(tmp_path, a_class=200)
-    process = start(tmp_path, *command(tmp_path, "--trials", "8"))
+    process = Forked(command(tmp_path, "--trials", "8", "--screened", "8"))
     wait_for_trials(process, 3)
     process.send_signal(ending)
     _, errors = process.communicate(timeout=60)
@@ -199,8 +180,8 @@ def test_a_stopped_search_resumes_where_it_was(tmp_path: Path, ending: signal.Si
         assert "--resume" in errors
         assert "Traceback" not in errors
 
-    resumed = start(
-        tmp_path, "search", "--resume", "--out", str(tmp_path / "run"), "--workers", "1", "--json"
+    resumed = Forked(
+        ["search", "--resume", "--out", str(tmp_path / "run"), "--workers", "1", "--json"]
     )
     output, errors = resumed.communicate(timeout=900)
     assert resumed.returncode == 0, errors
@@ -216,10 +197,10 @@ def test_a_stopped_search_resumes_where_it_was(tmp_path: Path, ending: signal.Si
 def test_workers_end_with_a_killed_search(tmp_path: Path) -> None:
     write_space(tmp_path)
     write_pictures(tmp_path, a_class=200)
-    process = start(tmp_path, *command(tmp_path, "--trials", "50"))
+    process = Forked(command(tmp_path, "--trials", "50", "--screened", "8"))
     wait_for_trials(process, 1)
     children = _below(process.pid)
-    assert len(children) >= 4  # a worker for each of two, what forks them and what watches them
+    assert len(children) >= 3  # a worker for each of two, and what forks them
     process.kill()
     process.communicate(timeout=60)
     deadline = time.monotonic() + 10
@@ -253,12 +234,7 @@ def test_a_search_with_blocks_of_ones_own_is_resumed_without_naming_them(place: 
     begun = [*asked, "--trials", "2", "--blocks", str(own)]
     again = ["search", "--resume", "--out", str(place / "own"), "--trials", "3", "--json"]
     for arguments in (begun, again):
-        ran = subprocess.run(
-            [sys.executable, "-m", "ghostnas", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        ran = forked.run(arguments)
         assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["trials"] == 3
     assert '"fused"' in (place / "own" / "best.json").read_text()

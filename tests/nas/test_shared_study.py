@@ -28,7 +28,7 @@ import warnings
 import optuna
 warnings.simplefilter("ignore")
 optuna.storages.run_grpc_proxy_server(
-    optuna.storages.RDBStorage(sys.argv[1]), host="localhost", port=int(sys.argv[2])
+    optuna.storages.get_storage(sys.argv[1]), host="localhost", port=int(sys.argv[2])
 )
 """
 

@@ -4,8 +4,6 @@ import json
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -14,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import Forked
 from small import SPACE, write_pictures, write_space
 
 import ghostnas
@@ -398,18 +397,9 @@ def test_wrong_input_is_told_in_a_line(
     assert not Path(out).exists()
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "ghostnas", *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(path: Path, process: Forked) -> None:
     while not path.exists():
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.said()
         time.sleep(0.01)
 
 
@@ -420,7 +410,7 @@ def test_kills_at_any_moment_change_no_bit(place: Path, tmp_path: Path) -> None:
         *("--recipe", str(place / "short.toml"), "--epochs", "20", "--device", "cpu"),
     ]
     whole = tmp_path / "whole"
-    process = start([*command, "--threads", "1", "--out", str(whole)])
+    process = Forked([*command, "--threads", "1", "--out", str(whole)])
     wait_for(whole / supernet.SETTINGS, process)
     began = time.monotonic()
     _, errors = process.communicate()
@@ -432,7 +422,7 @@ def test_kills_at_any_moment_change_no_bit(place: Path, tmp_path: Path) -> None:
     while killed < 3:
         out = tmp_path / f"killed{killed}"
         more = ["--threads", "1", "--checkpoint-every", "0s", "--out", str(out)]
-        process = start([*command, *more])
+        process = Forked([*command, *more])
         wait_for(out / supernet.SETTINGS, process)
         time.sleep(rng.uniform(0, 1) * length)
         process.send_signal(signal.SIGKILL)
@@ -441,7 +431,7 @@ def test_kills_at_any_moment_change_no_bit(place: Path, tmp_path: Path) -> None:
             shutil.rmtree(out)
             continue
         killed += 1
-        resumed = start(["supernet", "--resume", "--out", str(out), "--device", "cpu"])
+        resumed = Forked(["supernet", "--resume", "--out", str(out), "--device", "cpu"])
         _, errors = resumed.communicate()
         assert resumed.returncode == 0, errors
         for name, array in weights.load(out / supernet.WEIGHTS).items():

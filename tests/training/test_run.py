@@ -5,14 +5,14 @@ import json
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
+from forked import Forked
 from small import write_pictures
 
 from ghostnas.cli.main import main
@@ -20,6 +20,7 @@ from ghostnas.ir import weights
 from ghostnas.ir.graph import Weights
 from ghostnas.networks import arch
 
+EPOCHS = 24  # of what is killed
 RECIPE = """
 epochs = 6
 batch_size = 16
@@ -51,12 +52,7 @@ def command(place: Path, out: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def result(place: Path) -> dict:
-    ran = subprocess.run(
-        [sys.executable, "-m", "ghostnas", *command(place, place / "run"), "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ran = forked.run([*command(place, place / "run"), "--json"])
     assert ran.returncode == 0, ran.stderr
     assert "images per second" in ran.stderr
     return json.loads(ran.stdout)
@@ -197,25 +193,16 @@ def test_a_teacher_teaches_the_same_in_every_format(
         assert distance(taught_by(model), by_folder) < untaught / 5, model
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "ghostnas", *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(path: Path, process: Forked) -> None:
     while not path.exists():
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.said()
         time.sleep(0.01)
 
 
 @pytest.mark.slow
 def test_ten_kills_at_any_moment_change_no_bit(place: Path, tmp_path: Path) -> None:
-    epochs = ["--epochs", "60"]
-    process = start(command(place, tmp_path / "whole", *epochs))
+    epochs = ["--epochs", str(EPOCHS)]
+    process = Forked(command(place, tmp_path / "whole", *epochs))
     wait_for(tmp_path / "whole" / "train.toml", process)
     began = time.monotonic()
     _, errors = process.communicate()
@@ -226,7 +213,7 @@ def test_ten_kills_at_any_moment_change_no_bit(place: Path, tmp_path: Path) -> N
     killed = 0
     while killed < 10:
         out = tmp_path / f"killed{killed}"
-        process = start(command(place, out, *epochs, "--checkpoint-every", "0s"))
+        process = Forked(command(place, out, *epochs, "--checkpoint-every", "0s"))
         wait_for(out / "train.toml", process)
         time.sleep(rng.uniform(0, 1.5) * length)
         process.send_signal(signal.SIGKILL)
@@ -235,7 +222,7 @@ def test_ten_kills_at_any_moment_change_no_bit(place: Path, tmp_path: Path) -> N
             shutil.rmtree(out)
             continue
         killed += 1
-        resumed = start(["train", "--resume", "--out", str(out)])
+        resumed = Forked(["train", "--resume", "--out", str(out)])
         _, errors = resumed.communicate()
         assert resumed.returncode == 0, errors
         found = weights.load(out / "model.safetensors")
@@ -244,4 +231,4 @@ def test_ten_kills_at_any_moment_change_no_bit(place: Path, tmp_path: Path) -> N
         curve = [
             row["epoch"] for row in csv.DictReader((out / "curve.csv").read_text().split("\n"))
         ]
-        assert curve == [str(epoch) for epoch in range(1, 61)]
+        assert curve == [str(epoch) for epoch in range(1, EPOCHS + 1)]
