@@ -274,9 +274,16 @@ def _start_worker(
         torch.cuda.set_device(_world.device)
 
 
-def score_untrained(scorer: str, arch: Arch, pictures: Split, seed: int) -> float:
-    """A training-free scorer's score of a network with random weights; higher is better."""
-    graph = lower(proxy_of(arch, pictures))
+def score_untrained(
+    scorer: str, arch: Arch, pictures: Split, seed: int, resolution: int = 0
+) -> float:
+    """A training-free scorer's score of a network with random weights; higher is better.
+
+    Args:
+        resolution: that it is scored at, in pixels; 0 for that of trainings.
+    """
+    proxy = proxy_of(arch, pictures)
+    graph = lower(dataclasses.replace(proxy, resolution=resolution or proxy.resolution))
     size = graph.input_shape[1]
     images, labels = next(test_batches(pictures.train, batch_size=SCORED_PICTURES, size=size))
     inputs = normaliser(pictures.preprocessing, images.device)(images)
@@ -328,7 +335,8 @@ def _without_training(scorer: str, arch: Arch, seed: int) -> float:
     folder = supernet.folder_of(scorer)
     if folder is not None:
         return _opened(folder).judge(arch, _world).likelihood
-    return score_untrained(scorer, arch, _splits[_recipes[0]], seed)
+    how = _recipes[0]
+    return score_untrained(scorer, arch, _splits[how], seed, how.first_resolution)
 
 
 @lru_cache(1)

@@ -15,6 +15,7 @@ are better than one of these. OUT keeps the scores; the same command goes on.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Mapping
@@ -66,7 +67,8 @@ def scored(
             row = json.loads(line)
             found[row["key"]] = row["scores"]
     missing = [key for key in keys if not set(scorers) <= set(found.get(key, {}))]
-    pool = EvaluatorPool(args.data, recipe.load("short"), args.workers)
+    how = dataclasses.replace(recipe.load("short"), first_resolution=args.resolution)
+    pool = EvaluatorPool(args.data, how, args.workers)
     with closing(pool), journal.open("a", encoding="utf-8") as file:
         futures = {
             pool.submit_screening(nas_bench_macro.arch_of(key), scorers, 0): key for key in missing
@@ -132,6 +134,7 @@ def main() -> int:
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scores", default=screening.DEFAULT)
+    parser.add_argument("--resolution", type=int, default=16, help="of the images, up to 32 px")
     parser.add_argument("--budget", default="55MFLOPs")
     parser.add_argument("--counts", type=int, nargs="+", default=[25, 50, 100, 200])
     parser.add_argument("--repeats", type=int, default=10)

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,23 @@ def test_a_training_free_score_is_the_scorers_own(tmp_path: Path) -> None:
         assert own[1:] == pytest.approx(expected, rel=1e-6)
     assert found["macs"] == [cost.count(graph).macs] * 3
     assert found["synflow"][1] != found["synflow"][2]
+
+
+def test_scores_are_taken_at_the_size_that_trainings_begin_with(tmp_path: Path) -> None:
+    spec = f"folder:{write_pictures(tmp_path, size=32)}"
+    growing = replace(SHORT, first_resolution=16)
+    split = splits.split(datasets.load(spec), growing)
+    pool = EvaluatorPool(spec, growing, 1, "naswot")
+    pool.warm_up()
+    try:
+        screened = pool.submit_screening(TINY, {"a": "naswot", "b": "macs"}, 3).result()
+        trial = pool.submit(TINY, 3).result()
+    finally:
+        pool.close()
+    small = replace(splits.fit(TINY, split), resolution=16)
+    assert screened["b"] == cost.count(lower(small)).macs
+    assert screened["a"] == trial == evaluators.score_untrained("naswot", TINY, split, 3, 16)
+    assert trial != evaluators.score_untrained("naswot", TINY, split, 3)
 
 
 def test_a_network_is_trained_at_the_datas_size_and_its_score_is_recorded(tmp_path: Path) -> None:
