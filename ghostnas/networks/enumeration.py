@@ -9,6 +9,7 @@ on nothing else. Whatever is a sum over blocks can therefore be counted and draw
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -37,10 +38,8 @@ class Setting(Generic[T]):
     width: float
 
 
-class _Unknown(Exception):  # noqa: N818 - leads the exploration, nothing went wrong
-    def __init__(self, name: str, options: Sequence[Value]) -> None:
-        super().__init__()
-        self.name, self.options = name, options
+class _NoOption(Exception):  # noqa: N818 - leads the exploration, nothing went wrong
+    pass
 
 
 def explore(
@@ -56,16 +55,17 @@ def explore(
         params = waiting.pop()
 
         def pick(name: str, options: Sequence[Any], params: dict[str, Value] = params) -> Any:
+            """What was chosen, or else the first option; the others wait."""
             if name not in params:
-                raise _Unknown(name, options)
+                looked_at = narrowed(name, options)
+                if not looked_at:
+                    raise _NoOption
+                waiting.extend({**params, name: value} for value in reversed(looked_at[1:]))
+                params[name] = looked_at[0]
             return params[name]
 
-        try:
+        with suppress(_NoOption):
             built = build(pick)
-        except _Unknown as unknown:
-            options = narrowed(unknown.name, unknown.options)
-            waiting += [{**params, unknown.name: value} for value in reversed(options)]
-        else:
             yield params, built
 
 
