@@ -20,6 +20,7 @@ import numpy as np
 from ghostnas.arrays import Array
 
 NOISES = (0.03, 0.1, 0.3, 1.0)  # variance of a full score over that of the networks'
+NOISINESS = 2.0  # power of that ratio in its prior density: short trainings are noisy
 SHARES = (0.1, 0.3, 1.0)  # of that variance which a group of features may explain
 OFFSET = 1.0  # prior variance of the mean over all networks
 FEW = 2  # scores so few that their spread says little are taken to spread wider
@@ -188,24 +189,30 @@ def _likeliest(
     scores: Array,
     noise: Array,
 ) -> tuple[Array, float]:
-    """Prior variances of the weights, and the variance of a full score, of the largest marginal
-    likelihood.
+    """Prior variances of the weights and the variance of a full score: geometric means over what
+    was tried, by marginal likelihood and `NOISINESS`.
+
+    The likeliest alone would be a gamble: a dozen scores of short trainings fit many a variance.
     """
     sizes = [group.values.shape[1] for group in groups]
     ends = np.cumsum([0, *sizes])
     own = features[rows]
     parts = [own[:, a:b] @ own[:, a:b].T for a, b in itertools.pairwise(ends)]
     rest = scores - own @ expected
-    best, found = -np.inf, ([min(group.shares) for group in groups], NOISES[1])
+    if len(scores) < 2:
+        return np.repeat([min(group.shares) for group in groups], sizes), NOISES[1]
+    tried, likelihoods = [], []
     for shares in itertools.product(*(group.shares for group in groups)):
         between = sum(share * part for share, part in zip(shares, parts, strict=True)) + OFFSET
-        for variance in NOISES if len(scores) > 1 else ():
+        for variance in NOISES:
             root = np.linalg.cholesky(between + np.diag(variance * noise))
             white = np.linalg.solve(root, rest)
             likelihood = -0.5 * float(white @ white) - float(np.log(np.diag(root)).sum())
-            if likelihood > best:
-                best, found = likelihood, (list(shares), variance)
-    return np.repeat(found[0], sizes), found[1]
+            tried.append([*shares, variance])
+            likelihoods.append(likelihood + NOISINESS * np.log(variance))
+    weights = np.exp(np.array(likelihoods) - max(likelihoods))
+    *found, variance = np.exp(weights / weights.sum() @ np.log(tried))
+    return np.repeat(found, sizes), float(variance)
 
 
 def _newest(most: int, rows: Array, scores: Array, noise: Array) -> tuple[Array, Array, Array]:

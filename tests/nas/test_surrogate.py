@@ -50,6 +50,26 @@ def test_what_is_expected_of_a_feature_holds_until_scores_say_otherwise():
     assert np.corrcoef(mean, group.values[:, 0])[0, 1] < -0.9
 
 
+def test_a_few_noisy_scores_do_not_overrule_what_is_expected():
+    kept = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        choices = surrogate.scaled(rng.normal(size=(300, 12)))
+        truth = choices @ rng.normal(size=12)
+        known = truth + 0.6 * truth.std() * rng.normal(size=300)  # of a training-free score
+        known = ((known - known.mean()) / known.std())[:, None]
+        groups = [
+            Group(values=choices, mean=np.zeros(12)),
+            Group(values=surrogate.scaled(surrogate.waves(choices)), mean=np.zeros(128)),
+            Group(values=known, mean=np.array([0.7]), shares=(0.03, 0.1, 0.3)),
+        ]
+        rows = rng.choice(300, 10, replace=False)
+        scores = truth[rows] + 2 * truth.std() * rng.normal(size=10)
+        mean, _ = Surrogate(groups, rows, scores, [1.0] * 10).predict()
+        kept.append(np.corrcoef(mean, truth)[0, 1] / np.corrcoef(known[:, 0], truth)[0, 1])
+    assert np.mean(kept) > 0.82
+
+
 def test_draws_are_spread_as_predicted():
     groups, scores = linear(networks=60, noise=2.0)
     rows = list(range(12))
