@@ -20,7 +20,7 @@ import numpy as np
 from ghostnas.arrays import Array
 
 NOISES = (0.03, 0.1, 0.3, 1.0)  # variance of a full score over that of the networks'
-NOISINESS = 2.0  # power of that ratio in its prior density: short trainings are noisy
+NOISINESS = 1.0  # power of that ratio in its prior density: short trainings are noisy
 SHARES = (0.1, 0.3, 1.0)  # of that variance which a group of features may explain
 OFFSET = 1.0  # prior variance of the mean over all networks
 FEW = 2  # scores so few that their spread says little are taken to spread wider
