@@ -14,7 +14,7 @@ from small import write_pictures, write_space
 
 from ghostnas.nas import storage
 
-TRIALS = 24
+TRIALS = 16
 
 pytestmark = [
     pytest.mark.slow,

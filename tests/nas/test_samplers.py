@@ -75,7 +75,7 @@ def test_the_same_seed_proposes_the_same_and_another_others(name):
         for seed in (1, 1, 2)
     )  # fmt: skip
     assert once == again
-    assert len(set(once) & set(other)) < 7
+    assert len(set(once[:6]) & set(other[:6])) < 3  # later they may agree on what is best
 
 
 @pytest.mark.parametrize("name", EVERY)
