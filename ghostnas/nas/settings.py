@@ -78,7 +78,7 @@ class Settings:
 # What a new search does by how long it may take, where it is not told otherwise: on two cores of a
 # CPU about the time of its name.
 EFFORTS: dict[str, dict[str, Any]] = {
-    "minutes": {"recipe": "quick", "screened": 40, "trials": 3, "finalists": 1, "seeds": 3},
+    "minutes": {"recipe": "quick", "screened": 40, "trials": 3, "finalists": 1, "seeds": 2},
     "hour": {
         "recipe": "short",
         "final_recipe": "proxy",
