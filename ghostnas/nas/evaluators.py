@@ -280,11 +280,11 @@ def score_untrained(
     """A training-free scorer's score of a network with random weights; higher is better.
 
     Args:
-        resolution: that it is scored at, in pixels; 0 for that of trainings.
+        resolution: that it is scored at, in pixels, if its trainings end with more; 0 for theirs.
     """
     proxy = proxy_of(arch, pictures)
-    graph = lower(dataclasses.replace(proxy, resolution=resolution or proxy.resolution))
-    size = graph.input_shape[1]
+    size = min(resolution or proxy.resolution, proxy.resolution)
+    graph = lower(dataclasses.replace(proxy, resolution=size))
     images, labels = next(test_batches(pictures.train, batch_size=SCORED_PICTURES, size=size))
     inputs = normaliser(pictures.preprocessing, images.device)(images)
     return zero_cost.score(scorer, graph, inputs, labels, seed)

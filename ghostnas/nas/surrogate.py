@@ -110,7 +110,7 @@ class Surrogate:
         spread = float(told.std(ddof=1)) if len(told) > 1 else 0.0
         self._unit = spread * (1 + FEW / len(told)) if spread else 1.0
         standard, noises = (told - self._level) / self._unit, np.asarray(noise, float)
-        self._shares, self._variance = _likeliest(
+        self._shares, self._variance = _variances(
             groups, self._features, self._expected, *_newest(HYPER_SCORES, known, standard, noises)
         )
         known, self._scores, noises = _newest(MOST_SCORES, known, standard, noises)
@@ -181,7 +181,7 @@ def discount(ours: Sequence[float], expected: Sequence[float]) -> float:
     return float(1.0 / max(agreement, 0.01) ** 2)
 
 
-def _likeliest(
+def _variances(
     groups: Sequence[Group],
     features: Array,
     expected: Array,

@@ -79,7 +79,9 @@ def test_scores_are_taken_at_the_size_that_trainings_begin_with(tmp_path: Path) 
     small = replace(splits.fit(TINY, split), resolution=16)
     assert screened["b"] == cost.count(lower(small)).macs
     assert screened["a"] == trial == evaluators.score_untrained("naswot", TINY, split, 3, 16)
-    assert trial != evaluators.score_untrained("naswot", TINY, split, 3)
+    whole = evaluators.score_untrained("naswot", TINY, split, 3)
+    assert trial != whole
+    assert evaluators.score_untrained("naswot", TINY, split, 3, 64) == whole  # no image is enlarged
 
 
 def test_a_network_is_trained_at_the_datas_size_and_its_score_is_recorded(tmp_path: Path) -> None:

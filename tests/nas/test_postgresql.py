@@ -14,7 +14,7 @@ from small import write_pictures, write_space
 
 from ghostnas.nas import storage
 
-TRIALS = 16
+TRIALS = 24
 
 pytestmark = [
     pytest.mark.slow,
